@@ -1,0 +1,131 @@
+"""Network: what is fixed about a recurrent or deep network before any data is seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from theory.activations import Activation, canonical_activation, resolve_activation
+
+WEIGHTS = ("recurrent", "input", "readout")
+SCALINGS = ("mup", "standard")
+
+
+@dataclass(frozen=True)
+class Network:
+    r"""A network of ``width`` neurons unrolled over steps t = 1..T, with its Gaussian weight prior.
+
+        h_t = W_t phi(h_{t-1}) + U_t x_t,  phi(h_0) = 0,       f_t = V_t phi(h_t) / N
+        W_ij ~ N(0, gw^2/N),   U_ij ~ N(0, gu^2/D),   V_oi ~ N(0, gv^2),   y_t ~ N(f_t, kappa/N)
+
+    A recurrent network (RNN) has one W, one U and one V for all steps; a deep network (DNN) draws an
+    independent copy at each step; every mixture is allowed.
+
+    Args:
+        width: N, the number of hidden neurons, a positive integer.
+        activation: phi: "linear", "erf", "tanh", "relu", or a function of your own written with JAX that acts
+            elementwise. A module-level function is stored as "module:name"; a lambda works until it has to be
+            stored (sampling, saving) and is refused there.
+        shared: which of "recurrent" (W), "input" (U), "readout" (V) are shared over the steps.
+        recurrent_gain: gw, prior standard deviation of W times sqrt(N).
+        input_gain: gu, prior standard deviation of U times sqrt(D).
+        readout_gain: gv, prior standard deviation of V.
+        noise: kappa, the variance of the targets times N ("mup") or the variance itself ("standard").
+        scaling: "mup" (above; kernels move by O(1) as N grows) or "standard", the lazy contrast:
+            f = V phi / sqrt(N), y ~ N(f, kappa), whose kernels stay at the prior as N grows.
+
+    Raises:
+        ValueError: naming the argument, what was wrong with it and what is allowed.
+
+    Source: Bauer, Fischer, Helias, Palmigiano, ICML 2026 (arXiv 2602.15593); muP: Yang and Hu 2021.
+    """
+
+    width: int
+    activation: str | Callable = "linear"
+    shared: frozenset[str] = frozenset(WEIGHTS)
+    recurrent_gain: float = 1.0
+    input_gain: float = 1.0
+    readout_gain: float = 1.0
+    noise: float = 0.1
+    scaling: str = "mup"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "width", _positive_integer("width", self.width))
+        object.__setattr__(self, "activation", canonical_activation(self.activation))
+        object.__setattr__(self, "shared", _weight_names(self.shared))
+        for name in ("recurrent_gain", "input_gain", "readout_gain", "noise"):
+            object.__setattr__(self, name, _positive_number(name, getattr(self, name)))
+        if not isinstance(self.scaling, str) or self.scaling not in SCALINGS:
+            raise ValueError(f"scaling is {self.scaling!r}; allowed are {', '.join(map(repr, SCALINGS))}")
+
+    @classmethod
+    def rnn(cls, width: int, **settings: Any) -> Network:
+        """The recurrent network: W, U and V shared over the steps. ``settings`` as in `Network`."""
+        return cls(width, **{"shared": WEIGHTS, **settings})
+
+    @classmethod
+    def dnn(cls, width: int, **settings: Any) -> Network:
+        """The deep network: its own W, U and V at every step. ``settings`` as in `Network`."""
+        return cls(width, **{"shared": (), **settings})
+
+    @property
+    def phi(self) -> Activation:
+        """The activation with what is known of it: the function, whether it is odd, its Gaussian average."""
+        return resolve_activation(self.activation)
+
+    @property
+    def target_variance_scale(self) -> float:
+        """What multiplies the target covariance kappa I + gv^2 Phi: 1/N in muP, 1 in standard scaling."""
+        return 1.0 / self.width if self.scaling == "mup" else 1.0
+
+    def replace(self, **changes: Any) -> Network:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that `from_dict` (and JSON, TOML) take back.
+
+        Raises:
+            ValueError: if the activation is a function that cannot be found again by module and name.
+        """
+        if not isinstance(self.activation, str):
+            raise ValueError(
+                f"activation {self.activation!r} cannot be stored: it is not found again by module and name; "
+                "use a built-in name or a function defined at the top level of an importable module"
+            )
+        return {**asdict(self), "shared": [name for name in WEIGHTS if name in self.shared]}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Network:
+        """The inverse of `to_dict`."""
+        return cls(**fields)
+
+
+def _positive_integer(name: str, value: Any) -> int:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise ValueError(f"{name} is {value!r}; it must be a positive integer")
+    if value < 1:
+        raise ValueError(f"{name} is {value}; it must be at least 1")
+    return int(value)
+
+
+def _positive_number(name: str, value: Any) -> float:
+    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool | np.bool_)
+    if not real or not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{name} is {value!r}; it must be a finite number greater than zero")
+    return float(value)
+
+
+def _weight_names(value: Any) -> frozenset[str]:
+    allowed = ", ".join(map(repr, WEIGHTS))
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ValueError(f"shared is {value!r}; it must be a set of names out of {allowed}")
+    names = list(value)
+    for name in names:
+        if not isinstance(name, str) or name not in WEIGHTS:
+            raise ValueError(f"shared contains {name!r}; allowed names are {allowed}")
+    return frozenset(names)

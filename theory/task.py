@@ -1,0 +1,178 @@
+"""Task: sequences of inputs, their targets, and which (pattern, step) entries are supervised."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Patterns of T steps: what the network sees and what it is asked to say.
+
+    Args:
+        inputs: x, real array (P, T, D): patterns, steps, input dimensions; finite. D matters only through the
+            input kernel x_t . x_s / D.
+        targets: y, real array (P, T) or (P, T, O). NaN where no target is known.
+        supervised: boolean array (P, T): the entries that enter the likelihood. By default those whose target
+            is not NaN. A target that is known but not supervised is kept as truth for scoring.
+
+    The stored arrays are float64 (P, T, D), (P, T, O) and boolean (P, T), read-only. Tasks compare and hash
+    by content.
+
+    Raises:
+        ValueError: naming the argument, what was wrong with it and what is allowed.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    supervised: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        inputs = _real_array("inputs", self.inputs, "(patterns, steps, input dimensions)", ranks=(3,))
+        targets = _real_array("targets", self.targets, "(patterns, steps) or (patterns, steps, outputs)", (2, 3))
+        targets = targets if targets.ndim == 3 else targets[:, :, None]
+        if not np.isfinite(inputs).all():
+            where = tuple(int(i) for i in np.argwhere(~np.isfinite(inputs))[0])
+            raise ValueError(f"inputs is not finite at (pattern, step, dimension) {where}; all must be finite")
+        if targets.shape[:2] != inputs.shape[:2]:
+            raise ValueError(
+                f"targets has (patterns, steps) {targets.shape[:2]} but inputs has {inputs.shape[:2]}; "
+                "they must agree"
+            )
+        if np.isinf(targets).any():
+            where = tuple(int(i) for i in np.argwhere(np.isinf(targets))[0])
+            raise ValueError(f"targets is infinite at (pattern, step, output) {where}; allowed: finite, or NaN")
+        missing = np.isnan(targets)
+        partial = missing.any(-1) & ~missing.all(-1)
+        if partial.any():
+            where = tuple(int(i) for i in np.argwhere(partial)[0])
+            raise ValueError(
+                f"targets is NaN in some outputs only at (pattern, step) {where}; allowed: all outputs known or all NaN"
+            )
+        supervised = _boolean_mask(self.supervised, ~missing.any(-1))
+        forbidden = supervised & missing.any(-1)
+        if forbidden.any():
+            where = tuple(int(i) for i in np.argwhere(forbidden)[0])
+            raise ValueError(f"supervised is True at (pattern, step) {where} where targets is NaN; give the target")
+        if not supervised.any():
+            raise ValueError("supervised is False everywhere; at least one (pattern, step) must be supervised")
+        for name, array in (("inputs", inputs), ("targets", targets), ("supervised", supervised)):
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+
+    @property
+    def patterns(self) -> int:
+        """P."""
+        return self.inputs.shape[0]
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return self.inputs.shape[1]
+
+    @property
+    def input_dim(self) -> int:
+        """D."""
+        return self.inputs.shape[2]
+
+    @property
+    def output_dim(self) -> int:
+        """O."""
+        return self.targets.shape[2]
+
+    @property
+    def entries(self) -> int:
+        """n = T P, the number of (step, pattern) entries; flattened entry t P + mu is pattern mu at step t."""
+        return self.steps * self.patterns
+
+    @cached_property
+    def input_kernel(self) -> np.ndarray:
+        """Gram matrix of the inputs, x_t^mu . x_s^nu / D, of shape (T, P, T, P)."""
+        flat = self.inputs.transpose(1, 0, 2).reshape(self.entries, self.input_dim)
+        gram = flat @ flat.T / self.input_dim
+        return gram.reshape(self.steps, self.patterns, self.steps, self.patterns)
+
+    @cached_property
+    def supervised_entries(self) -> np.ndarray:
+        """Flattened, time-major indices t P + mu of the supervised entries, ascending."""
+        return np.flatnonzero(self.supervised.T.ravel())
+
+    @cached_property
+    def supervised_targets(self) -> np.ndarray:
+        """The targets (number supervised, O) in the order of `supervised_entries`."""
+        return self.targets.transpose(1, 0, 2).reshape(self.entries, -1)[self.supervised_entries]
+
+    def scaled(self, factor: float) -> Task:
+        """The same task with its targets multiplied by ``factor``."""
+        return Task(self.inputs, self.targets * factor, self.supervised)
+
+    def to_npz(self, path: str | os.PathLike) -> None:
+        """Write inputs, targets and supervised to a NumPy archive, replacing ``path`` only once complete."""
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with open(partial, "wb") as file:
+                np.savez(file, inputs=self.inputs, targets=self.targets, supervised=self.supervised)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def from_npz(cls, path: str | os.PathLike) -> Task:
+        """Read what `to_npz` wrote; "supervised" may be absent. Pickled content is refused.
+
+        Raises:
+            ValueError: if the file is not such an archive or its content is no valid task.
+            FileNotFoundError: if there is no such file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in ("inputs", "targets", "supervised") if name in archive}
+        except (zipfile.BadZipFile, ValueError, EOFError, TypeError, AttributeError) as error:
+            raise ValueError(f"path {os.fspath(path)!r} is not a task archive (.npz without pickles): {error}") from None
+        for name in ("inputs", "targets"):
+            if name not in arrays:
+                raise ValueError(f"path {os.fspath(path)!r} has no array {name!r}; it needs 'inputs' and 'targets'")
+        return cls(**arrays)
+
+    def _content(self) -> tuple:
+        arrays = (self.inputs, self.targets, self.supervised)
+        return tuple((array.shape, array.tobytes()) for array in arrays)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Task) and self._content() == other._content()
+
+    def __hash__(self) -> int:
+        return hash(self._content())
+
+
+def _real_array(name: str, value: Any, shape: str, ranks: tuple[int, ...]) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} is not a rectangular array {shape}: {error}") from None
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{name} has dtype {array.dtype}; it must be an array of real numbers {shape}")
+    if array.ndim not in ranks:
+        raise ValueError(f"{name} has shape {array.shape}; it must be {shape}")
+    if 0 in array.shape:
+        raise ValueError(f"{name} has shape {array.shape}; every size must be at least 1")
+    return np.array(array, dtype=np.float64, order="C")
+
+
+def _boolean_mask(value: Any, default: np.ndarray) -> np.ndarray:
+    if value is None:
+        return default
+    mask = np.asarray(value)
+    if mask.dtype != np.bool_:
+        raise ValueError(f"supervised has dtype {mask.dtype}; it must be boolean")
+    if mask.shape != default.shape:
+        raise ValueError(f"supervised has shape {mask.shape}; it must be (patterns, steps) {default.shape}")
+    return np.array(mask, order="C")
