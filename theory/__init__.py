@@ -3,7 +3,24 @@
 Needs JAX, NumPy, SciPy and xarray only, and imports nothing of ``bayesnet``.
 """
 
+from theory.finite_width import Fluctuations, fluctuations
+from theory.lazy import nngp
 from theory.network import Network
+from theory.saddle import solve
+from theory.solution import Solution
+from theory.weight_spectrum import Spectrum, spectrum
+from theory.symmetry import has_sign_symmetry
 from theory.task import Task
 
-__all__ = ["Network", "Task"]
+__all__ = [
+    "Fluctuations",
+    "Network",
+    "Solution",
+    "Spectrum",
+    "Task",
+    "fluctuations",
+    "has_sign_symmetry",
+    "nngp",
+    "solve",
+    "spectrum",
+]

@@ -126,7 +126,7 @@ def _import_function(name: str) -> Callable:
     module, _, attribute = name.partition(":")
     try:
         function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # importing runs the module, which may raise anything
         raise ValueError(f"activation {name!r} cannot be imported: {error}") from None
     if not callable(function):
         raise ValueError(f"activation {name!r} is not a function")
@@ -140,10 +140,29 @@ def _check_elementwise(function: Callable, shown: Any) -> None:
     except Exception as error:
         raise ValueError(f"activation {shown!r} is not a JAX function of one array: {error}") from None
     if not fine:
-        raise ValueError(f"activation {shown!r} must map an array of reals to an array of reals of the same shape")
+        raise ValueError(
+            f"activation {shown!r} must map an array of reals to an array of reals of the same shape"
+        )
+    points = np.linspace(-3, 3, 7, dtype=np.float32)
+    values = _values(function, points)
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"activation {shown!r} is not finite between -3 and 3; it must be finite for all reals"
+        )
+    alone = [_values(function, points[i : i + 1])[0] for i in range(len(points))]
+    if not np.allclose(values, alone, rtol=1e-3, atol=1e-5):
+        raise ValueError(
+            f"activation {shown!r} is not elementwise: a value depends on the other entries of the array"
+        )
+
+
+def _values(function: Callable, points: np.ndarray) -> np.ndarray:
+    # Numbers, not tracers, also where the caller is being traced.
+    with jax.ensure_compile_time_eval():
+        return np.asarray(function(jnp.asarray(points)))
 
 
 def _is_odd(function: Callable) -> bool:
     points = np.linspace(0.01, 6.0, 97, dtype=np.float32)
-    plus, minus = np.asarray(function(points)), np.asarray(function(-points))
+    plus, minus = _values(function, points), _values(function, -points)
     return bool(np.allclose(plus, -minus, rtol=1e-5, atol=1e-6))

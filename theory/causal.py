@@ -52,6 +52,7 @@ class Trajectory(NamedTuple):
     factor: Array
 
 
+@partial(jax.jit, static_argnums=(2, 3, 4))
 def propagate(terms: Terms, noise: Array, phi: Callable, patterns: int, width: int) -> Trajectory:
     """Run white noise z (n, N) through the construction above.
 

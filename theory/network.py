@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from theory.activations import Activation, canonical_activation, resolve_activat
 
 WEIGHTS = ("recurrent", "input", "readout")
 SCALINGS = ("mup", "standard")
+LARGEST_WIDTH = 2**63 - 1  # a 64-bit integer, as files store it
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Network:
             object.__setattr__(self, name, _positive_number(name, getattr(self, name)))
         if not isinstance(self.scaling, str) or self.scaling not in SCALINGS:
             raise ValueError(f"scaling is {self.scaling!r}; allowed are {', '.join(map(repr, SCALINGS))}")
+        object.__setattr__(self, "scaling", str(self.scaling))
 
     @classmethod
     def rnn(cls, width: int, **settings: Any) -> Network:
@@ -100,32 +102,52 @@ class Network:
         return {**asdict(self), "shared": [name for name in WEIGHTS if name in self.shared]}
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Network:
-        """The inverse of `to_dict`."""
+    def from_dict(cls, fields: Mapping[str, Any]) -> Network:
+        """The inverse of `to_dict`; every field but "width" may be absent.
+
+        Raises:
+            ValueError: for an unknown or missing field, and as in `Network`.
+        """
+        allowed = cls.__dataclass_fields__
+        if not isinstance(fields, Mapping) or "width" not in fields or not set(fields) <= set(allowed):
+            raise ValueError(
+                f"fields is {fields!r}; it must map 'width' and any others of {', '.join(allowed)}"
+            )
         return cls(**fields)
 
 
 def _positive_integer(name: str, value: Any) -> int:
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
         raise ValueError(f"{name} is {value!r}; it must be a positive integer")
-    if value < 1:
-        raise ValueError(f"{name} is {value}; it must be at least 1")
+    if not 1 <= value <= LARGEST_WIDTH:
+        raise ValueError(f"{name} is {value}; it must be from 1 to {LARGEST_WIDTH}")
     return int(value)
 
 
 def _positive_number(name: str, value: Any) -> float:
-    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool | np.bool_)
-    if not real or not math.isfinite(value) or value <= 0:
-        raise ValueError(f"{name} is {value!r}; it must be a finite number greater than zero")
-    return float(value)
+    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(
+        value, bool | np.bool_
+    )
+    try:
+        number = float(value) if real else math.nan
+    except OverflowError:
+        number = math.inf
+    if not (number > 0 and 0 < number * number < math.inf):
+        raise ValueError(
+            f"{name} is {value!r}; it must be a finite number greater than zero, and so must its square"
+        )
+    return number
 
 
 def _weight_names(value: Any) -> frozenset[str]:
     allowed = ", ".join(map(repr, WEIGHTS))
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    try:
+        names = None if isinstance(value, str) else list(value)
+    except TypeError:
+        names = None
+    if names is None:
         raise ValueError(f"shared is {value!r}; it must be a set of names out of {allowed}")
-    names = list(value)
     for name in names:
         if not isinstance(name, str) or name not in WEIGHTS:
             raise ValueError(f"shared contains {name!r}; allowed names are {allowed}")
-    return frozenset(names)
+    return frozenset(str(name) for name in names)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,11 +35,19 @@ class Task:
 
     def __post_init__(self) -> None:
         inputs = _real_array("inputs", self.inputs, "(patterns, steps, input dimensions)", ranks=(3,))
-        targets = _real_array("targets", self.targets, "(patterns, steps) or (patterns, steps, outputs)", (2, 3))
+        targets = _real_array(
+            "targets", self.targets, "(patterns, steps) or (patterns, steps, outputs)", (2, 3)
+        )
         targets = targets if targets.ndim == 3 else targets[:, :, None]
         if not np.isfinite(inputs).all():
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(inputs))[0])
-            raise ValueError(f"inputs is not finite at (pattern, step, dimension) {where}; all must be finite")
+            raise ValueError(
+                f"inputs is not finite at (pattern, step, dimension) {where}; all must be finite"
+            )
+        if not np.isfinite(_squared_norms(inputs)).all():
+            raise ValueError(
+                "inputs is too large: some |x|^2 overflows; scale the inputs so that |x|^2/D is about 1"
+            )
         if targets.shape[:2] != inputs.shape[:2]:
             raise ValueError(
                 f"targets has (patterns, steps) {targets.shape[:2]} but inputs has {inputs.shape[:2]}; "
@@ -48,7 +55,9 @@ class Task:
             )
         if np.isinf(targets).any():
             where = tuple(int(i) for i in np.argwhere(np.isinf(targets))[0])
-            raise ValueError(f"targets is infinite at (pattern, step, output) {where}; allowed: finite, or NaN")
+            raise ValueError(
+                f"targets is infinite at (pattern, step, output) {where}; allowed: finite, or NaN"
+            )
         missing = np.isnan(targets)
         partial = missing.any(-1) & ~missing.all(-1)
         if partial.any():
@@ -60,12 +69,15 @@ class Task:
         forbidden = supervised & missing.any(-1)
         if forbidden.any():
             where = tuple(int(i) for i in np.argwhere(forbidden)[0])
-            raise ValueError(f"supervised is True at (pattern, step) {where} where targets is NaN; give the target")
+            raise ValueError(
+                f"supervised is True at (pattern, step) {where} where targets is NaN; give the target"
+            )
         if not supervised.any():
-            raise ValueError("supervised is False everywhere; at least one (pattern, step) must be supervised")
+            raise ValueError(
+                "supervised is False everywhere; at least one (pattern, step) must be supervised"
+            )
         for name, array in (("inputs", inputs), ("targets", targets), ("supervised", supervised)):
-            array.setflags(write=False)
-            object.__setattr__(self, name, array)
+            object.__setattr__(self, name, _read_only(array))
 
     @property
     def patterns(self) -> int:
@@ -97,25 +109,38 @@ class Task:
         """Gram matrix of the inputs, x_t^mu . x_s^nu / D, of shape (T, P, T, P)."""
         flat = self.inputs.transpose(1, 0, 2).reshape(self.entries, self.input_dim)
         gram = flat @ flat.T / self.input_dim
-        return gram.reshape(self.steps, self.patterns, self.steps, self.patterns)
+        return _read_only(gram.reshape(self.steps, self.patterns, self.steps, self.patterns))
 
     @cached_property
     def supervised_entries(self) -> np.ndarray:
         """Flattened, time-major indices t P + mu of the supervised entries, ascending."""
-        return np.flatnonzero(self.supervised.T.ravel())
+        return _read_only(np.flatnonzero(self.supervised.T.ravel()))
 
     @cached_property
     def supervised_targets(self) -> np.ndarray:
         """The targets (number supervised, O) in the order of `supervised_entries`."""
-        return self.targets.transpose(1, 0, 2).reshape(self.entries, -1)[self.supervised_entries]
+        flat = self.targets.transpose(1, 0, 2).reshape(self.entries, self.output_dim)
+        return _read_only(flat[self.supervised_entries])
 
     def scaled(self, factor: float) -> Task:
-        """The same task with its targets multiplied by ``factor``."""
-        return Task(self.inputs, self.targets * factor, self.supervised)
+        """The same task with its targets multiplied by ``factor``, a finite real number."""
+        if isinstance(factor, bool) or not isinstance(factor, int | float | np.integer | np.floating):
+            raise ValueError(f"factor is {factor!r}; it must be a finite real number")
+        with np.errstate(over="ignore", invalid="ignore"):
+            targets = self.targets * np.float64(factor)
+        if not np.isfinite(targets[~np.isnan(self.targets)]).all():
+            raise ValueError(f"factor is {factor!r}; it must be finite, and so must the targets times it")
+        return Task(self.inputs, targets, self.supervised)
 
     def to_npz(self, path: str | os.PathLike) -> None:
-        """Write inputs, targets and supervised to a NumPy archive, replacing ``path`` only once complete."""
-        path = Path(path)
+        """Write inputs, targets and supervised to a NumPy archive, replacing ``path`` only once complete.
+
+        Raises:
+            ValueError: if ``path`` is no path or a directory.
+        """
+        path = _path(path)
+        if path.is_dir():
+            raise ValueError(f"path {str(path)!r} is a directory; give the name of a file")
         partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             with open(partial, "wb") as file:
@@ -132,14 +157,21 @@ class Task:
             ValueError: if the file is not such an archive or its content is no valid task.
             FileNotFoundError: if there is no such file.
         """
+        path = _path(path)
         try:
             with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in ("inputs", "targets", "supervised") if name in archive}
-        except (zipfile.BadZipFile, ValueError, EOFError, TypeError, AttributeError) as error:
-            raise ValueError(f"path {os.fspath(path)!r} is not a task archive (.npz without pickles): {error}") from None
+                arrays = {
+                    name: archive[name] for name in ("inputs", "targets", "supervised") if name in archive
+                }
+        except (FileNotFoundError, PermissionError):
+            raise
+        except Exception as error:  # whatever zip, zlib and the array headers raise on damaged bytes
+            raise ValueError(
+                f"path {str(path)!r} is not a task archive (.npz without pickles): {error}"
+            ) from None
         for name in ("inputs", "targets"):
             if name not in arrays:
-                raise ValueError(f"path {os.fspath(path)!r} has no array {name!r}; it needs 'inputs' and 'targets'")
+                raise ValueError(f"path {str(path)!r} has no array {name!r}; it needs 'inputs' and 'targets'")
         return cls(**arrays)
 
     def _content(self) -> tuple:
@@ -153,24 +185,48 @@ class Task:
         return hash(self._content())
 
 
-def _real_array(name: str, value: Any, shape: str, ranks: tuple[int, ...]) -> np.ndarray:
+def _read_only(array: np.ndarray) -> np.ndarray:
+    array.setflags(write=False)
+    return array
+
+
+def _squared_norms(inputs: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return (inputs**2).sum(-1)
+
+
+def _path(value: Any) -> Path:
     try:
-        array = np.asarray(value)
-    except ValueError as error:
+        return Path(value)
+    except TypeError:
+        raise ValueError(f"path is {value!r}; it must be the name of a file") from None
+
+
+def _plain_array(name: str, value: Any, shape: str) -> np.ndarray:
+    if isinstance(value, np.ma.MaskedArray):
+        raise ValueError(f"{name} is a masked array; give a plain array {shape}")
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is not a rectangular array {shape}: {error}") from None
+
+
+def _real_array(name: str, value: Any, shape: str, ranks: tuple[int, ...]) -> np.ndarray:
+    array = _plain_array(name, value, shape)
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{name} has dtype {array.dtype}; it must be an array of real numbers {shape}")
     if array.ndim not in ranks:
         raise ValueError(f"{name} has shape {array.shape}; it must be {shape}")
     if 0 in array.shape:
         raise ValueError(f"{name} has shape {array.shape}; every size must be at least 1")
-    return np.array(array, dtype=np.float64, order="C")
+    with np.errstate(over="ignore"):
+        return np.array(array, dtype=np.float64, order="C")
 
 
 def _boolean_mask(value: Any, default: np.ndarray) -> np.ndarray:
     if value is None:
         return default
-    mask = np.asarray(value)
+    mask = _plain_array("supervised", value, "(patterns, steps)")
     if mask.dtype != np.bool_:
         raise ValueError(f"supervised has dtype {mask.dtype}; it must be boolean")
     if mask.shape != default.shape:

@@ -1,0 +1,52 @@
+r"""How the free energy responds to the covariance of the pre-activations, and the conjugate kernel it makes.
+
+    Q = C^{-1} - C^{-1} <h h^T> C^{-1}  =  2 dKL/dC,    Phihat = -gv^2 Mv o sum_o r_o r_o^T + gw^2 Mw o shift[Q]
+
+Everything is restricted to the range of C, given by its factor L (`theory.causal`), whose zero columns mark entries
+that follow from earlier ones.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+
+from theory.causal import semidefinite_cholesky
+from theory.covariance import Terms, shift_earlier
+
+
+def factorise(cov: np.ndarray) -> np.ndarray:
+    """The lower factor L of a covariance (n, n), zero columns where it is singular."""
+    cov = jnp.asarray(cov)
+    return np.asarray(semidefinite_cholesky(cov, jnp.diagonal(cov)))
+
+
+def inverse_factor(factor: np.ndarray) -> np.ndarray:
+    """L^{-1} on the entries that L has, zero on the others; (n, n)."""
+    live = np.diagonal(factor) > 0
+    window = np.ix_(live, live)
+    inverse = np.zeros_like(factor)
+    inverse[window] = scipy.linalg.solve_triangular(factor[window], np.eye(int(live.sum())), lower=True)
+    return inverse
+
+
+def covariance_inverse(factor: np.ndarray) -> np.ndarray:
+    """C^{-1} (n, n) on the range of C = L L^T."""
+    inverse = inverse_factor(factor)
+    return inverse.T @ inverse
+
+
+def covariance_response(factor: np.ndarray, second_moment: np.ndarray) -> np.ndarray:
+    """Q (n, n) for <h h^T> = ``second_moment``."""
+    inverse = inverse_factor(factor)
+    live = np.diag((np.diagonal(factor) > 0).astype(float))
+    return inverse.T @ (live - inverse @ second_moment @ inverse.T) @ inverse
+
+
+def conjugate_kernel(
+    terms: Terms, factor: np.ndarray, second_moment: np.ndarray, dual: np.ndarray, patterns: int
+) -> np.ndarray:
+    """Phihat (n, n); ``dual`` is r (n, O), zero on unsupervised entries."""
+    carried = shift_earlier(terms.recurrent * covariance_response(factor, second_moment), patterns)
+    return np.asarray(carried - terms.readout * (dual @ dual.T))

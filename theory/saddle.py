@@ -1,0 +1,160 @@
+"""The saddle point of the kernel theory: solve(network, task) -> Solution. Linear networks, any sharing.
+
+Minimisation in the noise coordinates (`theory.noise_gram`): L-BFGS from the lazy limit, which keeps to the symmetric
+branch, from there along every direction of negative curvature, and from random starts; each end point polished by
+Newton's method on the gradient, which also converges to unstable saddle points. The residual is evaluated afresh from
+the stationarity equations, not taken from the minimiser.
+"""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import scipy.linalg
+import scipy.optimize
+
+from theory.causal import propagate
+from theory.covariance import covariance_terms, preactivation_cov
+from theory.lazy import nngp
+from theory.network import Network
+from theory.noise_gram import free_energy_and_gradient, hessian, unpack
+from theory.prediction import predict_given_kernel
+from theory.response import conjugate_kernel
+from theory.solution import Solution, kernel_of, outputs_of
+from theory.symmetry import flip_sign, has_sign_symmetry
+from theory.task import Task
+
+TOLERANCE = 1e-9
+SAME_BRANCH = 1e-6
+NEWTON_STEPS = 30
+UNSTABLE_DIRECTIONS = 4
+
+
+def solve(network: Network, task: Task, starts: int = 4, seed: int = 0) -> Solution:
+    r"""Solve the saddle-point equations of a linear network at infinite width.
+
+        Phi = (C[Phi]^{-1} + Phihat)^{-1},   Phihat = -gv^2 Mv o sum_o r_o r_o^T + gw^2 Mw o shift[C^{-1} - C^{-1} Phi C^{-1}]
+
+    Args:
+        network: its width does not matter here. In standard scaling the answer is the lazy limit.
+        task: any number of patterns and outputs, inputs at any steps.
+        starts: number of random starts besides the lazy one and those along its unstable directions.
+        seed: of the random starts.
+
+    Returns:
+        The `Solution` of smallest free energy; ``branches`` lists every saddle point found. Where the sign symmetry
+        holds, of two mirror images the one whose neighbouring steps correlate positively.
+
+    Raises:
+        NotImplementedError: if the activation is not linear.
+        ValueError: if ``starts`` is negative or not an integer.
+
+    Source: Bauer et al. 2026 (arXiv 2602.15593); DESIGN.md section 3.
+    """
+    if isinstance(starts, bool) or not isinstance(starts, int) or starts < 0:
+        raise ValueError(f"starts is {starts!r}; it must be an integer of at least 0")
+    if network.scaling == "standard":
+        return nngp(network, task)
+    if network.activation != "linear":
+        raise NotImplementedError(
+            f"theory.solve handles activation 'linear' only so far, not {network.activation!r}; "
+            "theory.nngp gives the lazy limit for every activation, and bayesnet.sample the posterior at finite width"
+        )
+    # float64 within this call only: residuals of 1e-9 are not reachable in float32.
+    with jax.enable_x64(True):
+        found = _search(network, task, starts, seed)
+    branches = tuple(sorted(found, key=lambda solution: solution.free_energy))
+    best = branches[0]
+    unsolved = "" if best.converged else f"; NOT CONVERGED: its residual exceeds {TOLERANCE:g}"
+    message = (
+        f"{best.message}; {len(branches)} saddle point(s) found from {starts} random starts and the lazy one"
+    )
+    return Solution(**{**vars(best), "branches": branches, "message": message + unsolved})
+
+
+def _search(network: Network, task: Task, starts: int, seed: int) -> list[Solution]:
+    """Every distinct saddle point reached from the starts and from unstable directions of those found."""
+    terms = jax.tree.map(jax.numpy.asarray, covariance_terms(network, task))
+    rng = np.random.default_rng(seed)
+    size = task.entries * (task.entries + 1) // 2
+    amplitudes = np.linspace(0.1, 0.5, starts)
+    queue = [np.zeros(size), *(amplitude * rng.normal(size=size) for amplitude in amplitudes)]
+    solutions: list[Solution] = []
+    while queue:
+        coordinates, curvature = _descend(queue.pop(0), terms, task.patterns)
+        values, vectors = np.linalg.eigh(curvature)
+        solution = _finish(network, task, terms, coordinates, stable=bool(values[0] > -SAME_BRANCH))
+        if any(_same_branch(solution, other) for other in solutions):
+            continue
+        solutions.append(solution)
+        if solution.converged:
+            downhill = np.flatnonzero(values < -SAME_BRANCH)[:UNSTABLE_DIRECTIONS]
+            queue += [coordinates + 0.1 * vectors[:, i] for i in downhill]
+    return solutions
+
+
+def _same_branch(one: Solution, other: Solution) -> bool:
+    """Equal kernels, up to the mirror image where the sign symmetry holds."""
+    first, second = one.kernel, other.kernel
+    if has_sign_symmetry(one.network, one.task):
+        first, second = np.abs(first), np.abs(second)
+    return bool(np.allclose(first, second, rtol=SAME_BRANCH, atol=SAME_BRANCH * np.max(np.abs(first))))
+
+
+def _descend(start: np.ndarray, terms, patterns: int) -> tuple[np.ndarray, np.ndarray]:
+    """L-BFGS, then Newton's method on the gradient. Returns the end point and the Hessian there."""
+
+    def function(coordinates):
+        value, gradient = free_energy_and_gradient(coordinates, terms, patterns)
+        return float(value), np.asarray(gradient)
+
+    options = {"maxiter": 5000, "maxfun": 20000, "maxcor": 30, "ftol": 1e-15, "gtol": 1e-7}
+    point = scipy.optimize.minimize(function, start, jac=True, method="L-BFGS-B", options=options).x
+    gradient = function(point)[1]
+    curvature = np.asarray(hessian(point, terms, patterns))
+    for _ in range(NEWTON_STEPS):
+        step = scipy.linalg.lstsq(curvature, -gradient, cond=1e-12)[0]
+        trial = point + step
+        trial_gradient = function(trial)[1]
+        if not np.linalg.norm(trial_gradient) < np.linalg.norm(gradient):
+            break
+        point, gradient = trial, trial_gradient
+        curvature = np.asarray(hessian(point, terms, patterns))
+    return point, curvature
+
+
+def _finish(network: Network, task: Task, terms, coordinates: np.ndarray, stable: bool) -> Solution:
+    noise = unpack(jax.numpy.asarray(coordinates), task.entries)
+    trajectory = propagate(terms, noise, network.phi.function, task.patterns, 1)
+    kernel, factor = np.asarray(trajectory.kernel), np.asarray(trajectory.factor)
+    predictive = predict_given_kernel(terms, kernel)
+    conjugate = conjugate_kernel(terms, factor, kernel, np.asarray(predictive.dual), task.patterns)
+    # Phi = (C^{-1} + Phihat)^{-1} without an inverse of C, which may be singular.
+    inner = np.eye(task.entries) + factor.T @ conjugate @ factor
+    implied = factor @ np.linalg.solve(inner, factor.T)
+    scale = np.sqrt(np.diagonal(kernel))
+    scale = np.where(scale > 0, scale, 1)
+    residual = float(np.max(np.abs(kernel - implied) / np.outer(scale, scale)))
+    value = float(free_energy_and_gradient(coordinates, terms, task.patterns)[0])
+    kernel = kernel_of(kernel, task)
+    conjugate = kernel_of(conjugate, task)
+    cov = kernel_of(preactivation_cov(terms, trajectory.kernel, task.patterns), task)
+    if (
+        has_sign_symmetry(network, task)
+        and sum(np.trace(kernel[t, :, t + 1]) for t in range(task.steps - 1)) < 0
+    ):
+        kernel, conjugate, cov = flip_sign(kernel), flip_sign(conjugate), flip_sign(cov)
+    return Solution(
+        network=network,
+        task=task,
+        kernel=kernel,
+        conjugate=conjugate,
+        preactivation_cov=cov,
+        free_energy=value,
+        prediction=outputs_of(predictive.mean, task),
+        dual=outputs_of(predictive.dual, task),
+        residual=residual,
+        stable=stable,
+        converged=bool(residual <= TOLERANCE),
+        message=f"{'stable' if stable else 'unstable'} saddle point, stationarity residual {residual:.1e}",
+    )

@@ -1,0 +1,114 @@
+"""Solution: what the infinite-width theory says of a network on a task, and how well it was solved."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from theory.network import Network
+from theory.task import Task
+
+KERNEL_DIMS = ("step", "pattern", "step_bis", "pattern_bis")
+OUTPUT_DIMS = ("pattern", "step", "output")
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """A saddle point of the kernel theory (N -> infinity). Arrays are float64.
+
+    Attributes:
+        network, task: what was solved.
+        kernel: Phi = <phi(h) phi(h)^T>, (T, P, T, P).
+        conjugate: Phihat, (T, P, T, P); zero at the lazy limit.
+        preactivation_cov: C[Phi], (T, P, T, P).
+        free_energy: F = KL + 1/2 sum_o y_o^T A^{-1} y_o, minus the log evidence per neuron at leading order.
+        prediction: f = gv^2 (Mv o Phi)_{*,sup} r at every entry, (P, T, O).
+        dual: r = A^{-1} y on supervised entries, zero elsewhere, (P, T, O).
+        residual: largest violation of the stationarity equations, |Phi - Phi[C, Phihat]|_ij / sqrt(Phi_ii Phi_jj).
+        stable: whether the free energy has no direction of descent here (all saddle points are listed, stable or not).
+        converged: whether the residual reached its tolerance.
+        message: what happened, in words.
+        kind: "saddle point" or "lazy limit".
+        branches: every saddle point found, this one first, by increasing free energy.
+    """
+
+    network: Network
+    task: Task
+    kernel: np.ndarray
+    conjugate: np.ndarray
+    preactivation_cov: np.ndarray
+    free_energy: float
+    prediction: np.ndarray
+    dual: np.ndarray
+    residual: float
+    stable: bool
+    converged: bool
+    message: str
+    kind: str = "saddle point"
+    branches: tuple[Solution, ...] = field(default=(), repr=False)
+
+    def to_xarray(self) -> xr.Dataset:
+        """A labelled Dataset; kernels have dims (step, pattern, step_bis, pattern_bis), steps counted from 1.
+
+        The branches lie along an extra dim "branch" of the variables named ``branch_...``; network, task and verdicts
+        are attributes and variables, so that `from_xarray` restores the Solution.
+        """
+        family = self.branches or (self,)
+        dataset = xr.Dataset(
+            {
+                **_labelled(self, ""),
+                "inputs": (("pattern", "step", "input_dim"), self.task.inputs),
+                "targets": (OUTPUT_DIMS, self.task.targets),
+                "supervised": (("pattern", "step"), self.task.supervised),
+            },
+            coords={
+                "step": np.arange(1, self.task.steps + 1),
+                "step_bis": np.arange(1, self.task.steps + 1),
+                "branch": np.arange(len(family)),
+            },
+            attrs={"kind": self.kind, "network": json.dumps(self.network.to_dict())},
+        )
+        return dataset.merge(xr.concat([xr.Dataset(_labelled(b, "branch_")) for b in family], dim="branch"))
+
+    @classmethod
+    def from_xarray(cls, dataset: xr.Dataset) -> Solution:
+        """The inverse of `to_xarray`."""
+        task = Task(dataset.inputs.values, dataset.targets.values, dataset.supervised.values.astype(bool))
+        network = Network.from_dict(json.loads(dataset.attrs["network"]))
+
+        def restore(source: xr.Dataset, prefix: str, branches: tuple[Solution, ...]) -> Solution:
+            values: dict[str, Any] = {name: source[prefix + name].values for name in (*_ARRAYS, *_SCALARS)}
+            scalars = {name: kind(values.pop(name)) for name, kind in _SCALARS.items()}
+            return cls(network, task, **values, **scalars, kind=dataset.attrs["kind"], branches=branches)
+
+        family = tuple(restore(dataset.isel(branch=i), "branch_", ()) for i in range(dataset.sizes["branch"]))
+        return restore(dataset, "", family)
+
+
+_ARRAYS = {
+    "kernel": KERNEL_DIMS,
+    "conjugate": KERNEL_DIMS,
+    "preactivation_cov": KERNEL_DIMS,
+    "prediction": OUTPUT_DIMS,
+    "dual": OUTPUT_DIMS,
+}
+_SCALARS = {"free_energy": float, "residual": float, "stable": bool, "converged": bool, "message": str}
+
+
+def _labelled(solution: Solution, prefix: str) -> dict[str, Any]:
+    arrays = {prefix + name: (dims, getattr(solution, name)) for name, dims in _ARRAYS.items()}
+    return {**arrays, **{prefix + name: ((), getattr(solution, name)) for name in _SCALARS}}
+
+
+def outputs_of(flat: np.ndarray, task: Task) -> np.ndarray:
+    """Rows by flat entry (n, O) -> (P, T, O)."""
+    return np.asarray(flat).reshape(task.steps, task.patterns, -1).transpose(1, 0, 2)
+
+
+def kernel_of(flat: np.ndarray, task: Task) -> np.ndarray:
+    """A flat kernel (n, n) -> (T, P, T, P)."""
+    return np.asarray(flat).reshape(task.steps, task.patterns, task.steps, task.patterns)
