@@ -140,20 +140,14 @@ def _check_elementwise(function: Callable, shown: Any) -> None:
     except Exception as error:
         raise ValueError(f"activation {shown!r} is not a JAX function of one array: {error}") from None
     if not fine:
-        raise ValueError(
-            f"activation {shown!r} must map an array of reals to an array of reals of the same shape"
-        )
+        raise ValueError(f"activation {shown!r} must map an array of reals to an array of reals of the same shape")
     points = np.linspace(-3, 3, 7, dtype=np.float32)
     values = _values(function, points)
     if not np.isfinite(values).all():
-        raise ValueError(
-            f"activation {shown!r} is not finite between -3 and 3; it must be finite for all reals"
-        )
+        raise ValueError(f"activation {shown!r} is not finite between -3 and 3; it must be finite for all reals")
     alone = [_values(function, points[i : i + 1])[0] for i in range(len(points))]
     if not np.allclose(values, alone, rtol=1e-3, atol=1e-5):
-        raise ValueError(
-            f"activation {shown!r} is not elementwise: a value depends on the other entries of the array"
-        )
+        raise ValueError(f"activation {shown!r} is not elementwise: a value depends on the other entries of the array")
 
 
 def _values(function: Callable, points: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -47,7 +47,7 @@ class Network:
 
     width: int
     activation: str | Callable = "linear"
-    shared: frozenset[str] = frozenset(WEIGHTS)
+    shared: Collection[str] = frozenset(WEIGHTS)
     recurrent_gain: float = 1.0
     input_gain: float = 1.0
     readout_gain: float = 1.0
@@ -110,9 +110,7 @@ class Network:
         """
         allowed = cls.__dataclass_fields__
         if not isinstance(fields, Mapping) or "width" not in fields or not set(fields) <= set(allowed):
-            raise ValueError(
-                f"fields is {fields!r}; it must map 'width' and any others of {', '.join(allowed)}"
-            )
+            raise ValueError(f"fields is {fields!r}; it must map 'width' and any others of {', '.join(allowed)}")
         return cls(**fields)
 
 
@@ -125,17 +123,13 @@ def _positive_integer(name: str, value: Any) -> int:
 
 
 def _positive_number(name: str, value: Any) -> float:
-    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(
-        value, bool | np.bool_
-    )
+    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool | np.bool_)
     try:
         number = float(value) if real else math.nan
     except OverflowError:
         number = math.inf
     if not (number > 0 and 0 < number * number < math.inf):
-        raise ValueError(
-            f"{name} is {value!r}; it must be a finite number greater than zero, and so must its square"
-        )
+        raise ValueError(f"{name} is {value!r}; it must be a finite number greater than zero, and so must its square")
     return number
 
 

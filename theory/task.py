@@ -31,33 +31,24 @@ class Task:
 
     inputs: np.ndarray
     targets: np.ndarray
-    supervised: np.ndarray | None = None
+    supervised: np.ndarray = None  # type: ignore[assignment]  # the default is derived from the targets
 
     def __post_init__(self) -> None:
         inputs = _real_array("inputs", self.inputs, "(patterns, steps, input dimensions)", ranks=(3,))
-        targets = _real_array(
-            "targets", self.targets, "(patterns, steps) or (patterns, steps, outputs)", (2, 3)
-        )
+        targets = _real_array("targets", self.targets, "(patterns, steps) or (patterns, steps, outputs)", (2, 3))
         targets = targets if targets.ndim == 3 else targets[:, :, None]
         if not np.isfinite(inputs).all():
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(inputs))[0])
-            raise ValueError(
-                f"inputs is not finite at (pattern, step, dimension) {where}; all must be finite"
-            )
+            raise ValueError(f"inputs is not finite at (pattern, step, dimension) {where}; all must be finite")
         if not np.isfinite(_squared_norms(inputs)).all():
-            raise ValueError(
-                "inputs is too large: some |x|^2 overflows; scale the inputs so that |x|^2/D is about 1"
-            )
+            raise ValueError("inputs is too large: some |x|^2 overflows; scale the inputs so that |x|^2/D is about 1")
         if targets.shape[:2] != inputs.shape[:2]:
             raise ValueError(
-                f"targets has (patterns, steps) {targets.shape[:2]} but inputs has {inputs.shape[:2]}; "
-                "they must agree"
+                f"targets has (patterns, steps) {targets.shape[:2]} but inputs has {inputs.shape[:2]}; they must agree"
             )
         if np.isinf(targets).any():
             where = tuple(int(i) for i in np.argwhere(np.isinf(targets))[0])
-            raise ValueError(
-                f"targets is infinite at (pattern, step, output) {where}; allowed: finite, or NaN"
-            )
+            raise ValueError(f"targets is infinite at (pattern, step, output) {where}; allowed: finite, or NaN")
         missing = np.isnan(targets)
         partial = missing.any(-1) & ~missing.all(-1)
         if partial.any():
@@ -69,13 +60,9 @@ class Task:
         forbidden = supervised & missing.any(-1)
         if forbidden.any():
             where = tuple(int(i) for i in np.argwhere(forbidden)[0])
-            raise ValueError(
-                f"supervised is True at (pattern, step) {where} where targets is NaN; give the target"
-            )
+            raise ValueError(f"supervised is True at (pattern, step) {where} where targets is NaN; give the target")
         if not supervised.any():
-            raise ValueError(
-                "supervised is False everywhere; at least one (pattern, step) must be supervised"
-            )
+            raise ValueError("supervised is False everywhere; at least one (pattern, step) must be supervised")
         for name, array in (("inputs", inputs), ("targets", targets), ("supervised", supervised)):
             object.__setattr__(self, name, _read_only(array))
 
@@ -124,12 +111,15 @@ class Task:
 
     def scaled(self, factor: float) -> Task:
         """The same task with its targets multiplied by ``factor``, a finite real number."""
-        if isinstance(factor, bool) or not isinstance(factor, int | float | np.integer | np.floating):
-            raise ValueError(f"factor is {factor!r}; it must be a finite real number")
+        real = isinstance(factor, int | float | np.integer | np.floating) and not isinstance(factor, bool)
+        try:
+            number = float(factor) if real else np.nan
+        except OverflowError:
+            number = np.inf
         with np.errstate(over="ignore", invalid="ignore"):
-            targets = self.targets * np.float64(factor)
-        if not np.isfinite(targets[~np.isnan(self.targets)]).all():
-            raise ValueError(f"factor is {factor!r}; it must be finite, and so must the targets times it")
+            targets = self.targets * number
+        if not np.isfinite(targets[np.isfinite(self.targets)]).all():
+            raise ValueError(f"factor is {factor!r}; it must be a finite real number, and the targets times it finite")
         return Task(self.inputs, targets, self.supervised)
 
     def to_npz(self, path: str | os.PathLike) -> None:
@@ -159,16 +149,12 @@ class Task:
         """
         path = _path(path)
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {
-                    name: archive[name] for name in ("inputs", "targets", "supervised") if name in archive
-                }
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in ("inputs", "targets", "supervised") if name in archive}
         except (FileNotFoundError, PermissionError):
             raise
         except Exception as error:  # whatever zip, zlib and the array headers raise on damaged bytes
-            raise ValueError(
-                f"path {str(path)!r} is not a task archive (.npz without pickles): {error}"
-            ) from None
+            raise ValueError(f"path {str(path)!r} is not a task archive (.npz without pickles): {error}") from None
         for name in ("inputs", "targets"):
             if name not in arrays:
                 raise ValueError(f"path {str(path)!r} has no array {name!r}; it needs 'inputs' and 'targets'")

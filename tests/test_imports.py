@@ -1,0 +1,59 @@
+"""Importing the packages touches neither the device nor global settings, and theory stands on its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+CHECK = """
+import sys
+import jax
+from jax._src import xla_bridge
+
+settings = dict(jax.config.values)
+import {package}
+assert not xla_bridge.backends_are_initialized(), "a backend was initialised"
+changed = [name for name, value in jax.config.values.items() if settings.get(name, value) != value]
+assert not changed, changed
+loaded = {{name.partition(".")[0] for name in sys.modules}} & {forbidden!r}
+assert not loaded, loaded
+assert jax.live_arrays() == []
+"""
+
+REFUSALS = """
+import numpy as np
+from jax._src import xla_bridge
+from theory import Network, Task
+
+bad_networks = [{"noise": -1}, {"shared": "all"}, {"activation": "swish"}, {"scaling": "ntk"}]
+bad_networks += [{"activation": "math:sin"}, {"width": 0}]
+bad_targets = [np.ones((1, 2)), np.full((1, 3), np.nan), np.full((1, 3), np.inf), np.ones((1, 3), complex)]
+makers = [lambda b=b: Network(**{"width": 8, **b}) for b in bad_networks]
+makers += [lambda b=b: Task(np.ones((1, 3, 1)), b) for b in bad_targets]
+Network(8, activation="tanh")
+Task(np.ones((1, 3, 1)), np.ones((1, 3))).input_kernel
+for make in makers:
+    try:
+        make()
+    except ValueError:
+        continue
+    raise AssertionError("not refused")
+assert not xla_bridge.backends_are_initialized(), "a backend was initialised"
+"""
+
+
+def run(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [("theory", {"numpyro", "arviz", "bayesnet"}), ("bayesnet.tasks", {"sklearn", "statsmodels"})],
+)
+def test_import_has_no_side_effect(package, forbidden):
+    run(CHECK.format(package=package, forbidden=forbidden))
+
+
+def test_refusals_come_before_anything_compiles():
+    run(REFUSALS)

@@ -1,0 +1,119 @@
+"""Network: what it takes, what it refuses, and that it goes through plain values unchanged."""
+
+import json
+from dataclasses import FrozenInstanceError
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from theory import Network
+
+
+def cubic(x):
+    return x - x**3 / 10
+
+
+def test_defaults():
+    network = Network(8)
+    assert network.shared == {"recurrent", "input", "readout"}
+    assert (network.recurrent_gain, network.input_gain, network.readout_gain, network.noise) == (1, 1, 1, 0.1)
+    assert (network.activation, network.scaling, network.target_variance_scale) == ("linear", "mup", 1 / 8)
+    assert Network(8, scaling="standard").target_variance_scale == 1
+
+
+def test_rnn_and_dnn_are_the_two_ends_of_sharing():
+    assert Network.rnn(8, noise=1) == Network(8, noise=1.0)
+    assert Network.dnn(8).shared == frozenset()
+    assert Network.dnn(8, shared={"input"}) == Network(8, shared=["input", "input"])
+
+
+def test_frozen_and_hashed_by_value():
+    network = Network(np.int64(8), shared=("readout",), noise=np.float32(0.5))
+    assert network == Network(8, shared={"readout"}, noise=0.5)
+    assert hash(network) == hash(Network(8, shared={"readout"}, noise=0.5))
+    assert network != network.replace(width=9)
+    assert type(network.width) is int
+    assert type(network.noise) is float
+    with pytest.raises(FrozenInstanceError):
+        network.width = 9
+
+
+POSITIVE = ["recurrent_gain", "input_gain", "readout_gain", "noise"]
+NOT_POSITIVE = [0, -1.0, np.nan, np.inf, -np.inf, True, np.True_, "1", None, 1j, [1.0], np.array(1.0), jnp.ones(())]
+NOT_POSITIVE += [10**400, 1e200, 1e-200, -1e-200]
+
+
+@pytest.mark.parametrize("name", POSITIVE)
+@pytest.mark.parametrize("value", NOT_POSITIVE, ids=lambda v: repr(v)[:12])
+def test_gains_and_noise_must_be_positive_numbers(name, value):
+    with pytest.raises(ValueError, match=f"^{name} is .*greater than zero"):
+        Network(8, **{name: value})
+
+
+@pytest.mark.parametrize("width", [0, -3, 8.0, np.nan, True, "8", None, np.array(8), [8], 2**63, 10**400])
+def test_width_must_be_a_positive_integer(width):
+    with pytest.raises(ValueError, match=r"^width is "):
+        Network(width)
+
+
+@pytest.mark.parametrize("shared", ["input", None, 3, {"weights"}, [1], [["input"]], np.array(3), [None]])
+def test_shared_must_name_weights(shared):
+    with pytest.raises(ValueError, match=r"^shared .*'recurrent', 'input', 'readout'"):
+        Network(8, shared=shared)
+
+
+@pytest.mark.parametrize("scaling", ["muP", "", None, 1, ["mup"], np.array(["mup"])])
+def test_scaling_must_be_known(scaling):
+    with pytest.raises(ValueError, match=r"^scaling is .*'mup', 'standard'"):
+        Network(8, scaling=scaling)
+
+
+BAD_ACTIVATIONS = {
+    "unknown": ("swish", "'linear', 'erf', 'tanh', 'relu'"),
+    "no name": (None, "allowed are"),
+    "no function": ("theory.activations:BUILT_IN", "not a function"),
+    "no module": ("no_such_module:f", "cannot be imported"),
+    "relative": ("..x:f", "cannot be imported"),
+    "empty": (":", "cannot be imported"),
+    "no attribute": ("math:no_such", "cannot be imported"),
+    "not JAX": ("math:sin", "not a JAX function"),
+    "NumPy": (lambda x: np.sin(np.asarray(x)), "not a JAX function"),
+    "two arguments": (jnp.add, "not a JAX function"),
+    "sum": (jnp.sum, "same shape"),
+    "complex": (lambda x: x + 1j, "array of reals"),
+    "integer": (lambda x: (x > 0).astype(int), "array of reals"),
+    "softmax": (jax.nn.softmax, "not elementwise"),
+    "cumsum": (lambda x: jnp.cumsum(x, -1), "not elementwise"),
+    "log": (jnp.log, "finite"),
+}
+
+
+@pytest.mark.parametrize(("activation", "message"), BAD_ACTIVATIONS.values(), ids=BAD_ACTIVATIONS)
+def test_activation_must_be_an_elementwise_jax_function(activation, message):
+    with pytest.raises(ValueError, match=f"^activation .*{message}"):
+        Network(8, activation=activation)
+
+
+@pytest.mark.parametrize("activation", ["linear", "erf", "tanh", "relu", "jax.numpy:sinh", cubic, jnp.arctan])
+@pytest.mark.parametrize("shared", [(), ("input", "readout")])
+def test_round_trip_through_json(activation, shared):
+    network = Network(8, activation, shared, 0.5, 2, 3, 4, "standard")
+    assert Network.from_dict(json.loads(json.dumps(network.to_dict()))) == network
+    assert ":" in network.activation or network.activation in ("linear", "erf", "tanh", "relu")
+
+
+def test_a_lambda_works_until_it_has_to_be_stored():
+    network = Network(8, activation=lambda x: jnp.sin(x))
+    assert network.phi.odd
+    with pytest.raises(ValueError, match=r"^activation .* cannot be stored.*top level of an importable module"):
+        network.to_dict()
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"noise": 1.0}, {"width": 8, "depth": 2}, [("width", 8)], None, {"width": 8, 3: 1}]
+)
+def test_from_dict_refuses_unknown_and_missing_fields(fields):
+    with pytest.raises(ValueError, match=r"^fields is .*'width'.*noise"):
+        Network.from_dict(fields)
