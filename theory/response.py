@@ -18,8 +18,7 @@ from theory.covariance import Terms, shift_earlier
 
 def factorise(cov: np.ndarray) -> np.ndarray:
     """The lower factor L of a covariance (n, n), zero columns where it is singular."""
-    cov = jnp.asarray(cov)
-    return np.asarray(semidefinite_cholesky(cov, jnp.diagonal(cov)))
+    return np.asarray(semidefinite_cholesky(jnp.asarray(cov), jnp.diagonal(cov)))
 
 
 def inverse_factor(factor: np.ndarray) -> np.ndarray:

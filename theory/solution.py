@@ -52,7 +52,7 @@ class Solution:
     branches: tuple[Solution, ...] = field(default=(), repr=False)
 
     def to_xarray(self) -> xr.Dataset:
-        """A labelled Dataset; kernels have dims (step, pattern, step_bis, pattern_bis), steps counted from 1.
+        """A labelled Dataset; kernels have dims (step, pattern, step_bis, pattern_bis), all counted from 1.
 
         The branches lie along an extra dim "branch" of the variables named ``branch_...``; network, task and verdicts
         are attributes and variables, so that `from_xarray` restores the Solution.
@@ -65,11 +65,7 @@ class Solution:
                 "targets": (OUTPUT_DIMS, self.task.targets),
                 "supervised": (("pattern", "step"), self.task.supervised),
             },
-            coords={
-                "step": np.arange(1, self.task.steps + 1),
-                "step_bis": np.arange(1, self.task.steps + 1),
-                "branch": np.arange(len(family)),
-            },
+            coords={**entry_coords(self.task), "branch": np.arange(1, len(family) + 1)},
             attrs={"kind": self.kind, "network": json.dumps(self.network.to_dict())},
         )
         return dataset.merge(xr.concat([xr.Dataset(_labelled(b, "branch_")) for b in family], dim="branch"))
@@ -102,6 +98,12 @@ _SCALARS = {"free_energy": float, "residual": float, "stable": bool, "converged"
 def _labelled(solution: Solution, prefix: str) -> dict[str, Any]:
     arrays = {prefix + name: (dims, getattr(solution, name)) for name, dims in _ARRAYS.items()}
     return {**arrays, **{prefix + name: ((), getattr(solution, name)) for name in _SCALARS}}
+
+
+def entry_coords(task: Task) -> dict[str, np.ndarray]:
+    """Labels t = 1..T, mu = 1..P and o = 1..O for arrays with dims `KERNEL_DIMS` or `OUTPUT_DIMS`."""
+    steps, patterns, outputs = (np.arange(1, size + 1) for size in (task.steps, task.patterns, task.output_dim))
+    return {"step": steps, "pattern": patterns, "step_bis": steps, "pattern_bis": patterns, "output": outputs}
 
 
 def outputs_of(flat: np.ndarray, task: Task) -> np.ndarray:

@@ -1,0 +1,111 @@
+"""Coordinates (c), kernels: linear networks through the Gram matrix of their noise, at any width.
+
+For linear phi the kernel depends on the noise z (n, N) only through z z^T, a Wishart matrix. Its Bartlett factor R
+(lower triangular, R_ii^2 ~ chi^2_{N-i}, R_ij ~ N(0, 1)) takes the place of z: n (n+1) / 2 numbers, whatever the width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax import random
+from scipy.special import gammaln
+
+from bayesnet.models.likelihood import observe_marginal_targets, record_kernel
+from theory.activations import BUILT_IN
+from theory.causal import kernel_of_noise
+from theory.covariance import Array, Terms, covariance_terms
+from theory.network import Network
+from theory.task import Task
+
+
+class LogChi(dist.Distribution):
+    """The law of g when R = sqrt(N) exp(g / sqrt(2N)) is chi distributed: mean near 0 and variance near 1.
+
+    Args:
+        degrees: degrees of freedom of R^2, array.
+        width: N.
+    """
+
+    support = dist.constraints.real
+
+    def __init__(self, degrees: np.ndarray, width: int):
+        self.degrees, self.width = degrees, width
+        super().__init__(batch_shape=np.shape(degrees))
+
+    def sample(self, key, sample_shape=()):
+        """Draws of g."""
+        square = 2 * random.gamma(key, self.degrees / 2, sample_shape + self.batch_shape)
+        return math.sqrt(self.width / 2) * jnp.log(square / self.width)
+
+    def log_prob(self, value):
+        """ln p(g), written so that nothing of order N cancels."""
+        half, k = self.width / 2, self.degrees
+        x = value / math.sqrt(half)
+        constant = k / 2 * math.log(half) - half - gammaln(k / 2) - math.log(half) / 2
+        return constant + (k - self.width) * x / 2 - half * (jnp.expm1(x) - x)
+
+
+def kernels(network: Network, task: Task, observed: bool = True) -> None:
+    """The posterior of a linear network on a task in kernel coordinates, as a NumPyro model.
+
+        R Bartlett,  H H^T / N = L[Phi] R R^T L[Phi]^T / N = Phi,  y_o ~ N(0, (kappa I + gv^2 Mv o Phi) / N)
+
+    Sites: ``bartlett_diagonal`` (n,), g with R_ii = sqrt(N) exp(g_i / sqrt(2N)), and ``bartlett_lower``
+    (n (n-1) / 2,) latent, with n = T P; ``kernel`` (T, P, T, P) deterministic; ``y`` as in `fields`.
+
+    Raises:
+        ValueError: if the activation is not linear or the width is below n; use `fields` there.
+    """
+    problem = kernels_refusal(network, task)
+    if problem:
+        raise ValueError(problem)
+    kernel_model(task.steps, task.patterns, network.width)(covariance_terms(network, task), observed)
+
+
+def kernel_model(steps: int, patterns: int, width: int) -> Callable:
+    """The model with its arrays as an argument: ``model(terms, observed=True, likelihood_weight=1)``."""
+    n = steps * patterns
+
+    def model(terms: Terms, observed: bool = True, likelihood_weight: Array = 1.0) -> None:
+        diagonal_law = LogChi(width - np.arange(n), width)
+        lower_law = dist.Normal(0, jnp.ones(n * (n - 1) // 2))
+        diagonal = numpyro.sample("bartlett_diagonal", diagonal_law.to_event(1))
+        lower = numpyro.sample("bartlett_lower", lower_law.to_event(1))
+        kernel = bartlett_kernel(terms, diagonal, lower, patterns, width)
+        record_kernel(kernel, patterns)
+        with numpyro.handlers.scale(scale=likelihood_weight):
+            observe_marginal_targets(terms, kernel, observed)
+
+    return model
+
+
+def kernels_refusal(network: Network, task: Task) -> str | None:
+    """Why kernel coordinates do not hold for this network and task; None where they do."""
+    if network.activation != "linear":
+        return f"kernel coordinates need activation 'linear', not {network.activation!r}; use fields"
+    if network.width < task.entries:
+        return (
+            f"kernel coordinates need width >= steps * patterns = {task.entries}, "
+            f"but width is {network.width}; use fields"
+        )
+    return None
+
+
+def bartlett_kernel(terms: Terms, diagonal: Array, lower: Array, patterns: int, width: int) -> Array:
+    """Phi (n, n) from the Bartlett factor."""
+    return kernel_of_noise(terms, bartlett_factor(diagonal, lower, width), _linear, patterns, width)
+
+
+def bartlett_factor(diagonal: Array, lower: Array, width: int) -> Array:
+    """R (n, n), lower triangular, whose R R^T has the law of z z^T for z (n, N) white; from the two sites."""
+    pivots = math.sqrt(width) * jnp.exp(diagonal / math.sqrt(2 * width))
+    return jnp.diag(pivots).at[np.tril_indices(diagonal.shape[0], -1)].set(lower)
+
+
+_linear = BUILT_IN["linear"].function

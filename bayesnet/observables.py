@@ -1,0 +1,130 @@
+"""Observables: numbers read off a kernel and a prediction, the same way from a draw and from the saddle point.
+
+An observable is a label and a function of (kernel, prediction) that accepts any leading axes: none for a
+`theory.Solution`, (chain, draw) for a posterior. Only invariants of the posterior are offered by default: where the
+sign symmetry holds (`theory.has_sign_symmetry`), odd-offset overlaps enter squared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from theory.network import Network
+from theory.symmetry import has_sign_symmetry
+from theory.task import Task
+
+Evaluate = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Observable:
+    """A number that kernel and prediction determine.
+
+    Attributes:
+        label: its name in tables.
+        evaluate: (kernel (..., T, P, T, P), prediction (..., P, T, O)) -> (...).
+    """
+
+    label: str
+    evaluate: Evaluate
+
+
+def overlaps(kernel: np.ndarray) -> np.ndarray:
+    """The kernel normalised to unit diagonal, Phi_ij / sqrt(Phi_ii Phi_jj), for kernels (..., T, P, T, P).
+
+    An entry without variance (no input has reached it) has no overlap; zero stands in its place.
+    """
+    shape = kernel.shape
+    n = shape[-2] * shape[-1]
+    flat = kernel.reshape(*shape[:-4], n, n)
+    deviation = np.sqrt(np.diagonal(flat, axis1=-2, axis2=-1))
+    inverse = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+    return (flat * inverse[..., :, None] * inverse[..., None, :]).reshape(shape)
+
+
+def target_direction(task: Task) -> np.ndarray | None:
+    """Unit vector over patterns along which the targets lie, (P,); None for one pattern or without any target signal.
+
+    The leading left singular vector of the supervised targets (patterns by steps and outputs): y / |y| where a single
+    step and output is supervised.
+    """
+    if task.patterns == 1:
+        return None
+    targets = np.where(task.supervised[..., None], task.targets, 0.0).reshape(task.patterns, -1)
+    left, strengths, _ = np.linalg.svd(targets, full_matrices=False)
+    if strengths[0] == 0:
+        return None
+    direction = left[:, 0]
+    return direction * np.sign(direction[np.argmax(np.abs(direction))])
+
+
+def default_observables(network: Network, task: Task) -> list[Observable]:
+    """Diagonal kernels, overlaps between steps (per pattern and along the target direction) and predictions.
+
+    Steps, patterns and outputs are counted from 1 in the labels.
+    """
+    squared = has_sign_symmetry(network, task)
+    steps, patterns = range(task.steps), range(task.patterns)
+    table = [diagonal_kernel(t, mu) for t in steps for mu in patterns]
+    pairs = [(t, s) for t in steps for s in steps if t < s]
+    table += [overlap(t, s, mu, squared and (s - t) % 2 == 1) for t, s in pairs for mu in patterns]
+    direction = target_direction(task)
+    if direction is not None:
+        table += [directed_kernel(t, direction) for t in steps]
+        table += [directed_overlap(t, s, direction, squared and (s - t) % 2 == 1) for t, s in pairs]
+    table += [prediction_at(mu, t, o) for mu in patterns for t in steps for o in range(task.output_dim)]
+    return table
+
+
+def diagonal_kernel(step: int, pattern: int) -> Observable:
+    """Phi at (step, pattern), 0-based."""
+    return Observable(f"kernel[t={step + 1}, mu={pattern + 1}]", lambda k, f: k[..., step, pattern, step, pattern])
+
+
+def overlap(step: int, other: int, pattern: int, squared: bool) -> Observable:
+    """Normalised kernel between two steps of a pattern."""
+
+    def evaluate(kernel, prediction):
+        block = kernel[..., [step, other], pattern, :, pattern][..., [step, other]]
+        return _normalised(block[..., 0, 1], block[..., 0, 0], block[..., 1, 1], squared)
+
+    return Observable(f"{_overlap_name(squared)}[t={step + 1},{other + 1}, mu={pattern + 1}]", evaluate)
+
+
+def directed_kernel(step: int, direction: np.ndarray) -> Observable:
+    """y^T Phi_tt y along the unit vector y over patterns."""
+    return Observable(f"kernel_y[t={step + 1}]", lambda k, f: _directed(k, step, step, direction))
+
+
+def directed_overlap(step: int, other: int, direction: np.ndarray, squared: bool) -> Observable:
+    """y^T Phi_ts y, normalised."""
+
+    def evaluate(kernel, prediction):
+        cross = _directed(kernel, step, other, direction)
+        own, others = _directed(kernel, step, step, direction), _directed(kernel, other, other, direction)
+        return _normalised(cross, own, others, squared)
+
+    return Observable(f"{_overlap_name(squared)}_y[t={step + 1},{other + 1}]", evaluate)
+
+
+def prediction_at(pattern: int, step: int, output: int) -> Observable:
+    """f at (pattern, step, output), 0-based."""
+    label = f"prediction[t={step + 1}, mu={pattern + 1}, o={output + 1}]"
+    return Observable(label, lambda k, f: f[..., pattern, step, output])
+
+
+def _overlap_name(squared: bool) -> str:
+    return "overlap^2" if squared else "overlap"
+
+
+def _directed(kernel: np.ndarray, step: int, other: int, direction: np.ndarray) -> np.ndarray:
+    return np.einsum("...mn,m,n->...", kernel[..., step, :, other, :], direction, direction)
+
+
+def _normalised(cross: np.ndarray, one: np.ndarray, other: np.ndarray, squared: bool) -> np.ndarray:
+    product = np.asarray(one * other)
+    square = np.divide(cross**2, product, out=np.zeros_like(product), where=product > 0)
+    return square if squared else np.sign(cross) * np.sqrt(square)
