@@ -173,9 +173,9 @@ def semidefinite_cholesky(matrix: Array, scale: Array) -> Array:
 
 def _cholesky_adjoint(factor: Array, factor_bar: Array) -> Array:
     """Symmetric derivative with respect to S of a loss that depends on L(S), S = L L^T (zero pivots stay zero)."""
-    weighted = jnp.tril(factor.T @ factor_bar)
-    weighted = _live(factor, weighted - jnp.diag(jnp.diagonal(weighted)) / 2)
     regular = _regular(factor)
+    weighted = jnp.tril(regular.T @ factor_bar)
+    weighted = _live(factor, weighted - jnp.diag(jnp.diagonal(weighted)) / 2)
     half = solve_triangular(regular, weighted, lower=True, trans="T")
     full = solve_triangular(regular, half.T, lower=True, trans="T")
     return (full + full.T) / 2

@@ -1,0 +1,73 @@
+"""C[Phi] and A[Phi] against the double loops of their definitions, for every choice of shared weights."""
+
+from itertools import chain, combinations
+
+import jax
+import numpy as np
+import pytest
+
+from theory import Network, Task
+from theory.covariance import covariance_terms, preactivation_cov, shift_earlier, shift_later, target_cov
+from theory.network import WEIGHTS
+
+P, T, D, OUTPUTS = 2, 4, 3, 2
+SHARED = list(chain.from_iterable(combinations(WEIGHTS, size) for size in range(4)))
+GAINS = {"recurrent_gain": 1.3, "input_gain": 0.7, "readout_gain": 1.9, "noise": 0.2}
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def task():
+    rng = np.random.default_rng(0)
+    supervised = np.array([[True, False, True, True], [False, False, True, True]])
+    return Task(rng.normal(size=(P, T, D)), rng.normal(size=(P, T, OUTPUTS)), supervised)
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    factor = np.random.default_rng(1).normal(size=(T * P, T * P))
+    return factor @ factor.T
+
+
+@pytest.mark.parametrize("shared", SHARED, ids=lambda names: "+".join(names) or "none")
+def test_covariances_are_their_double_loops(shared, task, kernel):
+    """C_ts = gw^2 M_ts Phi_{t-1,s-1} + gu^2 M_ts x_t.x_s/D and A = kappa I + gv^2 M o Phi, entry by entry."""
+    network = Network(8, shared=shared, **GAINS)
+    terms = covariance_terms(network, task)
+    phi = kernel.reshape(T, P, T, P)
+    expected = np.zeros((T, P, T, P))
+    readout = np.zeros((T, P, T, P))
+    for t, mu, s, nu in np.ndindex(T, P, T, P):
+        mask = {name: t == s or name in shared for name in WEIGHTS}
+        if mask["recurrent"] and t and s:
+            expected[t, mu, s, nu] += 1.3**2 * phi[t - 1, mu, s - 1, nu]
+        if mask["input"]:
+            expected[t, mu, s, nu] += 0.7**2 * task.inputs[mu, t] @ task.inputs[nu, s] / D
+        if mask["readout"]:
+            readout[t, mu, s, nu] = 1.9**2 * phi[t, mu, s, nu]
+    np.testing.assert_allclose(preactivation_cov(terms, kernel, P), expected.reshape(T * P, T * P), rtol=1e-13)
+    entries = [(t, mu) for t in range(T) for mu in range(P) if task.supervised[mu, t]]
+    noisy = [[readout[(*a, *b)] + 0.2 * (a == b) for b in entries] for a in entries]
+    np.testing.assert_allclose(target_cov(terms, kernel), noisy, rtol=1e-13)
+    np.testing.assert_array_equal(terms.targets, [task.targets[mu, t] for t, mu in entries])
+
+
+@pytest.mark.parametrize(("scaling", "scale"), [("mup", 1 / 8), ("standard", 1.0)])
+def test_scale_of_the_targets(scaling, scale, task):
+    """The targets have covariance A/N in muP and A in standard scaling."""
+    assert covariance_terms(Network(8, scaling=scaling), task).scale == scale
+
+
+def test_shifts_are_adjoint_to_each_other(kernel):
+    """<shift_later A, B> = <A, shift_earlier B>, and the first block of a shifted kernel is zero."""
+    other = np.random.default_rng(2).normal(size=kernel.shape)
+    later, earlier = np.asarray(shift_later(kernel, P)), np.asarray(shift_earlier(other, P))
+    np.testing.assert_allclose((later * other).sum(), (kernel * earlier).sum(), rtol=1e-13)
+    assert not later[:P].any()
+    assert not later[:, :P].any()
+    np.testing.assert_allclose(later[P:, P:], kernel[:-P, :-P], rtol=1e-13)
