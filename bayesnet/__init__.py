@@ -1,7 +1,15 @@
-"""Recurrent and deep networks as one Bayesian inference over sequences: NUTS samples beside the infinite-width theory."""
+"""Recurrent and deep networks as one Bayesian inference over sequences.
+
+NUTS samples the posterior of networks with weights shared over time (RNN) or not (DNN); `theory` solves it at infinite
+width; comparisons and reports lay the two side by side.
+"""
 
 from bayesnet import models, tasks
+from bayesnet.arviz_bridge import to_arviz
+from bayesnet.comparison import compare
 from bayesnet.sampling import sample
+from bayesnet.storage import load, save
+from bayesnet.weight_draws import draw_weights
 from theory import Network, Task
 
-__all__ = ["Network", "Task", "models", "sample", "tasks"]
+__all__ = ["Network", "Task", "compare", "draw_weights", "load", "models", "sample", "save", "tasks", "to_arviz"]

@@ -127,6 +127,8 @@ def run_chains(
     # float64 within this call only, in every thread: the switch is local to a thread.
     x64 = settings.precision == "float64"
     schedule = _schedule(settings)
+    vectorized = settings.chain_method == "vectorized"
+    axis = 1 if vectorized else 0  # of the draws, behind the chains where these run together
     with jax.enable_x64(x64):
         machine = _machine(settings, *_canonical(settings, network, task))
         terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
@@ -142,8 +144,7 @@ def run_chains(
                 ready()
                 progress(block.number * max(1, keys[..., 0].size))
                 if block.sampling:
-                    axis = 1 if vectorized else 0
-                    records.append(jax.tree.map(lambda x: np.asarray(x).take(range(block.number), axis), record))
+                    records.append({name: np.asarray(x).take(range(block.number), axis) for name, x in record.items()})
                 if block.keep_latents:
                     latents.append(jax.tree.map(np.asarray, state.z))
         kept = [block.first + block.number - 1 for block in schedule if block.keep_latents]
@@ -151,7 +152,6 @@ def run_chains(
         stacked = jax.tree.map(lambda *parts: np.stack(parts, axis), *latents)
         return Chains(joined, stacked, np.array(kept))
 
-    vectorized = settings.chain_method == "vectorized"
     if vectorized:
         return run_group(chain_keys)
     workers = 1 if settings.chain_method == "sequential" else None

@@ -2,7 +2,7 @@
 
 An observable is a label and a function of (kernel, prediction) that accepts any leading axes: none for a
 `theory.Solution`, (chain, draw) for a posterior. Only invariants of the posterior are offered by default: where the
-sign symmetry holds (`theory.has_sign_symmetry`), odd-offset overlaps enter squared.
+sign symmetry holds (`theory.has_sign_symmetry`), what it flips enters squared.
 """
 
 from __future__ import annotations
@@ -64,18 +64,26 @@ def target_direction(task: Task) -> np.ndarray | None:
 def default_observables(network: Network, task: Task) -> list[Observable]:
     """Diagonal kernels, overlaps between steps (per pattern and along the target direction) and predictions.
 
-    Steps, patterns and outputs are counted from 1 in the labels.
+    Where the sign symmetry holds, odd-offset overlaps and the predictions at an odd offset from the supervised steps
+    change sign between mirror modes: they enter squared.
+
+    Entries that no input has reached are left out. Steps, patterns and outputs are counted from 1 in the labels.
     """
     squared = has_sign_symmetry(network, task)
+    reached = task.has_input
     steps, patterns = range(task.steps), range(task.patterns)
-    table = [diagonal_kernel(t, mu) for t in steps for mu in patterns]
+    table = [diagonal_kernel(t, mu) for t in steps for mu in patterns if reached[mu, t]]
     pairs = [(t, s) for t in steps for s in steps if t < s]
-    table += [overlap(t, s, mu, squared and (s - t) % 2 == 1) for t, s in pairs for mu in patterns]
+    table += [overlap(t, s, mu, squared and (s - t) % 2 == 1) for t, s in pairs for mu in patterns if reached[mu, t]]
     direction = target_direction(task)
     if direction is not None:
-        table += [directed_kernel(t, direction) for t in steps]
-        table += [directed_overlap(t, s, direction, squared and (s - t) % 2 == 1) for t, s in pairs]
-    table += [prediction_at(mu, t, o) for mu in patterns for t in steps for o in range(task.output_dim)]
+        active = [t for t in steps if reached[direction != 0, t].any()]
+        table += [directed_kernel(t, direction) for t in active]
+        table += [directed_overlap(t, s, direction, squared and (s - t) % 2 == 1) for t, s in pairs if t in active]
+    supervised_steps = np.flatnonzero(task.supervised.any(axis=0))
+    flips = [squared and "readout" in network.shared and (t - supervised_steps[0]) % 2 == 1 for t in steps]
+    outputs = range(task.output_dim)
+    table += [prediction_at(mu, t, o, flips[t]) for mu in patterns for t in steps for o in outputs if reached[mu, t]]
     return table
 
 
@@ -88,8 +96,10 @@ def overlap(step: int, other: int, pattern: int, squared: bool) -> Observable:
     """Normalised kernel between two steps of a pattern."""
 
     def evaluate(kernel, prediction):
-        block = kernel[..., [step, other], pattern, :, pattern][..., [step, other]]
-        return _normalised(block[..., 0, 1], block[..., 0, 0], block[..., 1, 1], squared)
+        cross, own, others = (
+            kernel[..., t, pattern, s, pattern] for t, s in ((step, other), (step, step), (other, other))
+        )
+        return _normalised(cross, own, others, squared)
 
     return Observable(f"{_overlap_name(squared)}[t={step + 1},{other + 1}, mu={pattern + 1}]", evaluate)
 
@@ -110,10 +120,10 @@ def directed_overlap(step: int, other: int, direction: np.ndarray, squared: bool
     return Observable(f"{_overlap_name(squared)}_y[t={step + 1},{other + 1}]", evaluate)
 
 
-def prediction_at(pattern: int, step: int, output: int) -> Observable:
+def prediction_at(pattern: int, step: int, output: int, squared: bool = False) -> Observable:
     """f at (pattern, step, output), 0-based."""
-    label = f"prediction[t={step + 1}, mu={pattern + 1}, o={output + 1}]"
-    return Observable(label, lambda k, f: f[..., pattern, step, output])
+    label = f"prediction{'^2' if squared else ''}[t={step + 1}, mu={pattern + 1}, o={output + 1}]"
+    return Observable(label, lambda k, f: f[..., pattern, step, output] ** (2 if squared else 1))
 
 
 def _overlap_name(squared: bool) -> str:

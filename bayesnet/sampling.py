@@ -151,7 +151,7 @@ def _assemble(
                 {"y": (("chain", "draw", "observation"), pointwise)}, {**coords, **observation}
             ),
             "observed_data": xr.Dataset({"y": ("observation", task.supervised_targets.ravel())}, observation),
-            "constant_data": _constant_data(task, kernel),
+            "constant_data": _constant_data(task),
             "latents": _latent_data(chains),
         }
     )
@@ -166,15 +166,14 @@ def _assemble(
     return tree
 
 
-def _constant_data(task: Task, kernel: np.ndarray) -> xr.Dataset:
+def _constant_data(task: Task) -> xr.Dataset:
     coords = {name: values for name, values in entry_coords(task).items() if not name.endswith("_bis")}
-    variances = np.einsum("cdtmtm->tm", kernel)
     return xr.Dataset(
         {
             "inputs": (("pattern", "step", "input_dim"), task.inputs),
             "targets": (OUTPUT_DIMS, task.targets),
             "supervised": (("pattern", "step"), task.supervised),
-            "has_input": (("step", "pattern"), variances > 0),
+            "has_input": (("pattern", "step"), task.has_input),
         },
         coords=coords,
     )
@@ -197,7 +196,7 @@ def network_of(posterior: xr.DataTree) -> Network:
 def task_of(posterior: xr.DataTree) -> Task:
     """The task that a posterior was sampled for."""
     data = posterior["constant_data"]
-    return Task(data["inputs"].values, data["targets"].values, data["supervised"].values.astype(bool))
+    return Task(data["inputs"].to_numpy(), data["targets"].to_numpy(), data["supervised"].to_numpy().astype(bool))
 
 
 def _versions() -> dict[str, str]:

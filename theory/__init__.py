@@ -8,9 +8,9 @@ from theory.lazy import nngp
 from theory.network import Network
 from theory.saddle import solve
 from theory.solution import Solution
-from theory.weight_spectrum import Spectrum, spectrum
 from theory.symmetry import has_sign_symmetry
 from theory.task import Task
+from theory.weight_spectrum import Spectrum, spectrum
 
 __all__ = [
     "Fluctuations",

@@ -22,7 +22,7 @@ from theory.causal import kernel_of_noise
 from theory.covariance import Array, Terms
 from theory.prediction import data_term
 
-HESSIAN_BATCH = 32
+HESSIAN_BATCH = 8
 
 
 def pack(factor: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import scipy.linalg
 import scipy.optimize
 
 from theory.causal import propagate
-from theory.covariance import covariance_terms, preactivation_cov
+from theory.covariance import Terms, covariance_terms, preactivation_cov
 from theory.lazy import nngp
 from theory.network import Network
 from theory.noise_gram import free_energy_and_gradient, hessian, unpack
@@ -26,14 +26,17 @@ from theory.task import Task
 
 TOLERANCE = 1e-9
 SAME_BRANCH = 1e-6
+ROUGHLY = 1e-4  # before polishing
 NEWTON_STEPS = 30
+STATIONARY = 1e-13  # root mean square gradient at which Newton's method stops: rounding error
 UNSTABLE_DIRECTIONS = 4
 
 
 def solve(network: Network, task: Task, starts: int = 4, seed: int = 0) -> Solution:
     r"""Solve the saddle-point equations of a linear network at infinite width.
 
-        Phi = (C[Phi]^{-1} + Phihat)^{-1},   Phihat = -gv^2 Mv o sum_o r_o r_o^T + gw^2 Mw o shift[C^{-1} - C^{-1} Phi C^{-1}]
+        Phi = (C[Phi]^{-1} + Phihat)^{-1},
+        Phihat = -gv^2 Mv o sum_o r_o r_o^T + gw^2 Mw o shift[C^{-1} - C^{-1} Phi C^{-1}]
 
     Args:
         network: its width does not matter here. In standard scaling the answer is the lazy limit.
@@ -66,9 +69,7 @@ def solve(network: Network, task: Task, starts: int = 4, seed: int = 0) -> Solut
     branches = tuple(sorted(found, key=lambda solution: solution.free_energy))
     best = branches[0]
     unsolved = "" if best.converged else f"; NOT CONVERGED: its residual exceeds {TOLERANCE:g}"
-    message = (
-        f"{best.message}; {len(branches)} saddle point(s) found from {starts} random starts and the lazy one"
-    )
+    message = f"{best.message}; {len(branches)} saddle point(s) found from {starts} random starts and the lazy one"
     return Solution(**{**vars(best), "branches": branches, "message": message + unsolved})
 
 
@@ -81,10 +82,13 @@ def _search(network: Network, task: Task, starts: int, seed: int) -> list[Soluti
     queue = [np.zeros(size), *(amplitude * rng.normal(size=size) for amplitude in amplitudes)]
     solutions: list[Solution] = []
     while queue:
-        coordinates, curvature = _descend(queue.pop(0), terms, task.patterns)
+        rough = _minimise(queue.pop(0), terms, task.patterns)
+        if any(_same_branch(_finish(network, task, terms, rough, True), other, ROUGHLY) for other in solutions):
+            continue
+        coordinates, curvature = _polish(rough, terms, task.patterns)
         values, vectors = np.linalg.eigh(curvature)
         solution = _finish(network, task, terms, coordinates, stable=bool(values[0] > -SAME_BRANCH))
-        if any(_same_branch(solution, other) for other in solutions):
+        if any(_same_branch(solution, other, SAME_BRANCH) for other in solutions):
             continue
         solutions.append(solution)
         if solution.converged:
@@ -93,33 +97,45 @@ def _search(network: Network, task: Task, starts: int, seed: int) -> list[Soluti
     return solutions
 
 
-def _same_branch(one: Solution, other: Solution) -> bool:
+def _same_branch(one: Solution, other: Solution, tolerance: float) -> bool:
     """Equal kernels, up to the mirror image where the sign symmetry holds."""
     first, second = one.kernel, other.kernel
     if has_sign_symmetry(one.network, one.task):
         first, second = np.abs(first), np.abs(second)
-    return bool(np.allclose(first, second, rtol=SAME_BRANCH, atol=SAME_BRANCH * np.max(np.abs(first))))
+    return bool(np.allclose(first, second, rtol=tolerance, atol=tolerance * np.max(np.abs(first))))
 
 
-def _descend(start: np.ndarray, terms, patterns: int) -> tuple[np.ndarray, np.ndarray]:
-    """L-BFGS, then Newton's method on the gradient. Returns the end point and the Hessian there."""
+def _value_and_gradient(coordinates: np.ndarray, terms: Terms, patterns: int) -> tuple[float, np.ndarray]:
+    value, gradient = free_energy_and_gradient(coordinates, terms, patterns)
+    return float(value), np.asarray(gradient)
 
-    def function(coordinates):
-        value, gradient = free_energy_and_gradient(coordinates, terms, patterns)
-        return float(value), np.asarray(gradient)
 
+def _minimise(start: np.ndarray, terms: Terms, patterns: int) -> np.ndarray:
+    """L-BFGS on F: to a minimum, or to a saddle point where a symmetry keeps the gradient in a subspace."""
     options = {"maxiter": 5000, "maxfun": 20000, "maxcor": 30, "ftol": 1e-15, "gtol": 1e-7}
-    point = scipy.optimize.minimize(function, start, jac=True, method="L-BFGS-B", options=options).x
-    gradient = function(point)[1]
-    curvature = np.asarray(hessian(point, terms, patterns))
+    arguments = (terms, patterns)
+    return scipy.optimize.minimize(
+        _value_and_gradient, start, arguments, jac=True, method="L-BFGS-B", options=options
+    ).x
+
+
+def _polish(point: np.ndarray, terms: Terms, patterns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Newton's method on the gradient; the Hessian is kept as long as it converges. End point and its Hessian."""
+    gradient = _value_and_gradient(point, terms, patterns)[1]
+    curvature, fresh = np.asarray(hessian(point, terms, patterns)), True
     for _ in range(NEWTON_STEPS):
-        step = scipy.linalg.lstsq(curvature, -gradient, cond=1e-12)[0]
-        trial = point + step
-        trial_gradient = function(trial)[1]
-        if not np.linalg.norm(trial_gradient) < np.linalg.norm(gradient):
+        if np.linalg.norm(gradient) <= STATIONARY * np.sqrt(gradient.size):
             break
-        point, gradient = trial, trial_gradient
-        curvature = np.asarray(hessian(point, terms, patterns))
+        trial = point - scipy.linalg.lstsq(curvature, gradient, cond=1e-12)[0]
+        trial_gradient = _value_and_gradient(trial, terms, patterns)[1]
+        gain = np.linalg.norm(trial_gradient) / np.linalg.norm(gradient)
+        if gain < 1:
+            point, gradient = trial, trial_gradient
+        elif fresh:
+            break
+        fresh = gain > 0.1
+        if fresh:
+            curvature = np.asarray(hessian(point, terms, patterns))
     return point, curvature
 
 
@@ -139,10 +155,7 @@ def _finish(network: Network, task: Task, terms, coordinates: np.ndarray, stable
     kernel = kernel_of(kernel, task)
     conjugate = kernel_of(conjugate, task)
     cov = kernel_of(preactivation_cov(terms, trajectory.kernel, task.patterns), task)
-    if (
-        has_sign_symmetry(network, task)
-        and sum(np.trace(kernel[t, :, t + 1]) for t in range(task.steps - 1)) < 0
-    ):
+    if has_sign_symmetry(network, task) and sum(np.trace(kernel[t, :, t + 1]) for t in range(task.steps - 1)) < 0:
         kernel, conjugate, cov = flip_sign(kernel), flip_sign(conjugate), flip_sign(cov)
     return Solution(
         network=network,

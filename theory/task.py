@@ -99,6 +99,11 @@ class Task:
         return _read_only(gram.reshape(self.steps, self.patterns, self.steps, self.patterns))
 
     @cached_property
+    def has_input(self) -> np.ndarray:
+        """Boolean (P, T): whether any input has been nonzero up to this step; before that h = 0."""
+        return np.logical_or.accumulate(np.any(self.inputs != 0, axis=-1), axis=1)
+
+    @cached_property
     def supervised_entries(self) -> np.ndarray:
         """Flattened, time-major indices t P + mu of the supervised entries, ascending."""
         return _read_only(np.flatnonzero(self.supervised.T.ravel()))

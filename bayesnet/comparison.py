@@ -1,0 +1,148 @@
+"""Theory beside posterior: one table, one row for each observable, with a verdict that respects the error bars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayesnet.coordinates import draw_prediction
+from bayesnet.diagnostics import ESS_LIMIT, R_HAT_LIMIT, Gate, check_gates, summarise
+from bayesnet.observables import Observable, default_observables
+from bayesnet.sampling import network_of, task_of
+from theory.covariance import covariance_terms
+from theory.finite_width import fluctuations
+from theory.solution import Solution, outputs_of
+
+COLUMNS = (
+    "theory",
+    "mean",
+    "sd",
+    "mcse",
+    "r_hat",
+    "ess_bulk",
+    "ess_tail",
+    "z_sd",
+    "z_mcse",
+    "expected_sd",
+    "verdict",
+)
+AGREE, SPREAD, DIFFER, UNRELIABLE = "agree", "within spread", "differ", "unreliable"
+MCSE_LIMIT = 4.0
+SPREAD_LIMIT = 2.0
+EXPECTED_DRAWS = 1000
+
+
+def compare(
+    posterior: xr.DataTree, solution: Solution, observables: Sequence[Observable] | None = None
+) -> pd.DataFrame:
+    r"""Lay the posterior at width N beside the theory at infinite width.
+
+    Args:
+        posterior: what `sample` returned.
+        solution: of the same network (its width may differ) and the same task.
+        observables: what to compare; `observables.default_observables` if not given. Choose invariants.
+
+    Returns:
+        A table with one row for each observable and the columns ``theory``; ``mean``, ``sd`` of the posterior; ``mcse``
+        of the mean, ``r_hat``, ``ess_bulk``, ``ess_tail``; ``z_sd`` = (mean - theory) / sd and ``z_mcse`` = (mean -
+        theory) / mcse; ``expected_sd``, the spread that the theory predicts at this width (NaN where it does not:
+        nonlinear networks, unstable solutions); ``verdict``:
+
+        - "agree": the mean is within 4 MCSE of the theory;
+        - "within spread": it is not, but within 2 standard deviations of the posterior: a bias of the order expected
+          at finite width, which shrinks as 1/N (the spread as 1/sqrt(N));
+        - "differ": neither;
+        - "unreliable": R-hat or ESS of this row fails its gate, so its error bar means nothing.
+
+    Raises:
+        ValueError: if posterior and solution belong to different tasks, or to networks that differ in more than width.
+    """
+    network, task = network_of(posterior), task_of(posterior)
+    if solution.task != task:
+        raise ValueError("solution belongs to another task than the posterior; solve the posterior's own task")
+    if solution.network.replace(width=network.width) != network:
+        raise ValueError(
+            f"solution belongs to {solution.network}, the posterior to {network}; they may differ in width only"
+        )
+    observables = default_observables(network, task) if observables is None else list(observables)
+    table = summarise(posterior, observables)
+    theory = np.array([float(o.evaluate(solution.kernel, solution.prediction)) for o in observables])
+    table.insert(0, "theory", theory)
+    # A constant observable that the theory hits has z = 0, not 0/0.
+    gap = np.where(np.isclose(table["mean"], theory, rtol=1e-12, atol=1e-12), 0.0, table["mean"] - theory)
+    for name in ("sd", "mcse"):
+        floor = np.where(table[name] > 0, table[name], np.finfo(float).tiny)
+        table[f"z_{name}"] = np.clip(np.where(gap == 0, 0.0, gap / floor), -1e9, 1e9)
+    table["expected_sd"] = _expected_sd(solution, network.width, observables)
+    table["verdict"] = [_row_verdict(row) for _, row in table.iterrows()]
+    return table[list(COLUMNS)]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of a comparison.
+
+    Attributes:
+        status: "PASS" (gates pass, no row differs), "DIFFER" (gates pass, some rows differ) or "FAIL" (a gate fails:
+            nothing below it can be trusted).
+        message: one line.
+        gates: every gate with its figure, failed ones first.
+    """
+
+    status: str
+    message: str
+    gates: list[Gate]
+
+
+def judge(posterior: xr.DataTree, table: pd.DataFrame) -> Verdict:
+    """The `Verdict` on a table of `compare` (or of `diagnostics.summarise`, where there is no theory)."""
+    gates = sorted(check_gates(posterior, table), key=lambda gate: gate.passed)
+    failed = [f"{gate.name}: {gate.detail}" for gate in gates if not gate.passed]
+    if failed:
+        return Verdict("FAIL", "the sampler did not converge: " + "; ".join(failed), gates)
+    if "verdict" not in table:
+        return Verdict("PASS", "the sampler converged; no theory to compare with", gates)
+    counts = table["verdict"].value_counts()
+    agree, spread, differ = (int(counts.get(name, 0)) for name in (AGREE, SPREAD, DIFFER))
+    message = f"{agree} of {len(table)} observables within {MCSE_LIMIT:g} MCSE of the infinite-width theory"
+    if spread:
+        message += f", {spread} more within {SPREAD_LIMIT:g} posterior sd (finite-width bias)"
+    if differ:
+        worst = table.loc[table["verdict"] == DIFFER, "z_sd"].abs().idxmax()
+        return Verdict("DIFFER", f"{message}; {differ} differ, most of all {worst}", gates)
+    return Verdict("PASS", message, gates)
+
+
+def _row_verdict(row: pd.Series) -> str:
+    if not (row["r_hat"] <= R_HAT_LIMIT and min(row["ess_bulk"], row["ess_tail"]) >= ESS_LIMIT):
+        return UNRELIABLE
+    if abs(row["z_mcse"]) <= MCSE_LIMIT:
+        return AGREE
+    return SPREAD if abs(row["z_sd"]) <= SPREAD_LIMIT else DIFFER
+
+
+def _expected_sd(solution: Solution, width: int, observables: Sequence[Observable]) -> np.ndarray:
+    """Predicted standard deviation of each observable at width N: Gaussian kernels, and f given the kernel."""
+    nothing = np.full(len(observables), np.nan)
+    network = solution.network.replace(width=width)
+    if network.activation != "linear" or network.scaling != "mup" or solution.kind != "saddle point":
+        return nothing
+    try:
+        kernels = fluctuations(Solution(**{**vars(solution), "network": network})).draw_kernels(EXPECTED_DRAWS)
+    except ValueError:  # an unstable solution or one at its transition has no Gaussian fluctuations
+        return nothing
+    task = solution.task
+    # float64 within this call only.
+    with jax.enable_x64(True):
+        terms = jax.tree.map(jax.numpy.asarray, covariance_terms(network, task))
+        keys = jax.random.split(jax.random.key(0), len(kernels))
+        flat = kernels.reshape(-1, task.entries, task.entries)
+        draw = jax.jit(lambda k: jax.lax.map(lambda pair: draw_prediction(terms, *pair), k, batch_size=64))
+        outputs = np.asarray(draw((flat, keys)))
+    predictions = np.stack([outputs_of(output, task) for output in outputs])
+    return np.array([np.std(o.evaluate(kernels, predictions), ddof=1) for o in observables])

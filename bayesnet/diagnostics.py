@@ -1,0 +1,124 @@
+"""Has the sampler converged? R-hat, ESS and MCSE of observables (ArviZ), and the gates that a run must pass.
+
+Only invariants are judged: single weights permute between neurons, and signed overlaps flip between mirror modes,
+so their R-hat is large where nothing is wrong. Rank-normalised split R-hat, bulk and tail ESS: Vehtari et al. 2021;
+E-BFMI: Betancourt 2016.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import arviz as az
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayesnet.observables import Observable, default_observables
+from bayesnet.sampling import network_of, task_of
+
+R_HAT_LIMIT = 1.01
+ESS_LIMIT = 400
+BFMI_LIMIT = 0.3
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One condition on a run.
+
+    Attributes:
+        name: what is asked.
+        passed: whether it holds.
+        detail: the figure, and where it fails the observable or chain to blame.
+    """
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def evaluate_observables(posterior: xr.DataTree, observables: Sequence[Observable]) -> dict[str, np.ndarray]:
+    """Label -> draws (chain, draw)."""
+    group = posterior["posterior"]
+    kernel, prediction = group["kernel"].to_numpy(), group["prediction"].to_numpy()
+    return {observable.label: observable.evaluate(kernel, prediction) for observable in observables}
+
+
+def summarise_draws(draws: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Mean, sd, MCSE of the mean, R-hat, bulk and tail ESS of each row of draws (chain, draw).
+
+    A constant has no Monte Carlo error: mcse 0, R-hat 1, ESS the number of draws.
+    """
+    stacked = np.stack(list(draws.values()), axis=-1)
+    constant = np.ptp(stacked, axis=(0, 1)) == 0
+    # Constants are swapped for a ramp so that ArviZ has something to rank, and put back below.
+    ramp = np.linspace(0, 1, stacked.shape[0] * stacked.shape[1]).reshape(stacked.shape[:2])
+    data = xr.Dataset({"x": (("chain", "draw", "observable"), np.where(constant, ramp[..., None], stacked))})
+    columns = {
+        "mcse": az.mcse(data, method="mean"),
+        "r_hat": az.rhat(data),
+        "ess_bulk": az.ess(data, method="bulk"),
+        "ess_tail": az.ess(data, method="tail"),
+    }
+    table = pd.DataFrame({name: values["x"].values for name, values in columns.items()}, index=list(draws))
+    table.insert(0, "sd", stacked.std(axis=(0, 1), ddof=1))
+    table.insert(0, "mean", stacked.mean(axis=(0, 1)))
+    table.loc[constant, ["sd", "mcse", "r_hat", "ess_bulk", "ess_tail"]] = [0.0, 0.0, 1.0, ramp.size, ramp.size]
+    return table
+
+
+def summarise(posterior: xr.DataTree, observables: Sequence[Observable] | None = None) -> pd.DataFrame:
+    """`summarise_draws` of a posterior's observables, by default `default_observables`; one row each."""
+    if observables is None:
+        observables = default_observables(network_of(posterior), task_of(posterior))
+    return summarise_draws(evaluate_observables(posterior, observables))
+
+
+def check_gates(posterior: xr.DataTree, table: pd.DataFrame | None = None) -> list[Gate]:
+    """The gates of a run: R-hat <= 1.01, ESS >= 400, no divergence, no saturated tree, E-BFMI >= 0.3.
+
+    Args:
+        posterior: what `sample` returned.
+        table: of `summarise` (or `compare`); computed where not given.
+    """
+    table = summarise(posterior) if table is None else table
+    stats = posterior["sample_stats"]
+    settings = json.loads(posterior.attrs["settings"])
+    diverging = stats["diverging"].to_numpy().astype(bool).sum(axis=1)
+    saturated = (stats["n_steps"].to_numpy() >= 2 ** settings["max_tree_depth"] - 1).sum(axis=1)
+    bfmi = _bfmi(stats["energy"].to_numpy())
+    ess = table[["ess_bulk", "ess_tail"]].min(axis=1)
+    return [
+        Gate(f"R-hat <= {R_HAT_LIMIT}", *_extreme(table["r_hat"], R_HAT_LIMIT, "largest", ".4f")),
+        Gate(f"ESS >= {ESS_LIMIT}", *_extreme(-ess, -ESS_LIMIT, "smallest", ".0f")),
+        Gate("no divergences", *_none(diverging, "divergent draws")),
+        Gate("no tree-depth saturation", *_none(saturated, "draws at the largest tree")),
+        Gate(
+            f"E-BFMI >= {BFMI_LIMIT}",
+            bool(bfmi.min() >= BFMI_LIMIT),
+            f"smallest {bfmi.min():.2f} (chain {int(bfmi.argmin())})",
+        ),
+    ]
+
+
+def _bfmi(energy: np.ndarray) -> np.ndarray:
+    """Energy Bayesian fraction of missing information of each chain; infinite where the energy never changes."""
+    spread = energy.var(axis=1, ddof=1) if energy.shape[1] > 1 else np.zeros(len(energy))
+    change = np.mean(np.diff(energy, axis=1) ** 2, axis=1) if energy.shape[1] > 1 else np.zeros(len(energy))
+    return np.divide(change, spread, out=np.full(len(energy), np.inf), where=spread > 0)
+
+
+def _extreme(values: pd.Series, limit: float, which: str, form: str) -> tuple[bool, str]:
+    # Too few draws leave R-hat or ESS undefined: that is a failure, not a pass.
+    filled = values.fillna(np.inf)
+    label = str(filled.idxmax())
+    shown = "undefined (too few draws)" if np.isinf(filled[label]) else format(abs(filled[label]), form)
+    return bool(filled[label] <= limit), f"{which} {shown} ({label})"
+
+
+def _none(counts: np.ndarray, what: str) -> tuple[bool, str]:
+    if not counts.any():
+        return True, f"0 {what}"
+    return False, f"{int(counts.sum())} {what} (by chain: {', '.join(map(str, counts.tolist()))})"
