@@ -157,6 +157,7 @@ def _finish(network: Network, task: Task, terms, coordinates: np.ndarray, stable
     cov = kernel_of(preactivation_cov(terms, trajectory.kernel, task.patterns), task)
     if has_sign_symmetry(network, task) and sum(np.trace(kernel[t, :, t + 1]) for t in range(task.steps - 1)) < 0:
         kernel, conjugate, cov = flip_sign(kernel), flip_sign(conjugate), flip_sign(cov)
+        predictive = predict_given_kernel(terms, kernel.reshape(task.entries, task.entries))
     return Solution(
         network=network,
         task=task,
