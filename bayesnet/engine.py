@@ -20,7 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
-from numpyro.infer import NUTS, init_to_sample
+from numpyro import handlers
+from numpyro.infer.hmc import hmc
+from numpyro.infer.util import ParamInfo, log_density
 
 from bayesnet.coordinates import Coordinates, build_coordinates
 from theory.covariance import covariance_terms
@@ -51,20 +53,35 @@ class Machine:
     """The compiled pieces of a run: ``start(key, terms)`` and ``advance(state, key, terms, weight, first, number)``."""
 
     def __init__(self, space: Coordinates, settings: Settings):
-        kernel = NUTS(
-            space.model,
-            init_strategy=init_to_sample,
-            adapt_mass_matrix=False,  # the prior is white; adapting costs five times the warm-up (SAMPLER.md)
-            target_accept_prob=settings.target_accept,
-            max_tree_depth=settings.max_tree_depth,
-        )
+        def potential(terms, weight):
+            # Every latent is real, so NumPyro's transforms to unconstrained space are the identity.
+            return lambda latents: -log_density(space.model, (terms, True, weight), {}, latents)[0]
+
+        init, step = hmc(potential_fn_gen=potential, algo="NUTS")
 
         def start(key, terms):
-            return kernel.init(key, settings.num_warmup, None, (terms, True, ANNEALING_WEIGHTS[0]), {})
+            prior_key, chain_key = random.split(key)
+            sites = handlers.trace(handlers.seed(space.model, prior_key)).get_trace(terms)
+            latents = {
+                name: site["value"]
+                for name, site in sites.items()
+                if site["type"] == "sample" and not site["is_observed"]
+            }
+            # Potential and gradient are left blank here: `advance` evaluates them for its own likelihood weight.
+            blank = ParamInfo(latents, jnp.zeros(()), jax.tree.map(jnp.zeros_like, latents))
+            return init(
+                blank,
+                settings.num_warmup,
+                adapt_mass_matrix=False,  # the prior is white; adapting costs five times the warm-up (SAMPLER.md)
+                target_accept_prob=settings.target_accept,
+                max_tree_depth=settings.max_tree_depth,
+                model_args=(terms, 1.0),
+                rng_key=chain_key,
+            )
 
         def advance(state, key, terms, weight, first, number):
-            arguments = (terms, True, weight)
-            state = kernel.refresh(state, arguments, {})
+            energy, gradient = jax.value_and_grad(potential(terms, weight))(state.z)
+            state = state._replace(potential_energy=energy, z_grad=gradient)
 
             def observe(state, index):
                 stats = {
@@ -79,7 +96,7 @@ class Machine:
 
             def one_draw(index, carry):
                 state, record = carry
-                state = kernel.sample(state, arguments, {})
+                state = step(state, (terms, weight), {})
                 seen = observe(state, first + index)
                 return state, jax.tree.map(lambda store, value: store.at[index].set(value), record, seen)
 

@@ -70,7 +70,8 @@ def default_observables(network: Network, task: Task) -> list[Observable]:
     Entries that no input has reached are left out. Steps, patterns and outputs are counted from 1 in the labels.
     """
     squared = has_sign_symmetry(network, task)
-    reached = task.has_input
+    # With phi(0) != 0 the network stirs without input.
+    reached = task.has_input | (float(network.phi.function(np.zeros(1))[0]) != 0)
     steps, patterns = range(task.steps), range(task.patterns)
     table = [diagonal_kernel(t, mu) for t in steps for mu in patterns if reached[mu, t]]
     pairs = [(t, s) for t in steps for s in steps if t < s]
