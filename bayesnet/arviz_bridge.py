@@ -19,4 +19,4 @@ def to_arviz(posterior: xr.DataTree) -> Any:
     datasets = {name: posterior[name].to_dataset() for name in GROUPS}
     if int(az.__version__.split(".")[0]) >= 1:
         return xr.DataTree.from_dict(datasets)
-    return az.InferenceData(attrs=dict(posterior.attrs), **datasets)
+    return az.InferenceData(attrs=dict(posterior.attrs), **datasets)  # type: ignore[arg-type]

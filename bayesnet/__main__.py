@@ -1,0 +1,7 @@
+"""`python -m bayesnet` is the command line."""
+
+import sys
+
+from bayesnet.cli import main
+
+sys.exit(main())

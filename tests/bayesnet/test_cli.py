@@ -1,0 +1,106 @@
+"""The command line: what it prints, writes and returns."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+import bayesnet as bn
+from bayesnet import cli
+from bayesnet.config import default_tables
+
+SMALL = ["--width", "16", "--num-warmup", "50", "--num-samples", "50", "--num-chains", "2"]
+SMALL += ["--set", "task.patterns=2", "--set", "task.steps=2"]
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    """A `bayesnet report` on two digits with two steps: output directory, exit status."""
+    directory = tmp_path_factory.mktemp("report")
+    return directory, cli.main(["report", *SMALL, "--save", "--out", str(directory / "out")])
+
+
+def test_report_writes_the_report_its_summary_and_the_saved_runs(small_run):
+    directory, status = small_run
+    assert status == 0
+    written = sorted(path.name for path in (directory / "out").iterdir())
+    assert written == ["DNN-theory.nc", "DNN.nc", "RNN-theory.nc", "RNN.nc", "report.html", "summary.json"]
+    posterior = bn.load(directory / "out" / "RNN.nc")
+    assert posterior["posterior"].sizes["draw"] == 50
+    assert bn.compare(posterior, bn.load(directory / "out" / "RNN-theory.nc")).shape[0] > 0
+
+
+def test_a_failed_gate_is_said_and_fails_only_when_strict(small_run, capsys):
+    """One hundred draws cannot have an effective sample size of 400."""
+    directory, _ = small_run
+    assert json.loads((directory / "out" / "summary.json").read_text())["status"] == "FAIL"
+    status = cli.main(["report", *SMALL, "--strict", "--out", str(directory / "strict")])
+    shown = capsys.readouterr().out
+    assert status == 1
+    assert shown.startswith("FAIL: ")
+    assert "ESS" in shown
+    assert shown.splitlines()[-1] == str(directory / "strict" / "report.html")
+
+
+def test_config_prints_every_default_as_toml(capsys):
+    assert cli.main(["config"]) == 0
+    assert tomllib.loads(capsys.readouterr().out) == default_tables()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["nowhere.toml"], "nowhere.toml"),
+        (["nowhere.npz"], "nowhere.npz"),
+        (["--width", "0"], "width"),
+        (["--activation", "sigmoid"], "activation"),
+        (["--activation", "tanh", "--coordinates", "kernels"], "coordinates"),
+        (["--set", "task.signal"], "--set"),
+        (["--set", "task.color=3"], "color"),
+        (["--num-samples", "-1"], "num_samples"),
+        (["--seed", "-1"], "seed"),
+    ],
+)
+def test_errors_are_one_line_with_status_2_and_write_nothing(arguments, word, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cli.main(["report", *arguments, "--out", str(out)]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("bayesnet: error: ")
+    assert word in lines[-1]
+    assert sum(line.startswith("bayesnet: error: ") for line in lines) == 1
+    assert not out.exists() or not list(out.iterdir())
+
+
+def test_an_output_path_that_is_a_file_is_an_error(tmp_path, capsys):
+    (tmp_path / "out").write_text("kept")
+    assert cli.main(["report", "--out", str(tmp_path / "out")]) == 2
+    assert (tmp_path / "out").read_text() == "kept"
+    assert "bayesnet: error: " in capsys.readouterr().err
+
+
+def test_an_interrupt_leaves_no_half_written_file(tmp_path, capsys, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bn, "sample", interrupted)
+    assert cli.main(["report", *SMALL, "--out", str(tmp_path)]) == 130
+    assert not list(tmp_path.iterdir())
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_usage_errors_exit_with_status_2():
+    result = subprocess.run([sys.executable, "-m", "bayesnet", "paint"], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert re.search("paint", result.stderr)
+
+
+def test_help_explains_every_option(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["report", "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    for option in (*cli.OPTIONS, "--out", "--set", "--strict", "--save"):
+        assert option in shown
