@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("bayesnet: interrupted; no file is half-written", file=sys.stderr)
         return INTERRUPTED
-    except (ValueError, OSError, NotImplementedError) as error:
+    except (ValueError, OSError, ArithmeticError, NotImplementedError) as error:
         print(f"bayesnet: error: {' '.join(str(error).split())}", file=sys.stderr)
         return ERROR
 

@@ -8,12 +8,8 @@ from freezing in metastable phases (SAMPLER.md, pitfall 1).
 
 from __future__ import annotations
 
-import itertools
-import os
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import jax
@@ -25,7 +21,6 @@ from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo, log_density
 
 from bayesnet.coordinates import Coordinates, build_coordinates
-from theory.covariance import covariance_terms
 from theory.network import Network
 from theory.task import Task
 
@@ -111,118 +106,14 @@ class Machine:
             self.advance = jax.jit(jax.vmap(advance, in_axes=(0, 0, None, None, None, None)))
 
 
-@dataclass(frozen=True)
-class Chains:
-    """What a run returns.
-
-    Attributes:
-        record: per-draw arrays (chains, draws, ...): the invariants and the sampler's statistics.
-        latents: latent sites of a few draws (chains, kept draws, ...).
-        latent_draws: which draws those are, 0-based.
-    """
-
-    record: dict[str, np.ndarray]
-    latents: dict[str, np.ndarray]
-    latent_draws: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Block:
-    """A stretch of one chain: ``number`` draws from draw ``first`` on, the likelihood weighted by ``weight``."""
-
-    weight: float
-    first: int
-    number: int
-    sampling: bool
-    keep_latents: bool = False
-
-
-def run_chains(
-    network: Network, task: Task, settings: Settings, seed: int, progress: Callable[[int], None] = lambda draws: None
-) -> Chains:
-    """Run all chains; ``progress`` is called with the number of draws just made, warm-up included."""
-    # float64 within this call only, in every thread: the switch is local to a thread.
-    x64 = settings.precision == "float64"
-    schedule = _schedule(settings)
-    vectorized = settings.chain_method == "vectorized"
-    axis = 1 if vectorized else 0  # of the draws, behind the chains where these run together
-    with jax.enable_x64(x64):
-        machine = _machine(settings, *_canonical(settings, network, task))
-        terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
-        chain_keys = random.split(random.key(seed), (settings.num_chains, 2))
-
-    def run_group(keys, ready: Callable[[], None] = lambda: None) -> Chains:
-        with jax.enable_x64(x64):
-            state = machine.start(keys[..., 0], terms)
-            records, latents = [], []
-            for block in schedule:
-                state, record = machine.advance(state, keys[..., 1], terms, block.weight, block.first, block.number)
-                jax.block_until_ready(state)
-                ready()
-                progress(block.number * max(1, keys[..., 0].size))
-                if block.sampling:
-                    records.append({name: np.asarray(x).take(range(block.number), axis) for name, x in record.items()})
-                if block.keep_latents:
-                    latents.append(jax.tree.map(np.asarray, state.z))
-        kept = [block.first + block.number - 1 for block in schedule if block.keep_latents]
-        joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis), *records)
-        stacked = jax.tree.map(lambda *parts: np.stack(parts, axis), *latents)
-        return Chains(joined, stacked, np.array(kept))
-
-    if vectorized:
-        return run_group(chain_keys)
-    workers = 1 if settings.chain_method == "sequential" else None
-    compiled = threading.Event()
-
-    def run_one(index: int) -> Chains:
-        # The first chain compiles; the others wait for its program instead of making their own.
-        if index:
-            compiled.wait()
-        try:
-            return run_group(chain_keys[index], compiled.set)
-        finally:
-            compiled.set()
-
-    with ThreadPoolExecutor(workers or min(settings.num_chains, os.cpu_count() or 1)) as pool:
-        chains = list(pool.map(run_one, range(settings.num_chains)))
-
-    def stack(*parts):
-        return np.stack(parts)
-
-    return Chains(
-        jax.tree.map(stack, *(chain.record for chain in chains)),
-        jax.tree.map(stack, *(chain.latents for chain in chains)),
-        chains[0].latent_draws,
-    )
-
-
-def _schedule(settings: Settings) -> list[_Block]:
-    """Annealed warm-up, warm-up, then the draws in stretches that end where latents are kept."""
-    stage = min(BLOCK, settings.num_warmup // (2 * len(ANNEALING_WEIGHTS))) if settings.anneal else 0
-    blocks = [_Block(float(weight), 0, stage, False) for weight in ANNEALING_WEIGHTS if stage]
-    blocks += [_Block(1.0, 0, number, False) for number in _pieces(settings.num_warmup - stage * len(blocks))]
-    ends = np.linspace(0, settings.num_samples, min(settings.num_latents, settings.num_samples) + 1).astype(int)
-    for start, end in itertools.pairwise(ends):
-        first = int(start)
-        for number in _pieces(int(end) - first):
-            blocks.append(_Block(1.0, first, number, True, keep_latents=first + number == end))
-            first += number
-    return blocks
-
-
-def _pieces(total: int) -> Iterator[int]:
-    """``total`` cut into pieces of at most `BLOCK`."""
-    while total > 0:
-        yield min(total, BLOCK)
-        total -= BLOCK
-
-
-def _canonical(settings: Settings, network: Network, task: Task) -> tuple[Network, Task]:
-    """Network and task with everything blanked out that the compiled program takes as an argument."""
-    if settings.coordinates == "weights":
-        return network, task
-    blank = np.zeros((task.patterns, task.steps, 1))
-    return Network(network.width, network.activation), Task(blank, blank)
+def build_machine(settings: Settings, network: Network, task: Task) -> Machine:
+    """The machine for a network on a task; kept, so that what has been compiled is not compiled again."""
+    if settings.coordinates != "weights":
+        # Blank out what the compiled program takes as an argument: RNN and DNN, all targets, share a machine.
+        blank = np.zeros((task.patterns, task.steps, 1))
+        network, task = Network(network.width, network.activation), Task(blank, blank)
+    # The lengths of the run do not enter the program either.
+    return _machine(replace(settings, num_samples=1, num_chains=1, num_latents=1), network, task)
 
 
 @lru_cache(maxsize=32)

@@ -15,8 +15,9 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
+from bayesnet.chains import Chains, run_chains
 from bayesnet.coordinates import choose_coordinates
-from bayesnet.engine import Chains, Settings, run_chains
+from bayesnet.engine import Settings
 from bayesnet.observables import overlaps
 from theory.network import Network
 from theory.solution import KERNEL_DIMS, OUTPUT_DIMS, entry_coords
@@ -80,6 +81,7 @@ def sample(
 
     Raises:
         ValueError: naming the argument, what was wrong with it and what is allowed.
+        FloatingPointError: if a log density stops being finite, naming the chain and the draw.
     """
     settings = _settings(
         network,

@@ -2,8 +2,10 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 
 import pytest
@@ -89,6 +91,20 @@ def test_an_interrupt_leaves_no_half_written_file(tmp_path, capsys, monkeypatch)
     assert cli.main(["report", *SMALL, "--out", str(tmp_path)]) == 130
     assert not list(tmp_path.iterdir())
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_real_interrupt_ends_the_run_within_a_block_and_leaves_nothing(tmp_path):
+    """SIGINT while chains run in threads: they must not be waited for to the end."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "bayesnet", "report", "--num-warmup", "1000000", "--out", str(out)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert "sampling" in process.stderr.readline()
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, shown = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert shown.strip().endswith("interrupted; no file is half-written")
+    assert list(out.iterdir()) == []
 
 
 def test_usage_errors_exit_with_status_2():
