@@ -60,7 +60,7 @@ def covariance_terms(network: Network, task: Task) -> Terms:
         noise=np.asarray(network.noise),
         scale=np.asarray(network.target_variance_scale),
         targets=task.supervised_targets,
-        supervised=task.supervised_entries,
+        supervised=task.supervised_entries.astype(np.int32),  # the same in and out of 64-bit mode
     )
 
 
