@@ -7,9 +7,22 @@ width; comparisons and reports lay the two side by side.
 from bayesnet import models, tasks
 from bayesnet.arviz_bridge import to_arviz
 from bayesnet.comparison import compare
+from bayesnet.reporting import report
 from bayesnet.sampling import sample
 from bayesnet.storage import load, save
 from bayesnet.weight_draws import draw_weights
 from theory import Network, Task
 
-__all__ = ["Network", "Task", "compare", "draw_weights", "load", "models", "sample", "save", "tasks", "to_arviz"]
+__all__ = [
+    "Network",
+    "Task",
+    "compare",
+    "draw_weights",
+    "load",
+    "models",
+    "report",
+    "sample",
+    "save",
+    "tasks",
+    "to_arviz",
+]

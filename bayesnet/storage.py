@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
 
 import xarray as xr
 
 from theory.solution import Solution
 
-ENGINE = "h5netcdf"
+ENGINE: Final = "h5netcdf"
 
 
 def save(value: xr.DataTree | Solution, path: str | os.PathLike) -> None:

@@ -1,0 +1,250 @@
+"""report: posteriors beside the theory in one self-contained HTML file, and its numbers as summary.json beside it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import xarray as xr
+
+from bayesnet import report_content as content
+from bayesnet.comparison import MCSE_LIMIT, SPREAD_LIMIT, Verdict, compare, judge
+from bayesnet.diagnostics import Gate, summarise
+from bayesnet.report_content import Run
+from bayesnet.sampling import network_of, task_of
+from theory.solution import Solution
+
+SUMMARY_NAME = "summary.json"
+SEVERITY = ("PASS", "DIFFER", "FAIL")
+GROUPS = {"posterior", "sample_stats", "observed_data", "constant_data", "latents"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `report` wrote.
+
+    Attributes:
+        path: the HTML file.
+        summary_path: summary.json beside it.
+        status: the worst verdict of all networks: "FAIL" over "DIFFER" over "PASS".
+        message: one line, failures first.
+    """
+
+    path: Path
+    summary_path: Path
+    status: str
+    message: str
+
+
+def report(
+    posteriors: xr.DataTree | Mapping[str, xr.DataTree],
+    solutions: Solution | Mapping[str, Solution] | None,
+    path: str | os.PathLike,
+) -> Report:
+    """Write one HTML report on the posteriors of one or more networks on one task, and summary.json beside it.
+
+    The page needs neither network nor scripts. Both files replace older ones only once complete.
+
+    Args:
+        posteriors: what `sample` returned, or {name: such}, all of the same task. A single one is called RNN or DNN by
+            what it shares, else "network".
+        solutions: the theory of the same names; names may be missing, and None stands for none at all. A lazy limit of
+            a network in muP scaling is shown but not judged by: it holds for vanishing targets only.
+        path: the HTML file; its directory must exist.
+
+    Raises:
+        ValueError: naming the argument, what was wrong with it and what is allowed.
+    """
+    target = _target(path)
+    runs = _runs(_named_posteriors(posteriors), solutions)
+    status = max((run.verdict.status for run in runs), key=SEVERITY.index)
+    prefix = len(runs) > 1
+    lines = [f"{run.name}: {run.verdict.message}" if prefix else run.verdict.message for run in _ranked(runs)]
+    message = "; ".join(lines)
+    outcome = Report(target, target.with_name(SUMMARY_NAME), status, message)
+    page = _render(outcome, runs)
+    summary = json.dumps(_summary(outcome, runs), indent=1, allow_nan=False, ensure_ascii=False)
+    _write({outcome.summary_path: summary + "\n", outcome.path: page})
+    return outcome
+
+
+def _target(path: Any) -> Path:
+    try:
+        target = Path(path)
+    except TypeError:
+        raise ValueError(f"path is {path!r}; it must be the name of the HTML file to write") from None
+    if target.is_dir():
+        raise ValueError(f"path {str(path)!r} is a directory; give the name of an HTML file")
+    if target.name == SUMMARY_NAME:
+        raise ValueError(f"path {str(path)!r} is the name of the summary; give the name of an HTML file")
+    if not target.parent.is_dir():
+        raise ValueError(f"path {str(path)!r} lies in a directory that does not exist; create it first")
+    return target
+
+
+def _named_posteriors(posteriors: Any) -> dict[str, xr.DataTree]:
+    if isinstance(posteriors, xr.DataTree):
+        posteriors = {_usual_name(_checked("posteriors", posteriors)): posteriors}
+    if not isinstance(posteriors, Mapping):
+        raise ValueError(
+            f"posteriors is {type(posteriors).__name__}; it must be what bayesnet.sample returned, or a dict"
+        )
+    if not posteriors:
+        raise ValueError("posteriors is empty; give at least one posterior")
+    for name, posterior in posteriors.items():
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"posteriors has the name {name!r}; names must be strings that are not empty")
+        _checked(f"posteriors[{name!r}]", posterior)
+    first = next(iter(posteriors))
+    for name, posterior in posteriors.items():
+        if task_of(posterior) != task_of(posteriors[first]):
+            raise ValueError(
+                f"posteriors[{name!r}] belongs to another task than posteriors[{first!r}]; report them apart"
+            )
+    return dict(posteriors)
+
+
+def _checked(argument: str, posterior: Any) -> xr.DataTree:
+    if not isinstance(posterior, xr.DataTree):
+        raise ValueError(f"{argument} is {type(posterior).__name__}; it must be what bayesnet.sample returned")
+    if GROUPS - set(posterior.children) or "network" not in posterior.attrs:
+        raise ValueError(
+            f"{argument} lacks groups or attributes of a posterior; it must be what bayesnet.sample returned"
+        )
+    return posterior
+
+
+def _usual_name(posterior: xr.DataTree) -> str:
+    return {3: "RNN", 0: "DNN"}.get(len(network_of(posterior).shared), "network")
+
+
+def _runs(posteriors: dict[str, xr.DataTree], solutions: Any) -> list[Run]:
+    if isinstance(solutions, Solution):
+        if len(posteriors) > 1:
+            raise ValueError(
+                f"solutions is one Solution but there are {len(posteriors)} posteriors; give {{name: Solution}}"
+            )
+        solutions = {next(iter(posteriors)): solutions}
+    solutions = {} if solutions is None else solutions
+    if not isinstance(solutions, Mapping):
+        raise ValueError(
+            f"solutions is {type(solutions).__name__}; it must be a theory.Solution, a dict of them or None"
+        )
+    for name, solution in solutions.items():
+        if name not in posteriors:
+            raise ValueError(
+                f"solutions has the name {name!r}; allowed are those of posteriors: {', '.join(posteriors)}"
+            )
+        if not isinstance(solution, Solution):
+            raise ValueError(f"solutions[{name!r}] is {type(solution).__name__}; it must be a theory.Solution")
+    return [_run(name, posterior, solutions.get(name)) for name, posterior in posteriors.items()]
+
+
+def _run(name: str, posterior: xr.DataTree, solution: Solution | None) -> Run:
+    network, task = network_of(posterior), task_of(posterior)
+    if solution is None:
+        table = summarise(posterior)
+        return Run(name, posterior, None, network, task, table, judge(posterior, table))
+    try:
+        table = compare(posterior, solution)
+    except ValueError as error:
+        raise ValueError(f"solutions[{name!r}]: {error}") from None
+    if solution.kind == "lazy limit" and network.scaling == "mup":
+        table = table.drop(columns=["verdict", "expected_sd"])
+        verdict = judge(posterior, table)
+        if verdict.status == "PASS":
+            message = "the sampler converged; only the lazy limit to compare with, exact for vanishing targets alone"
+            verdict = Verdict("PASS", message, verdict.gates)
+    else:
+        verdict = judge(posterior, table)
+    if not solution.converged:
+        gate = Gate("theory solved", False, solution.message)
+        before = f"; {verdict.message}" if verdict.status == "FAIL" else ""
+        verdict = Verdict("FAIL", f"the theory is not solved: {solution.message}{before}", [gate, *verdict.gates])
+    return Run(name, posterior, solution, network, task, table, verdict)
+
+
+def _ranked(runs: list[Run]) -> list[Run]:
+    """The worst verdict first."""
+    return sorted(runs, key=lambda run: -SEVERITY.index(run.verdict.status))
+
+
+def _render(outcome: Report, runs: list[Run]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("bayesnet", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.globals.update(formatted=content.formatted, headline_rows=content.headline_rows)
+    return environment.get_template("report.html").render(
+        outcome=outcome,
+        runs=runs,
+        ranked=_ranked(runs),
+        judged=any("verdict" in run.table for run in runs),
+        task=runs[0].task,
+        task_pictures=content.task_pictures(runs[0].task),
+        result_pictures=content.result_pictures(runs),
+        sampler_pictures=content.sampler_pictures(runs),
+        evidence=content.evidence_sentence(runs),
+        settings={run.name: content.settings_of(run) for run in runs},
+        limits={"mcse": MCSE_LIMIT, "spread": SPREAD_LIMIT},
+    )
+
+
+def _summary(outcome: Report, runs: list[Run]) -> dict[str, Any]:
+    return {
+        "status": outcome.status,
+        "message": outcome.message,
+        "report": outcome.path.name,
+        "networks": {run.name: _network_summary(run) for run in runs},
+    }
+
+
+def _network_summary(run: Run) -> dict[str, Any]:
+    solution = run.solution
+    return {
+        "status": run.verdict.status,
+        "message": run.verdict.message,
+        "gates": [asdict(gate) for gate in run.verdict.gates],
+        "theory": None
+        if solution is None
+        else {
+            name: _strict(getattr(solution, name))
+            for name in ("kind", "free_energy", "residual", "stable", "converged", "message")
+        },
+        "table": _rows(run.table),
+        **content.settings_of(run),
+    }
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {"observable": str(label), **{str(name): _strict(value) for name, value in row.items()}}
+        for label, row in table.iterrows()
+    ]
+
+
+def _strict(value: Any) -> Any:
+    """Plain JSON values; what is not finite is null."""
+    if isinstance(value, str | bool):
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _write(texts: dict[Path, str]) -> None:
+    """Write all files under temporary names, then rename them; nothing temporary stays, whatever happens."""
+    partial = {target: target.with_name(f".{target.name}.{os.getpid()}.tmp") for target in texts}
+    try:
+        for target, text in texts.items():
+            partial[target].write_text(text, encoding="utf-8")
+        for target, temporary in partial.items():
+            os.replace(temporary, target)
+    finally:
+        for temporary in partial.values():
+            temporary.unlink(missing_ok=True)

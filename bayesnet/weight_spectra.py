@@ -1,0 +1,110 @@
+"""Eigenvalues of the recurrent weights under the posterior, as a report shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import scipy.linalg
+import xarray as xr
+
+from bayesnet.sampling import network_of, task_of
+from bayesnet.weight_draws import draw_weights
+from theory.covariance import covariance_terms, preactivation_cov, shift_later
+from theory.network import Network
+from theory.response import factorise
+from theory.solution import Solution
+from theory.task import Task
+from theory.weight_spectrum import Spectrum, spectrum, spectrum_of_moments
+
+LARGEST_MATRIX = 1024  # eigenvalues cost width^3: several seconds at this width
+SMALL_MATRIX = 256  # up to here two draws are shown, of unshared weights the first and the last step; else one matrix
+LEARNED_DRAWS = 50
+
+
+@dataclass(frozen=True)
+class EigenvalueCloud:
+    """Eigenvalues of W under the posterior, with what the theory says of them.
+
+    Attributes:
+        values: complex, all matrices together; None where there is nothing to show (``note`` says why).
+        radius: gw, the radius of the bulk.
+        outliers: the theory's eigenvalues outside the bulk, all matrices together; None without a theory of them.
+        note: what was drawn, in words.
+        edge: 2 gw, the upper edge of the singular values of a matrix of prior noise.
+        singular_values: the largest singular value of each matrix drawn.
+        singular_outliers: the theory's singular values above the edge.
+    """
+
+    values: np.ndarray | None
+    radius: float
+    outliers: np.ndarray | None
+    note: str
+    edge: float
+    singular_values: np.ndarray
+    singular_outliers: np.ndarray | None
+
+
+def eigenvalue_cloud(posterior: xr.DataTree, solution: Solution | None = None) -> EigenvalueCloud:
+    """Eigenvalues of whole matrices W drawn back up to width 1024, else of their learned part (linear networks)."""
+    network, task = network_of(posterior), task_of(posterior)
+    values, singular_values, note = _drawn(posterior, network, task)
+    predicted = _predicted(solution)
+    gain = network.recurrent_gain
+    if predicted is None:
+        return EigenvalueCloud(values, gain, None, note, 2 * gain, singular_values, None)
+    outliers, above = (np.concatenate([*p, []]) for p in (predicted.outliers, predicted.singular_values))
+    return EigenvalueCloud(values, gain, outliers, note, 2 * gain, singular_values, above)
+
+
+def _drawn(posterior: xr.DataTree, network: Network, task: Task) -> tuple[np.ndarray | None, np.ndarray, str]:
+    nothing = np.zeros(0)
+    if task.steps == 1:
+        return None, nothing, "a task of one step uses no recurrent weights"
+    if network.width <= LARGEST_MATRIX:
+        small = network.width <= SMALL_MATRIX
+        chains = range(min(2 if small else 1, posterior["latents"].sizes["chain"]))
+        drawn = [np.asarray(draw_weights(posterior, chain).recurrent) for chain in chains]
+        copies = len(drawn[0])
+        steps = range(copies) if copies == 1 or (small and copies == 2) else [0, copies - 1] if small else [copies - 1]
+        matrices = [recurrent[step] for recurrent in drawn for step in steps]
+        which = "" if "recurrent" in network.shared else f" into step {' and '.join(str(step + 2) for step in steps)}"
+        note = f"all {network.width} eigenvalues of W{which} in {len(drawn)} posterior draw{'s' * (len(drawn) > 1)}"
+        largest = np.array([_largest_singular_value(matrix) for matrix in matrices])
+        return np.concatenate([np.linalg.eigvals(matrix) for matrix in matrices]), largest, note
+    if network.activation != "linear":
+        return None, nothing, f"width {network.width} is above {LARGEST_MATRIX}: too large to draw and diagonalise W"
+    kernels = posterior["posterior"]["kernel"].to_numpy().reshape(-1, task.entries, task.entries)
+    chosen = kernels[np.linspace(0, len(kernels) - 1, min(LEARNED_DRAWS, len(kernels))).astype(int)]
+    learned = [np.concatenate(learned_spectrum(network, task, kernel).eigenvalues) for kernel in chosen]
+    note = (
+        f"eigenvalues of the learned part of W, which has finite rank, in {len(chosen)} posterior draws (width "
+        f"{network.width} is above {LARGEST_MATRIX}; the rest of W is prior noise that fills the circle)"
+    )
+    return np.concatenate(learned), nothing, note
+
+
+def learned_spectrum(network: Network, task: Task, kernel: np.ndarray) -> Spectrum:
+    """Spectrum of E[W | H] of a linear network, from one kernel (n, n) alone: there phi(h) = h."""
+    with jax.enable_x64(True):
+        terms = jax.tree.map(jax.numpy.asarray, covariance_terms(network, task))
+        factor = factorise(np.asarray(preactivation_cov(terms, jax.numpy.asarray(kernel), task.patterns)))
+        before = np.asarray(shift_later(jax.numpy.asarray(kernel), task.patterns))
+    crossed = np.zeros_like(kernel)
+    crossed[task.patterns :] = kernel[: -task.patterns]
+    return spectrum_of_moments(network, task, factor, before, crossed, kernel)
+
+
+def _largest_singular_value(matrix: np.ndarray) -> float:
+    last = [len(matrix) - 1] * 2
+    return float(np.sqrt(scipy.linalg.eigvalsh(matrix @ matrix.T, subset_by_index=last)[0]))
+
+
+def _predicted(solution: Solution | None) -> Spectrum | None:
+    if solution is None or solution.task.steps == 1:
+        return None
+    try:
+        return spectrum(solution)
+    except NotImplementedError:
+        return None
