@@ -83,7 +83,7 @@ def assert_same_moments(one, other):
     ("sharing", "activation", "scaling"),
     [
         ("rnn", "linear", "mup"),
-        ("dnn", "linear", "mup"),
+        pytest.param("dnn", "linear", "mup", marks=pytest.mark.slow),
         ("partial", "linear", "mup"),
         ("rnn", "tanh", "mup"),
         ("partial", "relu", "standard"),

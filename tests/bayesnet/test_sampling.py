@@ -1,0 +1,290 @@
+"""sample: what it returns, that it can be repeated, and that it agrees with the theory where that is exact."""
+
+import json
+
+import arviz as az
+import jax
+import jax.monitoring
+import numpy as np
+import pytest
+import xarray as xr
+
+from bayesnet import Network, Task, sample, sampling, tasks
+from bayesnet.observables import default_observables
+from theory.causal import propagate
+from theory.covariance import covariance_terms
+
+P, T, D, OUTPUTS = 2, 3, 2, 2
+TANH = Network(8, activation="tanh", recurrent_gain=1.3, noise=0.2)
+SHORT = {"num_warmup": 40, "num_samples": 30, "num_chains": 2, "num_latents": 3, "progress": False}
+WIDE = Network.rnn(100_000)
+LONG = {"num_warmup": 300, "num_samples": 1500, "progress": False}
+COMPILATIONS = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _count_compilations():
+    def listen(event, duration, **details):
+        if "backend_compile" in event:
+            COMPILATIONS.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+
+
+def task_of(seed=0, inputs_from=0):
+    """Two patterns and outputs, inputs at every step from ``inputs_from`` on, three entries supervised."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.normal(size=(P, T, D))
+    inputs[:, :inputs_from] = 0
+    supervised = np.array([[False, True, True], [False, False, True]])
+    return Task(inputs, rng.normal(size=(P, T, OUTPUTS)), supervised)
+
+
+@pytest.fixture(scope="module")
+def posterior():
+    """Fields of a small tanh network."""
+    return sample(TANH, task_of(), seed=1, **SHORT)
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """Kernels of the chain of DESIGN.md section 8 at N = 100 000."""
+    return sample(WIDE, tasks.chain(3, 4.3), seed=1, **LONG)
+
+
+def assert_identical(one, other, group="posterior"):
+    for name, values in one[group].data_vars.items():
+        np.testing.assert_array_equal(values, other[group][name], err_msg=name)
+
+
+def test_structure(posterior):
+    """Groups, dims, coordinates and attributes as the docstring of `sample` says."""
+    kernel = ("chain", "draw", "step", "pattern", "step_bis", "pattern_bis")
+    scalar = ("chain", "draw")
+    expected = {
+        "posterior": {
+            "kernel": kernel,
+            "overlap": kernel,
+            "prediction": ("chain", "draw", "pattern", "step", "output"),
+            "log_likelihood_marginal": scalar,
+        },
+        "sample_stats": dict.fromkeys(
+            ["acceptance_rate", "n_steps", "tree_depth", "diverging", "energy", "lp", "step_size"], scalar
+        ),
+        "log_likelihood": {"y": ("chain", "draw", "observation")},
+        "observed_data": {"y": ("observation",)},
+        "constant_data": {
+            "inputs": ("pattern", "step", "input_dim"),
+            "targets": ("pattern", "step", "output"),
+            "supervised": ("pattern", "step"),
+            "has_input": ("pattern", "step"),
+        },
+        "latents": {"z": ("chain", "latent_draw", "z_dim_0", "z_dim_1", "z_dim_2")},
+    }
+    assert isinstance(posterior, xr.DataTree)
+    assert set(posterior.children) == set(expected)
+    for group, variables in expected.items():
+        assert {name: values.dims for name, values in posterior[group].data_vars.items()} == variables
+    group = posterior["posterior"]
+    sizes = {"chain": 2, "draw": 30, "step": T, "pattern": P, "output": OUTPUTS, "step_bis": T, "pattern_bis": P}
+    assert dict(group.sizes) == sizes
+    for name, size in sizes.items():
+        first = 0 if name in ("chain", "draw") else 1
+        assert group[name].values.tolist() == list(range(first, first + size))
+    assert all(values.dtype == np.float64 for values in group.data_vars.values())
+    assert set(posterior.attrs) == {"network", "settings", "seed", "versions", "device", "wall_time"}
+    assert Network.from_dict(json.loads(posterior.attrs["network"])) == TANH
+    settings = json.loads(posterior.attrs["settings"])
+    assert settings["coordinates"] == "fields"
+    assert settings["num_samples"] == 30
+    assert posterior.attrs["seed"] == 1
+    assert "jax" in json.loads(posterior.attrs["versions"])
+
+
+def test_contents(posterior):
+    """Overlap, likelihoods, observations and constant data follow from the task and the kernels."""
+    task, group = task_of(), posterior["posterior"]
+    kernel = group["kernel"].values.reshape(60, P * T, P * T)
+    deviation = np.sqrt(np.einsum("kii->ki", kernel))
+    overlap = kernel / deviation[:, :, None] / deviation[:, None, :]
+    np.testing.assert_allclose(group["overlap"].values.reshape(kernel.shape), overlap, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(kernel, kernel.transpose(0, 2, 1))
+    rows, y = task.supervised_entries, task.supervised_targets
+    cov = (0.2 * np.eye(3) + kernel[:, rows][:, :, rows]) / TANH.width
+    quadratic = np.einsum("io,kij,jo->k", y, np.linalg.inv(cov), y)
+    joint = -(quadratic + OUTPUTS * np.linalg.slogdet(2 * np.pi * cov)[1]) / 2
+    np.testing.assert_allclose(group["log_likelihood_marginal"].values.ravel(), joint, rtol=1e-9)
+    precision = np.linalg.inv(cov)
+    variance = 1 / np.einsum("kii->ki", precision)[:, :, None]
+    error = variance * (precision @ y)
+    pointwise = -(error**2 / variance + np.log(2 * np.pi * variance)) / 2
+    found = posterior["log_likelihood"]["y"].values.reshape(pointwise.shape)
+    np.testing.assert_allclose(found, pointwise, rtol=1e-9, atol=1e-9)
+    observed = posterior["observed_data"]
+    for value, step, pattern, output in zip(
+        observed["y"].values,
+        *(observed[f"observation_{name}"].values for name in ("step", "pattern", "output")),
+        strict=True,
+    ):
+        assert task.targets[pattern - 1, step - 1, output - 1] == value
+        assert task.supervised[pattern - 1, step - 1]
+    constant = posterior["constant_data"]
+    assert Task(*(constant[name].values for name in ("inputs", "targets", "supervised"))) == task
+    stats = posterior["sample_stats"]
+    assert (2 ** stats["tree_depth"] > stats["n_steps"]).all()
+    assert (2 ** (stats["tree_depth"] - 1) <= stats["n_steps"]).all()
+
+
+def test_latents_reproduce_their_kernels(posterior):
+    """The white noise kept for some draws leads to the kernels stored for those draws."""
+    latents = posterior["latents"]
+    assert latents["latent_draw"].values.tolist() == [9, 19, 29]
+    with jax.enable_x64(True):
+        terms = jax.tree.map(jax.numpy.asarray, covariance_terms(TANH, task_of()))
+        for chain, latent in np.ndindex(2, 3):
+            z = latents["z"].values[chain, latent].reshape(T * P, TANH.width)
+            kernel = np.asarray(propagate(terms, z, TANH.phi.function, P, TANH.width).kernel)
+            stored = posterior["posterior"]["kernel"].values[chain, latents["latent_draw"].values[latent]]
+            np.testing.assert_allclose(stored.reshape(kernel.shape), kernel, rtol=1e-12, atol=1e-12)
+
+
+def test_same_seed_same_draws(posterior):
+    """Bitwise, whether chains run side by side or one after the other; another seed, or chain, gives other draws."""
+    again = sample(TANH, task_of(), seed=1, **SHORT)
+    sequential = sample(TANH, task_of(), seed=1, chain_method="sequential", **SHORT)
+    other = sample(TANH, task_of(), seed=2, **SHORT)
+    for group in ("posterior", "sample_stats", "log_likelihood", "latents"):
+        assert_identical(posterior, again, group)
+        assert_identical(posterior, sequential, group)
+    kernel = posterior["posterior"]["kernel"].values
+    assert (kernel != other["posterior"]["kernel"].values).all()
+    assert (kernel[0] != kernel[1]).all()
+
+
+def test_one_compilation_for_all_networks_tasks_and_seeds(posterior):
+    """RNN, DNN, gains, scaling, seeds, inputs and targets of the same shape, lengths: nothing compiles anew."""
+    before = jax.config.jax_enable_x64
+    changes = [
+        (TANH.replace(shared=()), task_of(3), {"seed": 4}),
+        (TANH.replace(shared=("input",), readout_gain=2.0, noise=1.0, scaling="standard"), task_of(5), {}),
+        (TANH, task_of(6), {"num_samples": 55, "num_latents": 2}),
+    ]
+    COMPILATIONS.clear()
+    for network, task, settings in changes:
+        sample(network, task, **{**SHORT, **settings})
+    assert COMPILATIONS == []
+    assert jax.config.jax_enable_x64 == before
+    sample(TANH.replace(width=9), task_of(), **SHORT)
+    assert COMPILATIONS  # the count counts
+
+
+def test_steps_without_input():
+    """Entries that no input has reached: kernel and overlap zero, has_input False, neither NaN nor warning."""
+    late = sample(TANH, task_of(inputs_from=1), seed=1, **SHORT)
+    group = late["posterior"]
+    assert np.isfinite(group.to_dataset().to_array()).all()
+    for name in ("kernel", "overlap", "prediction"):
+        assert not group[name].sel(step=1).values.any()
+        assert group[name].sel(step=2).values.any()
+    np.testing.assert_array_equal(late["constant_data"]["has_input"], [[False, True, True]] * P)
+    assert np.isfinite(late["sample_stats"].to_dataset().to_array()).all()
+
+
+def invariants(tree, network, task):
+    kernel, prediction = (tree["posterior"][name].values for name in ("kernel", "prediction"))
+    return {item.label: item.evaluate(kernel, prediction) for item in default_observables(network, task)}
+
+
+def test_wide_chain_agrees_with_theory(wide):
+    """N = 100 000, where the bias of order 1/N is negligible: kernels, overlaps and f of DESIGN.md, within 4 MCSE."""
+    draws = invariants(wide, WIDE, tasks.chain(3, 4.3))
+    assert not wide["sample_stats"]["diverging"].any()
+    truth = {
+        "kernel[t=1, mu=1]": 2.26299,
+        "kernel[t=2, mu=1]": 5.71627,
+        "kernel[t=3, mu=1]": 14.43917,
+        "overlap^2[t=1,2, mu=1]": 0.340901**2,
+        "overlap^2[t=2,3, mu=1]": 0.610817**2,
+        "overlap[t=1,3, mu=1]": 0.208228,
+        "prediction[t=3, mu=1, o=1]": 4.270425,
+    }
+    for label, value in truth.items():
+        error = float(az.mcse(draws[label], method="mean"))
+        assert abs(draws[label].mean() - value) < 4 * error, label
+        assert error < 0.01 * value, label
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"precision": "float32"}, pytest.param({"chain_method": "vectorized"}, marks=pytest.mark.slow)],
+    ids=["float32", "vectorized"],
+)
+def test_other_ways_to_run_agree(wide, change):
+    """float32 and chains in lockstep sample the same posterior: means within 4 combined MCSE."""
+    task = tasks.chain(3, 4.3)
+    other = sample(WIDE, task, seed=2, **{**LONG, **change})
+    if "precision" in change:
+        assert other["posterior"]["kernel"].dtype == np.float32
+    one, two = invariants(wide, WIDE, task), invariants(other, WIDE, task)
+    for label, x in one.items():
+        y = two[label].astype(float)
+        error = np.hypot(az.mcse(x, method="mean"), az.mcse(y, method="mean"))
+        assert abs(x.mean() - y.mean()) < 4 * error, label
+
+
+def nonlinear(x):
+    """An activation that can be found again."""
+    return jax.numpy.sin(x)
+
+
+BAD = [
+    *(("coordinates", value) for value in ("kernel", "", None, 3, ["fields"], "kernels")),
+    *(("num_warmup", value) for value in (-1, 2.0, True, "3", None)),
+    *((name, value) for name in ("num_samples", "num_chains", "num_latents", "max_tree_depth") for value in (0, 1.0)),
+    *(("seed", value) for value in (-1, 1.5, None, True, "0")),
+    *(("target_accept", value) for value in (0, 1, 1.0, -0.5, float("nan"), "0.8", True, None)),
+    *(("anneal", value) for value in (1, "yes", None)),
+    *(("precision", value) for value in ("float16", 64, None, np.float64)),
+    *(("chain_method", value) for value in ("threads", None, 2)),
+    *(("network", value) for value in (None, "rnn", 8, TANH.to_dict())),
+    *(("task", value) for value in (None, "chain", np.ones((1, 3, 1)))),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD, ids=lambda value: repr(value)[:20])
+def test_malformed_arguments(name, value, monkeypatch):
+    """A ValueError that begins with the name of the argument, before any chain is started."""
+    monkeypatch.setattr(sampling, "run_chains", lambda *arguments: pytest.fail("a chain was started"))
+    arguments = {"network": TANH, "task": task_of(), **SHORT, name: value}
+    with pytest.raises(ValueError, match=rf"^{name} is "):
+        sample(**arguments)
+
+
+def test_unknown_arguments_are_refused():
+    """Misspelt settings do not pass silently."""
+    with pytest.raises(TypeError, match="num_draws"):
+        sample(TANH, task_of(), num_draws=3)
+
+
+def test_activations_that_cannot_be_stored(monkeypatch):
+    """A lambda is refused before anything compiles; a module-level function passes."""
+    started = []
+    monkeypatch.setattr(sampling, "run_chains", lambda *arguments: started.append(arguments) or pytest.skip("started"))
+    with pytest.raises(ValueError, match=r"^activation .* cannot be stored"):
+        sample(Network(8, activation=lambda x: jax.numpy.tanh(x)), task_of(), **SHORT)
+    assert not started
+    with pytest.raises(pytest.skip.Exception):
+        sample(Network(8, activation=nonlinear), task_of(), **SHORT)
+    assert len(started) == 1
+
+
+def test_coordinates_are_chosen():
+    """auto takes kernels where they hold: linear, width >= n; fields elsewhere."""
+    chosen = sampling.choose_coordinates
+    task = task_of()
+    assert chosen("auto", Network(6), task) == "kernels"
+    assert chosen("auto", Network(5), task) == "fields"
+    assert chosen("auto", Network(64, activation="tanh"), task) == "fields"
+    assert chosen("weights", Network(6), task) == "weights"
+    with pytest.raises(ValueError, match=r"^coordinates is 'kernels'.* width is 5; use fields"):
+        chosen("kernels", Network(5), task)
