@@ -1,4 +1,4 @@
-"""The sampling loop: NumPyro's NUTS kernel in compiled blocks that return invariants only.
+"""The sampling loop: NumPyro's NUTS, or split HMC, in compiled blocks that return invariants only.
 
 NumPyro's `MCMC` compiles anew at every call and stores every latent number. Here one compiled block of up to
 `BLOCK` draws serves warm-up and sampling, all chains, all seeds, and RNN and DNN alike (the `Terms` are an
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo, log_density
 
 from bayesnet.coordinates import Coordinates, build_coordinates
+from bayesnet.split_hmc import split_hmc
 from theory.network import Network
 from theory.task import Task
 
@@ -33,6 +34,7 @@ class Settings:
     """How to sample; every field is an argument of `bayesnet.sample`."""
 
     coordinates: str
+    sampler: str
     num_warmup: int
     num_samples: int
     num_chains: int
@@ -52,7 +54,12 @@ class Machine:
             # Every latent is real, so NumPyro's transforms to unconstrained space are the identity.
             return lambda latents: -log_density(space.model, (terms, True, weight), {}, latents)[0]
 
-        init, step = hmc(potential_fn_gen=potential, algo="NUTS")
+        if settings.sampler == "hmc":
+            init, step = split_hmc(potential)
+        else:
+            nuts_init, step = hmc(potential_fn_gen=potential, algo="NUTS")
+            # No mass adaptation: the prior is white, and adapting costs five times the warm-up (SAMPLER.md).
+            init = partial(nuts_init, adapt_mass_matrix=False, max_tree_depth=settings.max_tree_depth)
 
         def start(key, terms):
             prior_key, chain_key = random.split(key)
@@ -67,9 +74,7 @@ class Machine:
             return init(
                 blank,
                 settings.num_warmup,
-                adapt_mass_matrix=False,  # the prior is white; adapting costs five times the warm-up (SAMPLER.md)
                 target_accept_prob=settings.target_accept,
-                max_tree_depth=settings.max_tree_depth,
                 model_args=(terms, 1.0),
                 rng_key=chain_key,
             )
@@ -112,8 +117,10 @@ def build_machine(settings: Settings, network: Network, task: Task) -> Machine:
         # Blank out what the compiled program takes as an argument: RNN and DNN, all targets, share a machine.
         blank = np.zeros((task.patterns, task.steps, 1))
         network, task = Network(network.width, network.activation), Task(blank, blank)
-    # The lengths of the run do not enter the program either.
-    return _machine(replace(settings, num_samples=1, num_chains=1, num_latents=1), network, task)
+    # The lengths of the run do not enter the program either, nor whether chains run side by side or in turn.
+    method = "vectorized" if settings.chain_method == "vectorized" else "parallel"
+    same = replace(settings, num_samples=1, num_chains=1, num_latents=1, chain_method=method)
+    return _machine(same, network, task)
 
 
 @lru_cache(maxsize=32)

@@ -1,4 +1,4 @@
-"""sample(network, task) -> xarray.DataTree: the posterior of a network on a task, with NUTS."""
+"""sample(network, task) -> xarray.DataTree: the posterior of a network on a task."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from theory.network import Network
 from theory.solution import KERNEL_DIMS, OUTPUT_DIMS, entry_coords
 from theory.task import Task
 
+SAMPLERS = ("nuts", "hmc")
 CHAIN_METHODS = ("auto", "parallel", "sequential", "vectorized")
 STATISTICS = ("acceptance_rate", "n_steps", "diverging", "energy", "lp", "step_size")
 
@@ -36,6 +37,7 @@ def sample(
     num_chains: int = 4,
     seed: int = 0,
     *,
+    sampler: str = "nuts",
     target_accept: float = 0.8,
     max_tree_depth: int = 10,
     anneal: bool = True,
@@ -44,7 +46,7 @@ def sample(
     chain_method: str = "auto",
     progress: bool | None = None,
 ) -> xr.DataTree:
-    """Sample the posterior of a network on a task with NumPyro's NUTS.
+    """Sample the posterior of a network on a task, with NumPyro's NUTS unless told otherwise.
 
     Args:
         network: the network and its prior, of any width and activation.
@@ -55,6 +57,8 @@ def sample(
         num_samples: draws of each chain.
         num_chains: number of chains. Never fewer than four for a result: chains can freeze in metastable phases.
         seed: the same seed gives the same draws.
+        sampler: "nuts" (NumPyro's), or "hmc" (`bayesnet.split_hmc`: trajectories of a quarter period with the prior
+            solved exactly), several times faster on wide networks in fields.
         target_accept: acceptance rate that the step size aims at, between 0 and 1.
         max_tree_depth: of NUTS; a trajectory has at most 2^depth - 1 leapfrog steps.
         anneal: raise the weight of the likelihood from .01 to 1 in the first half of the warm-up.
@@ -87,6 +91,7 @@ def sample(
         network,
         task,
         coordinates=coordinates,
+        sampler=_one_of("sampler", sampler, SAMPLERS),
         num_warmup=_integer("num_warmup", num_warmup, 0),
         num_samples=_integer("num_samples", num_samples, 1),
         num_chains=_integer("num_chains", num_chains, 1),
@@ -159,7 +164,7 @@ def _assemble(
     )
     tree.attrs.update(
         network=json.dumps(network.to_dict()),
-        settings=json.dumps({**asdict(settings), "sampler": "nuts"}),
+        settings=json.dumps(asdict(settings)),
         seed=seed,
         versions=json.dumps(_versions()),
         device=jax.devices()[0].device_kind,
