@@ -7,6 +7,7 @@ width; comparisons and reports lay the two side by side.
 from bayesnet import models, tasks
 from bayesnet.arviz_bridge import to_arviz
 from bayesnet.comparison import compare
+from bayesnet.prediction import predict
 from bayesnet.reporting import report
 from bayesnet.sampling import sample
 from bayesnet.storage import load, save
@@ -20,6 +21,7 @@ __all__ = [
     "draw_weights",
     "load",
     "models",
+    "predict",
     "report",
     "sample",
     "save",

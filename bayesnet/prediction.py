@@ -1,0 +1,64 @@
+"""predict: a posterior's answers to inputs it has not seen: new patterns, and longer sequences where all is shared."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import xarray as xr
+
+from bayesnet.models.weight_space import run_network
+from bayesnet.sampling import network_of, task_of
+from bayesnet.weight_draws import draw_weights
+from theory.network import WEIGHTS, Network
+from theory.solution import OUTPUT_DIMS, entry_coords
+from theory.task import Task
+
+LARGEST_WIDTH = 8192  # W has N^2 entries
+
+
+def predict(posterior: xr.DataTree, task: Task, seed: int = 0) -> xr.Dataset:
+    """Outputs f on the inputs of another task, for every draw whose latent numbers were kept.
+
+    The weights of each draw are drawn back exactly (`draw_weights`) and run on the new inputs, which is conditioning on
+    the training data at finite width, without approximation. Ask `sample` for more ``num_latents`` for more draws.
+
+    Args:
+        posterior: what `sample` returned.
+        task: its inputs are what the network sees; its targets do not matter here (they may score the result).
+        seed: of the prior noise that completes the weights.
+
+    Returns:
+        ``prediction`` with dims (chain, latent_draw, pattern, step, output), steps and patterns counted from 1.
+
+    Raises:
+        ValueError: if the input or output dimensions differ from the posterior's, if the task is longer than the
+            posterior's and a weight is not shared over the steps, or if the width exceeds 8192.
+    """
+    network, seen = network_of(posterior), task_of(posterior)
+    _check(network, seen, task)
+    sizes = posterior["latents"].sizes
+    outputs = np.empty((sizes["chain"], sizes["latent_draw"], task.patterns, task.steps, task.output_dim))
+    # float64 within this call only.
+    with jax.enable_x64(True):
+        run = jax.jit(lambda weights: run_network(network, task, weights)[1])
+        for chain, draw in np.ndindex(outputs.shape[:2]):
+            outputs[chain, draw] = np.asarray(run(draw_weights(posterior, chain, draw, seed)))
+    coords = {name: values for name, values in entry_coords(task).items() if not name.endswith("_bis")}
+    coords |= {name: posterior["latents"][name].to_numpy() for name in ("chain", "latent_draw")}
+    return xr.Dataset({"prediction": (("chain", "latent_draw", *OUTPUT_DIMS), outputs)}, coords)
+
+
+def _check(network: Network, seen: Task, task: Task) -> None:
+    if not isinstance(task, Task):
+        raise ValueError(f"task is {type(task).__name__}; it must be a bayesnet.Task")
+    for name in ("input_dim", "output_dim"):
+        if getattr(task, name) != getattr(seen, name):
+            raise ValueError(f"task has {name} {getattr(task, name)}; the posterior's is {getattr(seen, name)}")
+    unshared = [name for name in WEIGHTS if name not in network.shared]
+    if task.steps > seen.steps and unshared:
+        raise ValueError(
+            f"task has {task.steps} steps, the posterior's {seen.steps}; longer sequences need every weight shared, "
+            f"but {', '.join(unshared)} is not"
+        )
+    if network.width > LARGEST_WIDTH:
+        raise ValueError(f"width is {network.width}; weights can be drawn back up to {LARGEST_WIDTH}")

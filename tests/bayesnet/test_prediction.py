@@ -1,0 +1,61 @@
+"""Predictions for new inputs, against the exact Gaussian process at vanishing signal and between coordinates."""
+
+import numpy as np
+import pytest
+
+import bayesnet as bn
+import theory
+
+TRAIN = bn.tasks.digits(patterns=4, steps=2, signal=2.0)
+TEST = bn.tasks.digits_test(patterns=4, steps=2, signal=2.0, test_patterns=6)
+
+
+@pytest.fixture(scope="module")
+def posterior():
+    """A linear RNN of width 256 on four digits, 50 kept draws in each of two chains."""
+    return bn.sample(bn.Network.rnn(256), TRAIN, num_chains=2, num_samples=400, num_latents=50, seed=1)
+
+
+def test_the_training_inputs_are_answered_as_in_the_posterior(posterior):
+    """On its own task the drawn-back network gives f with the posterior's mean and spread, within 4 standard errors."""
+    again = bn.predict(posterior, TRAIN)["prediction"].to_numpy()[..., -1, 0].reshape(100, -1)
+    known = posterior["posterior"]["prediction"].to_numpy()[..., -1, 0].reshape(-1, 4)
+    error = np.hypot(again.std(0) / 10, known.std(0) / 10)
+    assert (np.abs(again.mean(0) - known.mean(0)) < 4 * error).all()
+    assert (np.abs(again.std(0) / known.std(0) - 1) < 4 / np.sqrt(2 * 99) + 0.1).all()
+
+
+def test_new_patterns_get_the_prediction_of_the_joint_posterior(posterior):
+    """Sampling with the test inputs in the task, unsupervised, must give the same predictions."""
+    inputs = np.concatenate([TRAIN.inputs, TEST.inputs])
+    targets = np.concatenate([TRAIN.targets, np.full_like(TEST.targets, np.nan)])
+    joint = bn.sample(bn.Network.rnn(256), bn.Task(inputs, targets), "fields", num_chains=2, num_samples=300)
+    exact = joint["posterior"]["prediction"].to_numpy()[:, :, 4:, -1, 0].reshape(-1, 6)
+    new = bn.predict(posterior, TEST)["prediction"].to_numpy()[..., -1, 0].reshape(100, -1)
+    # At least 100 effective draws on either side.
+    error = np.hypot(new.std(0), exact.std(0)) / 10
+    assert (np.abs(new.mean(0) - exact.mean(0)) < 4 * error).all()
+
+
+def test_predictions_are_labelled_and_repeatable(posterior):
+    first, second = bn.predict(posterior, TEST), bn.predict(posterior, TEST)
+    assert first.identical(second)
+    assert first["prediction"].dims == ("chain", "latent_draw", "pattern", "step", "output")
+    assert first["prediction"].shape == (2, 50, 6, 2, 1)
+    assert not np.array_equal(first["prediction"], bn.predict(posterior, TEST, seed=1)["prediction"])
+
+
+def test_longer_sequences_need_shared_weights(posterior):
+    longer = bn.tasks.digits(patterns=2, steps=4)
+    assert bn.predict(posterior, longer)["prediction"].sizes["step"] == 4
+    deep = posterior.copy()
+    deep.attrs["network"] = posterior.attrs["network"].replace('"recurrent", ', "")
+    with pytest.raises(ValueError, match="recurrent is not"):
+        bn.predict(deep, longer)
+
+
+def test_other_dimensions_are_refused(posterior):
+    with pytest.raises(ValueError, match="input_dim 1"):
+        bn.predict(posterior, bn.tasks.chain(2, 1.0))
+    with pytest.raises(ValueError, match="task is"):
+        bn.predict(posterior, theory.nngp(bn.Network.rnn(4), TRAIN))
