@@ -283,9 +283,9 @@ def _prediction_error(name: str, task: Task, median: np.ndarray) -> str:
 def _eigenvalues(runs: Sequence[Run]) -> Picture:
     caption = (
         "Eigenvalues of the recurrent weights W, drawn back from the posterior with their prior noise, "
-        "in the complex plane (dimensionless). Prior noise fills the circle of radius recurrent_gain, whose rim frays by "
-        "about 1/sqrt(N); squares: outliers that the infinite-width theory predicts (linear networks). A mirror mode has "
-        "all signs turned."
+        "in the complex plane (dimensionless). Prior noise fills the circle of radius recurrent_gain; its rim frays by "
+        "about 1/sqrt(N). Squares: outliers that the infinite-width theory predicts (linear networks). A mirror mode "
+        "has all signs turned."
     )
 
     def build() -> tuple[Figure, str]:

@@ -11,9 +11,9 @@ import xarray as xr
 
 from bayesnet.sampling import network_of, task_of
 from bayesnet.weight_draws import draw_weights
+from theory.causal import semidefinite_cholesky
 from theory.covariance import covariance_terms, preactivation_cov, shift_later
 from theory.network import Network
-from theory.response import factorise
 from theory.solution import Solution
 from theory.task import Task
 from theory.weight_spectrum import Spectrum, spectrum, spectrum_of_moments
@@ -77,7 +77,7 @@ def _drawn(posterior: xr.DataTree, network: Network, task: Task) -> tuple[np.nda
         return None, nothing, f"width {network.width} is above {LARGEST_MATRIX}: too large to draw and diagonalise W"
     kernels = posterior["posterior"]["kernel"].to_numpy().reshape(-1, task.entries, task.entries)
     chosen = kernels[np.linspace(0, len(kernels) - 1, min(LEARNED_DRAWS, len(kernels))).astype(int)]
-    learned = [np.concatenate(learned_spectrum(network, task, kernel).eigenvalues) for kernel in chosen]
+    learned = [np.concatenate(found.eigenvalues) for found in learned_spectra(network, task, chosen)]
     note = (
         f"eigenvalues of the learned part of W, which has finite rank, in {len(chosen)} posterior draws (width "
         f"{network.width} is above {LARGEST_MATRIX}; the rest of W is prior noise that fills the circle)"
@@ -85,15 +85,23 @@ def _drawn(posterior: xr.DataTree, network: Network, task: Task) -> tuple[np.nda
     return np.concatenate(learned), nothing, note
 
 
-def learned_spectrum(network: Network, task: Task, kernel: np.ndarray) -> Spectrum:
-    """Spectrum of E[W | H] of a linear network, from one kernel (n, n) alone: there phi(h) = h."""
+def learned_spectra(network: Network, task: Task, kernels: np.ndarray) -> list[Spectrum]:
+    """Spectra of E[W | H] of a linear network, from kernels (draws, n, n) alone: there phi(h) = h."""
+
+    def prepare(kernel):
+        cov = preactivation_cov(terms, kernel, task.patterns)
+        return semidefinite_cholesky(cov, jax.numpy.diagonal(cov)), shift_later(kernel, task.patterns)
+
     with jax.enable_x64(True):
         terms = jax.tree.map(jax.numpy.asarray, covariance_terms(network, task))
-        factor = factorise(np.asarray(preactivation_cov(terms, jax.numpy.asarray(kernel), task.patterns)))
-        before = np.asarray(shift_later(jax.numpy.asarray(kernel), task.patterns))
-    crossed = np.zeros_like(kernel)
-    crossed[task.patterns :] = kernel[: -task.patterns]
-    return spectrum_of_moments(network, task, factor, before, crossed, kernel)
+        prepared = jax.jit(lambda stack: jax.lax.map(prepare, stack))(jax.numpy.asarray(kernels))
+        factors, earlier = (np.asarray(part) for part in prepared)
+    spectra = []
+    for kernel, factor, before in zip(kernels, factors, earlier, strict=True):
+        crossed = np.zeros_like(kernel)
+        crossed[task.patterns :] = kernel[: -task.patterns]
+        spectra.append(spectrum_of_moments(network, task, factor, before, crossed, kernel))
+    return spectra
 
 
 def _largest_singular_value(matrix: np.ndarray) -> float:

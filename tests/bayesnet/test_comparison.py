@@ -1,0 +1,93 @@
+"""Theory beside posterior: the table, its verdicts, and what it refuses."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import bayesnet as bn
+import theory
+from bayesnet.comparison import COLUMNS, judge
+from bayesnet.diagnostics import summarise
+from bayesnet.observables import Observable, diagonal_kernel
+
+
+@pytest.fixture(scope="module")
+def chain_solution():
+    return theory.solve(bn.Network.rnn(64), bn.tasks.chain(2, 1.5), starts=0)
+
+
+def off(solution, factor):
+    """The solution with its kernel scaled; called unstable, so that no fluctuations are computed."""
+    return dataclasses.replace(solution, kernel=factor * solution.kernel, stable=False)
+
+
+def test_table(posteriors, solutions):
+    table = bn.compare(posteriors["DNN"], solutions["DNN"])
+    assert tuple(table.columns) == COLUMNS
+    np.testing.assert_allclose(table.loc["kernel[t=2, mu=3]", "theory"], solutions["DNN"].kernel[1, 2, 1, 2])
+    np.testing.assert_allclose(table["z_sd"], (table["mean"] - table["theory"]) / table["sd"], atol=1e-9)
+    assert table["z_mcse"].abs().ge(table["z_sd"].abs()).all()
+    # Away from the transition the predicted spread is the posterior's, up to higher orders in 1/N.
+    ratio = table["expected_sd"] / table["sd"]
+    assert ratio.between(0.85, 1.18).all(), ratio
+
+
+def test_widths_may_differ(chain_posterior, chain_solution):
+    wide = dataclasses.replace(chain_solution, network=bn.Network.rnn(10_000), stable=False)
+    table = bn.compare(chain_posterior, wide)
+    assert table["expected_sd"].isna().all()
+
+
+def test_other_tasks_and_networks_are_refused(chain_posterior, chain_solution):
+    with pytest.raises(ValueError, match=r"^solution belongs to another task"):
+        bn.compare(chain_posterior, dataclasses.replace(chain_solution, task=bn.tasks.chain(2, 1.6)))
+    with pytest.raises(ValueError, match=r"^solution belongs to Network.*width only"):
+        bn.compare(chain_posterior, dataclasses.replace(chain_solution, network=bn.Network.dnn(64)))
+
+
+def test_verdicts_of_rows(chain_posterior, chain_solution):
+    observable = [diagonal_kernel(1, 0)]
+    row = summarise(chain_posterior, observable).iloc[0]
+    value = chain_solution.kernel[1, 0, 1, 0]
+    for shift, verdict in ((0, "agree"), (1, "within spread"), (5, "differ")):
+        solution = off(chain_solution, (row["mean"] + shift * row["sd"]) / value)
+        assert bn.compare(chain_posterior, solution, observable)["verdict"].tolist() == [verdict]
+    few = chain_posterior.isel(draw=slice(0, 40), missing_dims="ignore")
+    assert bn.compare(few, off(chain_solution, 1), observable)["verdict"].tolist() == ["unreliable"]
+
+
+def test_constants(chain_posterior, chain_solution):
+    hit = Observable("hit", lambda k, f: np.ones(k.shape[:-4]))
+    missed = Observable("missed", lambda k, f: np.full(k.shape[:-4], 1.0 if k.ndim > 4 else 2.0))
+    table = bn.compare(chain_posterior, off(chain_solution, 1), [hit, missed])
+    assert table["verdict"].tolist() == ["agree", "differ"]
+    assert table.loc["hit", ["z_sd", "z_mcse"]].tolist() == [0, 0]
+    assert np.isfinite(table.loc["missed", ["z_sd", "z_mcse"]].astype(float)).all()
+
+
+def test_judge(chain_posterior, chain_solution):
+    good = bn.compare(chain_posterior, off(chain_solution, 1), [diagonal_kernel(0, 0)])
+    verdict = judge(chain_posterior, good)
+    assert verdict.status == "PASS"
+    assert "1 of 1 observables" in verdict.message or "1 more within" in verdict.message
+    far = judge(chain_posterior, bn.compare(chain_posterior, off(chain_solution, 9), [diagonal_kernel(0, 0)]))
+    assert far.status == "DIFFER"
+    assert "most of all kernel[t=1, mu=1]" in far.message
+    alone = judge(chain_posterior, summarise(chain_posterior))
+    assert (alone.status, alone.message) == ("PASS", "the sampler converged; no theory to compare with")
+
+
+def test_a_failed_gate_comes_first_and_overrides_agreement(chain_posterior, chain_solution):
+    few = chain_posterior.isel(draw=slice(0, 40), missing_dims="ignore")
+    verdict = judge(few, bn.compare(few, off(chain_solution, 1)))
+    assert verdict.status == "FAIL"
+    assert verdict.message.startswith("the sampler did not converge: ")
+    outcomes = [gate.passed for gate in verdict.gates]
+    assert outcomes == sorted(outcomes)
+    assert not outcomes[0]
+
+
+def test_the_lazy_limit_predicts_no_spread(chain_posterior):
+    table = bn.compare(chain_posterior, theory.nngp(bn.Network.rnn(64), bn.tasks.chain(2, 1.5)))
+    assert table["expected_sd"].isna().all()
