@@ -22,7 +22,9 @@ import argparse
 import json
 import os
 import platform
+import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import arviz as az
@@ -251,10 +253,16 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     machine = machine_name()
     print(f"{machine}\nRNN, {options.activation}, N = {options.width}, T = {options.steps}, chain at y = {SIGNAL}\n")
-    default = "default (auto)"
-    rows = [run_ours(default, "auto", options), run_ours("fields", "fields", options)]
-    rows.append(run_plain_nuts(options))
-    rows += [run_langevin(step_size, options) for step_size in LANGEVIN_STEPS]
+    contestants = [
+        lambda: run_ours("default (auto)", "auto", options),
+        lambda: run_ours("fields", "fields", options),
+        lambda: run_plain_nuts(options),
+        *(partial(run_langevin, step_size, options) for step_size in LANGEVIN_STEPS),
+    ]
+    rows = []
+    for contestant in contestants:
+        rows.append(contestant())
+        print(f"{rows[-1]['name']}: {rows[-1]['ess_per_second']:.3g} ESS/s", file=sys.stderr, flush=True)
     print_table(rows)
     if options.out:
         settings = {key: str(value) for key, value in vars(options).items()}
