@@ -30,13 +30,13 @@ FRICTION = 1.0
 def flow(
     terms: Terms, noise: Array, key: Array, phi: Callable, patterns: int, steps: int, step_size: float
 ) -> tuple[Array, Array]:
-    """Run the flow from noise z (n, M) while the targets rise from zero during the first half.
+    """Run the flow from noise z (n, M) while the targets rise from zero during the first quarter.
 
     Returns:
         z at the end, (n, M), and the kernel averaged over the last quarter of the steps, (n, n).
     """
     width = noise.shape[1]
-    ramp, settled = steps // 2, 3 * steps // 4
+    ramp, settled = steps // 4, 3 * steps // 4
     cosine, sine = jnp.cos(step_size / 2), jnp.sin(step_size / 2)
     keep = jnp.exp(-FRICTION * step_size)
 

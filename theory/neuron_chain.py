@@ -6,9 +6,9 @@ Hamiltonian Monte Carlo in z, h = F z, one chain per neuron, accepted or rejecte
 
 with the Gaussian part solved exactly (Beskos et al. 2011). Exact in any dimension and for any phi.
 
-The draws then get weights that make Stein's identities hold exactly, < div v - v . g > = 0 with g the gradient of -ln q and
-v = phi_i e_j: the exponential tilt of least entropy. It takes out most of the statistical error of the kernels
-(measured at n = 12: a factor of five), as control variates would, and keeps all weights positive.
+The draws then get weights that make Stein's identities hold exactly, < div v - v . g > = 0 with g the gradient of
+-ln q and v = phi_i e_j: the exponential tilt of least entropy. It takes out most of the statistical error of the
+kernels (measured at n = 12: a factor of five), as control variates would, and keeps all weights positive.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import scipy.linalg
 from jax.scipy.linalg import solve_triangular
 
 from theory.covariance import Array
-from theory.neuron import Points, derivatives, energy, range_of
+from theory.neuron import derivatives, range_of
 
 LEAPFROG_STEPS = 5
 FIRST_STEP = 0.45
@@ -108,23 +108,19 @@ def _tilted_moments(features, multipliers):
     return weights @ features, (features * weights[:, None]).T @ features
 
 
-def stein_tilt(
-    noise: Array, cov: Array, conjugate: Array, phi: Callable, live: tuple[int, ...], weight_log: Array | float = 0.0
-) -> Array:
+def stein_tilt(noise: Array, cov: Array, conjugate: Array, phi: Callable, live: tuple[int, ...]) -> Array:
     """Log weights (M,) under which Stein's identities hold exactly at the draws z (M, r).
 
     With many entries only the leading directions of the pre-activations are used, so that there are at least
     `POINTS_PER_FIELD` points to an identity.
     """
     count, rank = noise.shape
-    index = np.asarray(live, dtype=int)
     directions = np.eye(rank)
     most = int(np.sqrt(count / POINTS_PER_FIELD))
     if rank > most:
         space = range_of(jnp.asarray(cov), live)
         h = np.asarray(noise @ space.pivot.T)
         directions = np.linalg.eigh(h.T @ h)[1][:, -most:]
-    del index
     features = _stein_features(noise, cov, conjugate, jnp.asarray(directions), phi, live)
     features = features / jnp.sqrt(jnp.mean(features**2, axis=0) + 1e-300)
     multipliers = jnp.zeros(features.shape[1], features.dtype)

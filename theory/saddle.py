@@ -1,4 +1,4 @@
-"""The saddle point of the kernel theory: solve(network, task) -> Solution. Linear networks, any sharing.
+"""The saddle point of the kernel theory: solve(network, task) -> Solution, and how linear networks are solved.
 
 Minimisation in the noise coordinates (`theory.noise_gram`): L-BFGS from the lazy limit, which keeps to the symmetric
 branch, from there along every direction of negative curvature, and from random starts; each end point polished by
@@ -18,6 +18,7 @@ from theory.covariance import Terms, covariance_terms, preactivation_cov
 from theory.lazy import nngp
 from theory.network import Network
 from theory.noise_gram import free_energy_and_gradient, hessian, unpack
+from theory.nonlinear_solution import solve_nonlinear
 from theory.prediction import predict_given_kernel
 from theory.response import conjugate_kernel
 from theory.solution import Solution, kernel_of, outputs_of
@@ -32,37 +33,58 @@ STATIONARY = 1e-13  # root mean square gradient at which Newton's method stops: 
 UNSTABLE_DIRECTIONS = 4
 
 
-def solve(network: Network, task: Task, starts: int = 4, seed: int = 0) -> Solution:
-    r"""Solve the saddle-point equations of a linear network at infinite width.
+def solve(
+    network: Network,
+    task: Task,
+    starts: int = 4,
+    seed: int = 0,
+    *,
+    points: int = 16384,
+    randomisations: int = 4,
+    tolerance: float = 1e-2,
+) -> Solution:
+    r"""Solve the saddle-point equations at infinite width.
 
-        Phi = (C[Phi]^{-1} + Phihat)^{-1},
-        Phihat = -gv^2 Mv o sum_o r_o r_o^T + gw^2 Mw o shift[C^{-1} - C^{-1} Phi C^{-1}]
+        Phi = <phi(h) phi(h)^T>_q,    q(h) ~ exp( -1/2 h^T C[Phi]^{-1} h - 1/2 phi(h)^T Phihat phi(h) ),
+        Phihat = -gv^2 Mv o sum_o r_o r_o^T + gw^2 Mw o shift[C^{-1} - C^{-1} <h h^T>_q C^{-1}]
+
+    Linear networks are solved to rounding error, others on points (`theory.nonlinear_saddle`): by quadrature where at
+    most three entries hang together, else with a standard error that falls as 1/sqrt(points x randomisations).
 
     Args:
         network: its width does not matter here. In standard scaling the answer is the lazy limit.
         task: any number of patterns and outputs, inputs at any steps.
         starts: number of random starts besides the lazy one and those along its unstable directions.
-        seed: of the random starts.
+            Linear networks only.
+        seed: of the random starts and of the points.
+        points: size of each set of points.
+        randomisations: how many independent sets; at least 2.
+        tolerance: on the standard error of the kernel entries, relative to sqrt(Phi_ii Phi_jj); above it, the solution
+            does not count as converged.
 
     Returns:
         The `Solution` of smallest free energy; ``branches`` lists every saddle point found. Where the sign symmetry
         holds, of two mirror images the one whose neighbouring steps correlate positively.
 
     Raises:
-        NotImplementedError: if the activation is not linear.
-        ValueError: if ``starts`` is negative or not an integer.
+        ValueError: if an argument is out of its range, or if the kernels are not finite.
 
     Source: Bauer et al. 2026 (arXiv 2602.15593); DESIGN.md section 3.
     """
-    if isinstance(starts, bool) or not isinstance(starts, int) or starts < 0:
-        raise ValueError(f"starts is {starts!r}; it must be an integer of at least 0")
+    for name, value, least in (
+        ("starts", starts, 0),
+        ("seed", seed, 0),
+        ("points", points, 1024),
+        ("randomisations", randomisations, 2),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 < tolerance < np.inf:
+        raise ValueError(f"tolerance is {tolerance!r}; it must be a positive finite number")
     if network.scaling == "standard":
         return nngp(network, task)
     if network.activation != "linear":
-        raise NotImplementedError(
-            f"theory.solve handles activation 'linear' only so far, not {network.activation!r}; "
-            "theory.nngp gives the lazy limit for every activation, and bayesnet.sample the posterior at finite width"
-        )
+        return solve_nonlinear(network, task, points, randomisations, seed, tolerance)
     # float64 within this call only: residuals of 1e-9 are not reachable in float32.
     with jax.enable_x64(True):
         found = _search(network, task, starts, seed)
@@ -82,7 +104,7 @@ def _search(network: Network, task: Task, starts: int, seed: int) -> list[Soluti
     queue = [np.zeros(size), *(amplitude * rng.normal(size=size) for amplitude in amplitudes)]
     solutions: list[Solution] = []
     while queue:
-        rough = _minimise(queue.pop(0), terms, task.patterns)
+        rough = minimise(queue.pop(0), terms, task.patterns)
         if any(_same_branch(_finish(network, task, terms, rough, True), other, ROUGHLY) for other in solutions):
             continue
         coordinates, curvature = _polish(rough, terms, task.patterns)
@@ -110,7 +132,7 @@ def _value_and_gradient(coordinates: np.ndarray, terms: Terms, patterns: int) ->
     return float(value), np.asarray(gradient)
 
 
-def _minimise(start: np.ndarray, terms: Terms, patterns: int) -> np.ndarray:
+def minimise(start: np.ndarray, terms: Terms, patterns: int) -> np.ndarray:
     """L-BFGS on F: to a minimum, or to a saddle point where a symmetry keeps the gradient in a subspace."""
     options = {"maxiter": 5000, "maxfun": 20000, "maxcor": 30, "ftol": 1e-15, "gtol": 1e-7}
     arguments = (terms, patterns)
@@ -133,7 +155,7 @@ def _polish(point: np.ndarray, terms: Terms, patterns: int) -> tuple[np.ndarray,
             point, gradient = trial, trial_gradient
         elif fresh:
             break
-        fresh = gain > 0.1
+        fresh = bool(gain > 0.1)
         if fresh:
             curvature = np.asarray(hessian(point, terms, patterns))
     return point, curvature

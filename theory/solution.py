@@ -33,6 +33,11 @@ class Solution:
         converged: whether the residual reached its tolerance.
         message: what happened, in words.
         kind: "saddle point" or "lazy limit".
+        standard_error: of the kernel entries, (T, P, T, P), from the scatter of independent randomisations; zero
+            where the solution is exact up to its residual.
+        randomisations: how many of them; t intervals have one degree of freedom less.
+        free_energy_error: standard error of the free energy.
+        effective_sample_size: of the importance weights, as a fraction of the points; the smallest met. 1 if exact.
         branches: every saddle point found, this one first, by increasing free energy.
     """
 
@@ -49,7 +54,15 @@ class Solution:
     converged: bool
     message: str
     kind: str = "saddle point"
+    standard_error: np.ndarray | None = None
+    randomisations: int = 1
+    free_energy_error: float = 0.0
+    effective_sample_size: float = 1.0
     branches: tuple[Solution, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if self.standard_error is None:
+            object.__setattr__(self, "standard_error", np.zeros_like(self.kernel))
 
     def to_xarray(self) -> xr.Dataset:
         """A labelled Dataset; kernels have dims (step, pattern, step_bis, pattern_bis), all counted from 1.
@@ -89,10 +102,20 @@ _ARRAYS = {
     "kernel": KERNEL_DIMS,
     "conjugate": KERNEL_DIMS,
     "preactivation_cov": KERNEL_DIMS,
+    "standard_error": KERNEL_DIMS,
     "prediction": OUTPUT_DIMS,
     "dual": OUTPUT_DIMS,
 }
-_SCALARS = {"free_energy": float, "residual": float, "stable": bool, "converged": bool, "message": str}
+_SCALARS = {
+    "free_energy": float,
+    "free_energy_error": float,
+    "residual": float,
+    "effective_sample_size": float,
+    "randomisations": int,
+    "stable": bool,
+    "converged": bool,
+    "message": str,
+}
 
 
 def _labelled(solution: Solution, prefix: str) -> dict[str, Any]:
