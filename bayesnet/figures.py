@@ -345,7 +345,7 @@ def _draw_inputs(figure, inputs: np.ndarray, names: Sequence[int], step: int) ->
         style = {"color": COLOURS[(name - 1) % len(COLOURS)], "linestyle": "-" if name <= len(COLOURS) else "--"}
         axes.plot(np.arange(1, inputs.shape[1] + 1), image, marker=".", label=f"pattern {name}", **style)
     axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
-    axes.set(xlabel="input dimension", ylabel="x")
+    axes.set(xlabel="input dimension", ylabel="x", xlim=(0.5, inputs.shape[1] + 0.5))
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     _frame(axes)
 

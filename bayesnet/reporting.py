@@ -185,6 +185,7 @@ def _render(outcome: Report, runs: list[Run]) -> str:
         outcome=outcome,
         runs=runs,
         ranked=_ranked(runs),
+        solved=any(run.solution is not None for run in runs),
         judged=any("verdict" in run.table for run in runs),
         task=runs[0].task,
         task_pictures=content.task_pictures(runs[0].task),
