@@ -27,7 +27,7 @@ ROOT_STEPS = 60
 LEAST_OVERLAP = 0.05
 LEAST_STEP = 1 / 32
 LEAST_EFFECTIVE_SAMPLE_SIZE = 0.3
-SLOPE_POINTS = 2048
+SLOPE_POINTS = {False: 2048, True: 16384}  # smooth, with kinks: points that stay put blur the slope far more
 DIRECTIONS_AT_ONCE = 16
 
 
@@ -186,7 +186,7 @@ def _slope_at(unknowns, scale, terms, points, layout) -> np.ndarray:
 
 def _few(points: tuple[Points, ...], layout: Layout) -> tuple[Points, ...]:
     return tuple(
-        Points(*(part[:SLOPE_POINTS] for part in group_points)) if group.sampled else group_points
+        Points(*(part[: SLOPE_POINTS[layout.kinks]] for part in group_points)) if group.sampled else group_points
         for group, group_points in zip(layout.groups, points, strict=True)
     )
 

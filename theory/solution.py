@@ -6,10 +6,13 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import numpy as np
 import xarray as xr
 
+from theory.covariance import covariance_terms
 from theory.network import Network
+from theory.neuron_sampling import draw_neurons
 from theory.task import Task
 
 KERNEL_DIMS = ("step", "pattern", "step_bis", "pattern_bis")
@@ -63,6 +66,29 @@ class Solution:
     def __post_init__(self) -> None:
         if self.standard_error is None:
             object.__setattr__(self, "standard_error", np.zeros_like(self.kernel))
+
+    def sample_neurons(self, num: int, seed: int = 0) -> np.ndarray:
+        """Independent draws of a neuron's pre-activations h, (num, T, P), from its law
+
+            q(h) ~ exp( -1/2 h^T C^{-1} h - 1/2 phi(h)^T Phihat phi(h) ).
+
+        Args:
+            num: how many, a positive integer.
+            seed: of the draws.
+
+        Raises:
+            ValueError: if ``num`` is not a positive integer or ``seed`` not an integer of at least 0.
+        """
+        for name, value, least in (("num", num, 1), ("seed", seed, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+        n = self.task.entries
+        # float64 within this call only, as everywhere in the theory.
+        with jax.enable_x64(True):
+            terms = covariance_terms(self.network, self.task)
+            cov, conjugate = self.preactivation_cov.reshape(n, n), self.conjugate.reshape(n, n)
+            flat = draw_neurons(terms, cov, conjugate, self.network.phi.function, num, seed)
+        return flat.reshape(num, self.task.steps, self.task.patterns)
 
     def to_xarray(self) -> xr.Dataset:
         """A labelled Dataset; kernels have dims (step, pattern, step_bis, pattern_bis), all counted from 1.
