@@ -14,7 +14,7 @@ from bayesnet.coordinates import draw_prediction
 from bayesnet.diagnostics import ESS_LIMIT, R_HAT_LIMIT, Gate, check_gates, summarise
 from bayesnet.observables import Observable, default_observables
 from bayesnet.sampling import network_of, task_of
-from theory.covariance import covariance_terms
+from theory.covariance import Array, Terms, covariance_terms
 from theory.finite_width import fluctuations
 from theory.solution import Solution, outputs_of
 
@@ -141,8 +141,12 @@ def _expected_sd(solution: Solution, width: int, observables: Sequence[Observabl
     with jax.enable_x64(True):
         terms = jax.tree.map(jax.numpy.asarray, covariance_terms(network, task))
         keys = jax.random.split(jax.random.key(0), len(kernels))
-        flat = kernels.reshape(-1, task.entries, task.entries)
-        draw = jax.jit(lambda k: jax.lax.map(lambda pair: draw_prediction(terms, *pair), k, batch_size=64))
-        outputs = np.asarray(draw((flat, keys)))
+        outputs = np.asarray(_draw_predictions(terms, kernels.reshape(-1, task.entries, task.entries), keys))
     predictions = np.stack([outputs_of(output, task) for output in outputs])
     return np.array([np.std(o.evaluate(kernels, predictions), ddof=1) for o in observables])
+
+
+@jax.jit
+def _draw_predictions(terms: Terms, kernels: Array, keys: Array) -> Array:
+    """A draw of f (n, O) for each kernel (n, n)."""
+    return jax.lax.map(lambda pair: draw_prediction(terms, *pair), (kernels, keys))

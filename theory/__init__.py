@@ -10,14 +10,17 @@ from theory.saddle import solve
 from theory.solution import Solution
 from theory.symmetry import has_sign_symmetry
 from theory.task import Task
+from theory.transition import CriticalSignal, critical_signal
 from theory.weight_spectrum import Spectrum, spectrum
 
 __all__ = [
+    "CriticalSignal",
     "Fluctuations",
     "Network",
     "Solution",
     "Spectrum",
     "Task",
+    "critical_signal",
     "fluctuations",
     "has_sign_symmetry",
     "nngp",

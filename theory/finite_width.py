@@ -17,8 +17,8 @@ import jax
 import numpy as np
 import scipy.linalg
 
-from theory.covariance import covariance_terms
-from theory.noise_gram import hessian, kernel_jacobian, kernel_of_coordinates, pack
+from theory.covariance import Terms, covariance_terms
+from theory.noise_gram import hessian, kernel_jacobian, kernels_of_coordinates, pack
 from theory.response import factorise, inverse_factor
 from theory.solution import Solution
 
@@ -32,19 +32,19 @@ class Fluctuations:
         width: N.
         coordinates: the saddle point in noise coordinates, (n(n+1)/2,).
         curvature_factor: lower Cholesky factor of N d^2F.
-        jacobian: dPhi / d coordinates, (n^2, n(n+1)/2).
     """
 
     solution: Solution
     width: int
     coordinates: np.ndarray
     curvature_factor: np.ndarray
-    jacobian: np.ndarray
 
     @cached_property
     def kernel_cov(self) -> np.ndarray:
         """Covariance of the kernel entries at width N, (T, P, T, P, T, P, T, P)."""
-        half = scipy.linalg.solve_triangular(self.curvature_factor, self.jacobian.T, lower=True)
+        with jax.enable_x64(True):
+            jacobian = np.asarray(kernel_jacobian(self.coordinates, self._terms(), self.solution.task.patterns))
+        half = scipy.linalg.solve_triangular(self.curvature_factor, jacobian.T, lower=True)
         return (half.T @ half).reshape(self.solution.kernel.shape * 2)
 
     def draw_kernels(self, num: int, seed: int = 0) -> np.ndarray:
@@ -54,16 +54,12 @@ class Fluctuations:
         """
         white = np.random.default_rng(seed).normal(size=(self.coordinates.size, num))
         deviations = scipy.linalg.solve_triangular(self.curvature_factor, white, lower=True, trans="T")
-        task = self.solution.task
         with jax.enable_x64(True):
-            terms = covariance_terms(self.solution.network, task)
-            draw = jax.jit(
-                lambda c: jax.lax.map(
-                    lambda x: kernel_of_coordinates(terms, x, task.patterns), c, batch_size=64
-                )
-            )
-            kernels = np.asarray(draw(self.coordinates + deviations.T))
-        return kernels.reshape(num, *self.solution.kernel.shape)
+            draws = kernels_of_coordinates(self.coordinates + deviations.T, self._terms(), self.solution.task.patterns)
+        return np.asarray(draws).reshape(num, *self.solution.kernel.shape)
+
+    def _terms(self) -> Terms:
+        return jax.tree.map(jax.numpy.asarray, covariance_terms(self.solution.network, self.solution.task))
 
 
 def fluctuations(solution: Solution) -> Fluctuations:
@@ -77,9 +73,7 @@ def fluctuations(solution: Solution) -> Fluctuations:
     if network.activation != "linear" or network.scaling != "mup":
         raise NotImplementedError("theory.fluctuations handles linear networks in muP scaling only so far")
     if solution.kind != "saddle point" or not solution.stable:
-        raise ValueError(
-            "solution is not a stable saddle point; fluctuations are Gaussian around a stable one only"
-        )
+        raise ValueError("solution is not a stable saddle point; fluctuations are Gaussian around a stable one only")
     n = task.entries
     # float64 within this call only: second derivatives.
     with jax.enable_x64(True):
@@ -89,11 +83,8 @@ def fluctuations(solution: Solution) -> Fluctuations:
         unused = np.diag(np.where(np.diagonal(noise_of) > 0, 0.0, 1.0))
         coordinates = pack(np.linalg.cholesky(gram + unused))
         curvature = np.asarray(hessian(coordinates, terms, task.patterns))
-        jacobian = np.asarray(kernel_jacobian(coordinates, terms, task.patterns))
     try:
         factor = np.linalg.cholesky(network.width * curvature)
     except np.linalg.LinAlgError:
-        raise ValueError(
-            "solution sits at a transition: a direction without curvature has no Gaussian law"
-        ) from None
-    return Fluctuations(solution, network.width, coordinates, factor, jacobian)
+        raise ValueError("solution sits at a transition: a direction without curvature has no Gaussian law") from None
+    return Fluctuations(solution, network.width, coordinates, factor)

@@ -43,6 +43,12 @@ def kernel_of_coordinates(terms: Terms, coordinates: Array, patterns: int) -> Ar
     return kernel_of_noise(terms, factor, BUILT_IN["linear"].function, patterns, 1)
 
 
+@partial(jax.jit, static_argnums=2)
+def kernels_of_coordinates(coordinates: Array, terms: Terms, patterns: int) -> Array:
+    """`kernel_of_coordinates` of many points, (number, n(n+1)/2) -> (number, n, n)."""
+    return jax.lax.map(lambda c: kernel_of_coordinates(terms, c, patterns), coordinates)
+
+
 def free_energy(coordinates: Array, terms: Terms, patterns: int) -> Array:
     """F(R)."""
     n = terms.drive.shape[0]
@@ -62,9 +68,7 @@ def hessian(coordinates: Array, terms: Terms, patterns: int) -> Array:
     def column(direction):
         return jax.jvp(lambda c: gradient(c, terms, patterns), (coordinates,), (direction,))[1]
 
-    return jax.lax.map(
-        column, jnp.eye(coordinates.shape[0], dtype=coordinates.dtype), batch_size=HESSIAN_BATCH
-    )
+    return jax.lax.map(column, jnp.eye(coordinates.shape[0], dtype=coordinates.dtype), batch_size=HESSIAN_BATCH)
 
 
 @partial(jax.jit, static_argnums=2)
@@ -72,6 +76,4 @@ def kernel_jacobian(coordinates: Array, terms: Terms, patterns: int) -> Array:
     """Derivative of the flattened kernel with respect to the coordinates, (n^2, n(n+1)/2)."""
     _, pullback = jax.vjp(lambda c: kernel_of_coordinates(terms, c, patterns).ravel(), coordinates)
     outputs = terms.drive.size
-    return jax.lax.map(
-        lambda e: pullback(e)[0], jnp.eye(outputs, dtype=coordinates.dtype), batch_size=HESSIAN_BATCH
-    )
+    return jax.lax.map(lambda e: pullback(e)[0], jnp.eye(outputs, dtype=coordinates.dtype), batch_size=HESSIAN_BATCH)

@@ -121,10 +121,11 @@ def _search(network: Network, task: Task, starts: int, seed: int) -> list[Soluti
 
 def _same_branch(one: Solution, other: Solution, tolerance: float) -> bool:
     """Equal kernels, up to the mirror image where the sign symmetry holds."""
-    first, second = one.kernel, other.kernel
+    images = [other.kernel]
     if has_sign_symmetry(one.network, one.task):
-        first, second = np.abs(first), np.abs(second)
-    return bool(np.allclose(first, second, rtol=tolerance, atol=tolerance * np.max(np.abs(first))))
+        images.append(flip_sign(other.kernel))
+    slack = tolerance * np.max(np.abs(one.kernel))
+    return any(np.allclose(one.kernel, image, rtol=tolerance, atol=slack) for image in images)
 
 
 def _value_and_gradient(coordinates: np.ndarray, terms: Terms, patterns: int) -> tuple[float, np.ndarray]:

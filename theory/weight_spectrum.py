@@ -2,7 +2,7 @@ r"""Spectrum of the recurrent weights given the neurons: a circular bulk and the
 
 The rows of W are Gaussian given the activity, so W is its conditional mean, of rank at most (T-1) P, plus prior noise:
 
-- eigenvalues: those of gw^2 C^{-1} <phi(h_{t-1}) h_s^T>, (n, n), with modulus above gw leave the bulk disc of radius gw;
+- eigenvalues: those of gw^2 C^{-1} <phi(h_{t-1}) h_s^T>, (n, n); those with modulus above gw leave the bulk disc;
 - singular values: with theta^2 the eigenvalues of gw^2 I - gw^4 Phi_pre (C^{-1} - C^{-1} <h h^T> C^{-1}) over steps
   2..T (Phi_pre the kernel shifted by one step), an outlier leaves the bulk edge 2 gw where theta^2 > 2 gw^2, at
   sigma^2 = theta^4 / (theta^2 - gw^2).
