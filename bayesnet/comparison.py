@@ -16,6 +16,7 @@ from bayesnet.observables import Observable, default_observables
 from bayesnet.sampling import network_of, task_of
 from theory.covariance import Array, Terms, covariance_terms
 from theory.finite_width import fluctuations
+from theory.prediction import predict_given_kernel
 from theory.solution import Solution, outputs_of
 
 COLUMNS = (
@@ -35,6 +36,7 @@ AGREE, SPREAD, DIFFER, UNRELIABLE = "agree", "within spread", "differ", "unrelia
 MCSE_LIMIT = 4.0
 SPREAD_LIMIT = 2.0
 EXPECTED_DRAWS = 1000
+ERROR_DRAWS = 100
 
 
 def compare(
@@ -50,10 +52,11 @@ def compare(
     Returns:
         A table with one row for each observable and the columns ``theory``; ``mean``, ``sd`` of the posterior; ``mcse``
         of the mean, ``r_hat``, ``ess_bulk``, ``ess_tail``; ``z_sd`` = (mean - theory) / sd and ``z_mcse`` = (mean -
-        theory) / mcse; ``expected_sd``, the spread that the theory predicts at this width (NaN where it does not:
+        theory) / mcse, where the theory's own statistical error (nonlinear networks) is added to the mcse in
+        quadrature; ``expected_sd``, the spread that the theory predicts at this width (NaN where it does not:
         nonlinear networks, unstable solutions); ``verdict``:
 
-        - "agree": the mean is within 4 MCSE of the theory;
+        - "agree": the mean is within 4 such errors of the theory;
         - "within spread": it is not, but within 2 standard deviations of the posterior: a bias of the order expected
           at finite width, which shrinks as 1/N (the spread as 1/sqrt(N));
         - "differ": neither;
@@ -75,8 +78,9 @@ def compare(
     table.insert(0, "theory", theory)
     # A constant observable that the theory hits has z = 0, not 0/0.
     gap = np.where(np.isclose(table["mean"], theory, rtol=1e-12, atol=1e-12), 0.0, table["mean"] - theory)
-    for name in ("sd", "mcse"):
-        floor = np.where(table[name] > 0, table[name], np.finfo(float).tiny)
+    scales = {"sd": table["sd"], "mcse": np.hypot(table["mcse"], _theory_error(solution, observables))}
+    for name, scale in scales.items():
+        floor = np.where(scale > 0, scale, np.finfo(float).tiny)
         table[f"z_{name}"] = np.clip(np.where(gap == 0, 0.0, gap / floor), -1e9, 1e9)
     table["expected_sd"] = _expected_sd(solution, network.width, observables)
     table["verdict"] = [_row_verdict(row) for _, row in table.iterrows()]
@@ -124,6 +128,23 @@ def _row_verdict(row: pd.Series) -> str:
     if abs(row["z_mcse"]) <= MCSE_LIMIT:
         return AGREE
     return SPREAD if abs(row["z_sd"]) <= SPREAD_LIMIT else DIFFER
+
+
+def _theory_error(solution: Solution, observables: Sequence[Observable]) -> np.ndarray:
+    """Statistical error of each observable of a solution: its kernel entries shaken by their standard errors."""
+    error = solution.standard_error
+    if error is None or not error.any():
+        return np.zeros(len(observables))
+    task, n = solution.task, solution.task.entries
+    white = np.tril(np.random.default_rng(0).normal(size=(ERROR_DRAWS, n, n)))
+    white = white + np.tril(white, -1).swapaxes(-1, -2)
+    kernels = solution.kernel.reshape(n, n) + white * error.reshape(n, n)
+    # float64 within this call only.
+    with jax.enable_x64(True):
+        terms = jax.tree.map(jax.numpy.asarray, covariance_terms(solution.network, task))
+        means = [outputs_of(predict_given_kernel(terms, kernel).mean, task) for kernel in kernels]
+    kernels = kernels.reshape(-1, *solution.kernel.shape)
+    return np.array([np.std(o.evaluate(kernels, np.stack(means)), ddof=1) for o in observables])
 
 
 def _expected_sd(solution: Solution, width: int, observables: Sequence[Observable]) -> np.ndarray:

@@ -91,3 +91,20 @@ def test_a_failed_gate_comes_first_and_overrides_agreement(chain_posterior, chai
 def test_the_lazy_limit_predicts_no_spread(chain_posterior):
     table = bn.compare(chain_posterior, theory.nngp(bn.Network.rnn(64), bn.tasks.chain(2, 1.5)))
     assert table["expected_sd"].isna().all()
+
+
+def test_the_theory_s_own_error_enters_the_verdict(chain_posterior, chain_solution):
+    """A kernel entry off by 20 MCSE agrees if its standard error is as large; 100 shakes know it to 4/sqrt(200)."""
+    observable = [diagonal_kernel(1, 0)]
+    row = summarise(chain_posterior, observable).iloc[0]
+    value = chain_solution.kernel[1, 0, 1, 0]
+    shifted = off(chain_solution, (row["mean"] + 20 * row["mcse"]) / value)
+    error = np.zeros_like(shifted.kernel)
+    error[1, 0, 1, 0] = 20 * row["mcse"]
+    sure, unsure = (
+        bn.compare(chain_posterior, dataclasses.replace(shifted, standard_error=e), observable)
+        for e in (0 * error, error)
+    )
+    assert sure["z_mcse"].item() == pytest.approx(-20)
+    assert unsure["z_mcse"].item() == pytest.approx(-20 / np.hypot(1, 20), rel=4 / np.sqrt(200))
+    assert unsure["verdict"].item() == "agree"
