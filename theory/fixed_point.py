@@ -228,10 +228,13 @@ def find_root(
         if not np.max(np.abs(value)) > tolerance:
             break
         step = -inverse.apply(value)
+        if not np.isfinite(step).all():
+            break
         length = 1.0
         while length >= LEAST_STEP:
             trial, trial_effective = evaluate(unknowns + length * step)
-            smaller = np.linalg.norm(trial) < np.linalg.norm(value)
+            with np.errstate(over="ignore", invalid="ignore"):
+                smaller = np.linalg.norm(trial) < np.linalg.norm(value)
             if smaller and trial_effective > min(LEAST_EFFECTIVE_SAMPLE_SIZE, effective / 2):
                 break
             length /= 2

@@ -94,6 +94,7 @@ class Problem:
     layout: Layout
     points: int
     symmetric: bool = False
+    left_by_flow: bool = False  # a flow free to break the symmetry did so: the symmetric branch is unstable
 
     def cov(self, kernel: np.ndarray) -> np.ndarray:
         """C[Phi], (n, n)."""
@@ -149,9 +150,13 @@ def _starts(network: Network, task: Task, terms: Terms, points: int, seed: int) 
     problem = Problem(network, task, terms, layout, points)
     starts = []
     if can_break:
-        noise, kernel = ends[0]
-        even = _even_offsets(task)
-        starts.append((replace(problem, symmetric=True), _first_state(problem, noise, kernel * even, even), False))
+        even, signs = _even_offsets(task), (-1.0) ** np.repeat(np.arange(task.steps), patterns)[:, None]
+        half = independent[:, : FLOW_NEURONS // 2]
+        noise, kernel = flow(terms, half, keys[2], phi.function, patterns, FLOW_STEPS, FLOW_STEP, jnp.asarray(signs))
+        noise, kernel = np.concatenate([noise, signs * noise], axis=1), np.asarray(kernel) * even
+        left = _oddness(ends[0][1], task) > BROKEN
+        symmetric = replace(problem, symmetric=True, left_by_flow=left)
+        starts.append((symmetric, _first_state(problem, noise, kernel, even), False))
         ends = [max(ends, key=lambda end: _oddness(end[1], task))]
     for noise, kernel in ends:
         broken = not can_break or _oddness(kernel, task) > BROKEN
@@ -305,7 +310,7 @@ def _solve_branch(problem: Problem, state: State, randomisations: int, seed: int
             neurons.append(_neurons(problem, root, points, seed + 300 + number + repetition))
     scale = _scale(root.kernel)
     arguments = (root.kernel, root.conjugate, scale, problem.terms, points, problem.layout)
-    stable = is_stable(*arguments, slope=slope)
+    stable = is_stable(*arguments, slope=slope) and (exact or not problem.left_by_flow)
     return Branch(problem, tuple(roots), tuple(energies), tuple(neurons), tuple(means), stable, exact)
 
 

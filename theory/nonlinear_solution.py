@@ -18,6 +18,7 @@ from theory.symmetry import flip_sign, has_sign_symmetry
 from theory.task import Task
 
 STATED_RESIDUAL = 1e-8
+HOPELESS = 0.05  # a residual above it is no saddle point at all
 
 
 def solve_nonlinear(
@@ -28,10 +29,12 @@ def solve_nonlinear(
     with jax.enable_x64(True):
         needed, kept = needed_task(task)
         found = find_branches(network, needed, points, randomisations, seed)
-        solutions = [_finish(branch, network, task, kept, seed, tolerance) for branch in found]
+        good = [branch for branch in found if max(root.residual for root in branch.roots) <= HOPELESS]
+        solutions = [_finish(branch, network, task, kept, seed, tolerance) for branch in good or found]
     branches = tuple(sorted(solutions, key=lambda solution: (not solution.converged, solution.free_energy)))
     best = branches[0]
-    message = f"{best.message}; {len(branches)} saddle point(s) found"
+    failed = f", {len(found) - len(good)} start(s) led nowhere" if len(good) < len(found) else ""
+    message = f"{best.message}; {len(branches)} saddle point(s) found{failed}"
     return replace(best, branches=branches, message=message)
 
 

@@ -4,7 +4,8 @@ Its Hessian is G (I - J), G positive definite and J the Jacobian of the map from
 of q to those that the averages over q imply: stable where all eigenvalues of I - J, which are real, are positive. On
 grids that is what is computed. Draws blur these eigenvalues by more than a soft mode's own; there the sign of the
 determinant of the slope of the stationarity equations stands in, which vanishes with that of I - J but is far less
-blurred: negative means an odd number of directions of descent.
+blurred: negative means an odd number of directions of descent. An even number shows in the flow, which leaves the
+branch.
 
 Source: SOLVER.md, "Stability"; DESIGN.md section 3.
 """
