@@ -124,9 +124,7 @@ def _backward(phi, patterns, width, residuals, kernel_bar):
         rows_bar = rows_of(factor_bar) + h_bar @ noise.T
         rows = rows_of(factor)
         past = _before(rows, start)
-        factor_now, factor_now_bar = (
-            lax.dynamic_slice(r, (0, start), (patterns, patterns)) for r in (rows, rows_bar)
-        )
+        factor_now, factor_now_bar = (lax.dynamic_slice(r, (0, start), (patterns, patterns)) for r in (rows, rows_bar))
         variance_bar = _cholesky_adjoint(factor_now, factor_now_bar)
         past_bar = _live(factor, _before(rows_bar, start) - 2 * variance_bar @ past)
         cov_past_bar = _before(_solve_factor(factor, past_bar.T, transposed=True, masked=False).T, start)

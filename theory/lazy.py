@@ -20,9 +20,7 @@ def prior_kernel(network: Network, task: Task) -> np.ndarray:
         now, known = slice(step * patterns, (step + 1) * patterns), slice(0, (step + 1) * patterns)
         cov = np.asarray(preactivation_cov(terms, kernel, patterns))
         variance = np.diagonal(cov)
-        kernel[now, known] = network.phi.second_moment(
-            variance[now, None], variance[None, known], cov[now, known]
-        )
+        kernel[now, known] = network.phi.second_moment(variance[now, None], variance[None, known], cov[now, known])
         kernel[known, now] = kernel[now, known].T
     return kernel
 

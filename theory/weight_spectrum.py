@@ -71,9 +71,7 @@ def spectrum(solution: Solution) -> Spectrum:
     return spectrum_of_moments(network, task, factor, pre_kernel, pre_post, kernel)
 
 
-def spectrum_of_moments(
-    network: Network, task: Task, factor, pre_kernel, pre_post, second_moment
-) -> Spectrum:
+def spectrum_of_moments(network: Network, task: Task, factor, pre_kernel, pre_post, second_moment) -> Spectrum:
     """The same from <phi(h_{t-1}) phi(h_{s-1})>, <phi(h_{t-1}) h_s>, <h h^T> and the factor of C, all (n, n)."""
     gain = network.recurrent_gain
     mean = gain**2 * pre_post @ covariance_inverse(factor)
@@ -83,9 +81,7 @@ def spectrum_of_moments(
         window = np.ix_(block, block)
         values = np.linalg.eigvals(mean[window])
         eigenvalues.append(values[np.argsort(-np.abs(values))])
-        squares = np.linalg.eigvals(
-            gain**2 * np.eye(len(block)) - gain**4 * pre_kernel[window] @ response[window]
-        ).real
+        squares = np.linalg.eigvals(gain**2 * np.eye(len(block)) - gain**4 * pre_kernel[window] @ response[window]).real
         above = squares[squares > 2 * gain**2]
         singular_values.append(np.sort(above / np.sqrt(above - gain**2))[::-1])
     return Spectrum(tuple(eigenvalues), tuple(singular_values), gain, 2 * gain)
