@@ -19,6 +19,7 @@ from bayesnet.chains import Chains, run_chains
 from bayesnet.coordinates import choose_coordinates
 from bayesnet.engine import Settings
 from bayesnet.observables import overlaps
+from theory import arguments
 from theory.network import Network
 from theory.solution import KERNEL_DIMS, OUTPUT_DIMS, entry_coords
 from theory.task import Task
@@ -91,18 +92,18 @@ def sample(
         network,
         task,
         coordinates=coordinates,
-        sampler=_one_of("sampler", sampler, SAMPLERS),
-        num_warmup=_integer("num_warmup", num_warmup, 0),
-        num_samples=_integer("num_samples", num_samples, 1),
-        num_chains=_integer("num_chains", num_chains, 1),
-        target_accept=_fraction("target_accept", target_accept),
-        max_tree_depth=_integer("max_tree_depth", max_tree_depth, 1),
-        anneal=_flag("anneal", anneal),
-        num_latents=_integer("num_latents", num_latents, 1),
-        precision=_one_of("precision", precision, ("float64", "float32")),
-        chain_method=_one_of("chain_method", chain_method, CHAIN_METHODS),
+        sampler=arguments.one_of("sampler", sampler, SAMPLERS),
+        num_warmup=arguments.integer("num_warmup", num_warmup, 0),
+        num_samples=arguments.integer("num_samples", num_samples, 1),
+        num_chains=arguments.integer("num_chains", num_chains, 1),
+        target_accept=arguments.fraction("target_accept", target_accept),
+        max_tree_depth=arguments.integer("max_tree_depth", max_tree_depth, 1),
+        anneal=arguments.flag("anneal", anneal),
+        num_latents=arguments.integer("num_latents", num_latents, 1),
+        precision=arguments.one_of("precision", precision, ("float64", "float32")),
+        chain_method=arguments.one_of("chain_method", chain_method, CHAIN_METHODS),
     )
-    seed = _integer("seed", seed, 0)
+    seed = arguments.integer("seed", seed, 0)
     network.to_dict()  # a network that cannot be stored is refused before anything is compiled
     started = time.perf_counter()
     draws = settings.num_chains * (settings.num_warmup + settings.num_samples)
@@ -215,27 +216,3 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return {"python": platform.python_version(), **found}
-
-
-def _integer(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
-    return int(value)
-
-
-def _fraction(name: str, value: Any) -> float:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise ValueError(f"{name} is {value!r}; it must lie between 0 and 1")
-    return float(value)
-
-
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"{name} is {value!r}; it must be True or False")
-    return bool(value)
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
-    if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name} is {value!r}; allowed are {', '.join(map(repr, allowed))}")
-    return value

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from theory import arguments
 from theory.task import Task
 
 LARGEST_SIZE = 100_000  # kernels hold (steps x patterns)^2 numbers
@@ -34,7 +35,7 @@ def chain(steps: int, signal: float) -> Task:
         ValueError: naming the argument, what was wrong with it and what is allowed.
     """
     steps = _size("steps", steps)
-    return _shown_first(np.ones((1, 1)), _at_last(steps, np.full(1, _number("signal", signal))))
+    return _shown_first(np.ones((1, 1)), _at_last(steps, np.full(1, arguments.real("signal", signal))))
 
 
 def endpoint(steps: int, signal: float, patterns: int = 2, inputs: Any = None) -> Task:
@@ -50,8 +51,11 @@ def endpoint(steps: int, signal: float, patterns: int = 2, inputs: Any = None) -
     Raises:
         ValueError: naming the argument, what was wrong with it and what is allowed.
     """
-    steps, patterns = _size("steps", steps), _size("patterns", patterns)
-    signal = _number("signal", signal)
+    steps, patterns = (
+        _size("steps", steps),
+        _size("patterns", patterns),
+    )
+    signal = arguments.real("signal", signal)
     if inputs is None:
         shown = math.sqrt(patterns) * np.eye(patterns)
     else:
@@ -81,8 +85,11 @@ def rotation(steps: int, period: float, patterns: int = 1, signal: float = 1.0, 
     Raises:
         ValueError: naming the argument, what was wrong with it and what is allowed.
     """
-    steps, patterns = _size("steps", steps), _size("patterns", patterns)
-    period, signal = _number("period", period), _number("signal", signal)
+    steps, patterns = (
+        _size("steps", steps),
+        _size("patterns", patterns),
+    )
+    period, signal = arguments.real("period", period), arguments.real("signal", signal)
     if period < 2:
         raise ValueError(f"period is {period}; it must be at least 2 steps")
     phases = math.pi * np.arange(patterns) / patterns
@@ -114,7 +121,7 @@ def digits(classes: Iterable[int] = (0, 1), patterns: int = 8, steps: int = 3, s
     Source: Alpaydin and Kaynak 1998, UCI Machine Learning Repository, doi:10.24432/C50P49 (CC BY 4.0).
     """
     images, answers = _digit_patterns(classes, patterns)
-    steps, signal = _size("steps", steps), _number("signal", signal)
+    steps, signal = _size("steps", steps), arguments.real("signal", signal)
     return _shown_first(images[:patterns], _at_last(steps, signal * answers[:patterns]))
 
 
@@ -138,8 +145,8 @@ def digits_test(
         ValueError: naming the argument, what was wrong with it and what is allowed.
     """
     images, answers = _digit_patterns(classes, patterns, spare=1)
-    steps, signal = _size("steps", steps), _number("signal", signal)
-    end = patterns + _size("test_patterns", test_patterns, at_most=len(images) - patterns)
+    steps, signal = _size("steps", steps), arguments.real("signal", signal)
+    end = patterns + arguments.integer("test_patterns", test_patterns, most=len(images) - patterns)
     return _shown_first(images[patterns:end], _at_last(steps, signal * answers[patterns:end]))
 
 
@@ -166,14 +173,14 @@ def co2(windows: int = 4, steps: int = 12, history: int = 12, signal: float = 1.
     Source: Keeling and Whorf 2004, Carbon Dioxide Information Analysis Center (public domain).
     """
     anomalies = _co2_anomalies()
-    history = _size("history", history, at_most=len(anomalies) - 1)
-    steps = _size("steps", steps, at_most=len(anomalies) - history)
+    history = arguments.integer("history", history, most=len(anomalies) - 1)
+    steps = arguments.integer("steps", steps, most=len(anomalies) - history)
     length = history + steps
     stride = length + (CALENDAR_SHIFT - length) % 12
-    windows = _size("windows", windows, at_most=1 + (len(anomalies) - length) // stride)
+    windows = arguments.integer("windows", windows, most=1 + (len(anomalies) - length) // stride)
     months = np.stack([anomalies[w * stride : w * stride + length] for w in range(windows)])
     chosen = np.arange(steps) % 3 != 2 if supervised is None else supervised
-    targets = _number("signal", signal) * months[:, history:]
+    targets = arguments.real("signal", signal) * months[:, history:]
     return _shown_first(months[:, :history], targets, _supervised_mask(chosen, windows, steps))
 
 
@@ -195,7 +202,7 @@ def _digit_patterns(classes: Any, patterns: Any, spare: int = 0) -> tuple[np.nda
     names = _digit_classes(classes)
     turns = min(int((labels == name).sum()) for name in names)
     order = np.stack([np.flatnonzero(labels == name)[:turns] for name in names], axis=1).ravel()
-    count = _size("patterns", patterns, at_most=len(order) - spare)
+    count = arguments.integer("patterns", patterns, most=len(order) - spare)
     images = pixels[order] - pixels[np.isin(labels, names)].mean(0)
     own = np.tile(np.eye(len(names)), (turns, 1))
     answers = own[:, 0] - own[:, 1] if len(names) == 2 else own - (1 - own) / (len(names) - 1)
@@ -267,18 +274,5 @@ def _supervised_mask(value: Any, patterns: int, steps: int) -> np.ndarray:
     return np.broadcast_to(np.isin(np.arange(steps), array), (patterns, steps))
 
 
-def _size(name: str, value: Any, at_most: int = LARGEST_SIZE) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value <= at_most:
-        raise ValueError(f"{name} is {value!r}; it must be an integer from 1 to {at_most}")
-    return int(value)
-
-
-def _number(name: str, value: Any) -> float:
-    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    try:
-        number = float(value) if real else math.nan
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError(f"{name} is {value!r}; it must be a finite real number")
-    return number
+def _size(name: str, value: Any) -> int:
+    return arguments.integer(name, value, most=LARGEST_SIZE)

@@ -20,6 +20,7 @@ import xarray as xr
 from bayesnet.models.kernel_space import bartlett_factor
 from bayesnet.models.weight_space import Weights, scale_weights
 from bayesnet.sampling import network_of, task_of
+from theory import arguments
 from theory.causal import propagate
 from theory.covariance import covariance_terms
 from theory.network import Network
@@ -48,8 +49,7 @@ def draw_weights(posterior: xr.DataTree, chain: int = 0, latent_draw: int = -1, 
     group = posterior["latents"]
     sizes = {"chain": group.sizes["chain"], "latent_draw": group.sizes["latent_draw"]}
     for name, value in (("chain", chain), ("latent_draw", latent_draw)):
-        if isinstance(value, bool) or not isinstance(value, int) or not -sizes[name] <= value < sizes[name]:
-            raise ValueError(f"{name} is {value!r}; it must be an integer from {-sizes[name]} to {sizes[name] - 1}")
+        arguments.integer(name, value, -sizes[name], sizes[name] - 1)
     latents = {
         str(name): values.isel(chain=chain, latent_draw=latent_draw).to_numpy().astype(float)
         for name, values in group.data_vars.items()

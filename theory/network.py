@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
+from theory import arguments
 from theory.activations import Activation, canonical_activation, resolve_activation
 
 WEIGHTS = ("recurrent", "input", "readout")
@@ -55,13 +53,12 @@ class Network:
     scaling: str = "mup"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "width", _positive_integer("width", self.width))
+        object.__setattr__(self, "width", arguments.integer("width", self.width, 1, LARGEST_WIDTH))
         object.__setattr__(self, "activation", canonical_activation(self.activation))
         object.__setattr__(self, "shared", _weight_names(self.shared))
         for name in ("recurrent_gain", "input_gain", "readout_gain", "noise"):
-            object.__setattr__(self, name, _positive_number(name, getattr(self, name)))
-        if not isinstance(self.scaling, str) or self.scaling not in SCALINGS:
-            raise ValueError(f"scaling is {self.scaling!r}; allowed are {', '.join(map(repr, SCALINGS))}")
+            object.__setattr__(self, name, arguments.positive(name, getattr(self, name)))
+        object.__setattr__(self, "scaling", arguments.one_of("scaling", self.scaling, SCALINGS))
         object.__setattr__(self, "scaling", str(self.scaling))
 
     @classmethod
@@ -112,25 +109,6 @@ class Network:
         if not isinstance(fields, Mapping) or "width" not in fields or not set(fields) <= set(allowed):
             raise ValueError(f"fields is {fields!r}; it must map 'width' and any others of {', '.join(allowed)}")
         return cls(**fields)
-
-
-def _positive_integer(name: str, value: Any) -> int:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        raise ValueError(f"{name} is {value!r}; it must be a positive integer")
-    if not 1 <= value <= LARGEST_WIDTH:
-        raise ValueError(f"{name} is {value}; it must be from 1 to {LARGEST_WIDTH}")
-    return int(value)
-
-
-def _positive_number(name: str, value: Any) -> float:
-    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool | np.bool_)
-    try:
-        number = float(value) if real else math.nan
-    except OverflowError:
-        number = math.inf
-    if not (number > 0 and 0 < number * number < math.inf):
-        raise ValueError(f"{name} is {value!r}; it must be a finite number greater than zero, and so must its square")
-    return number
 
 
 def _weight_names(value: Any) -> frozenset[str]:

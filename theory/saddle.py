@@ -13,6 +13,7 @@ import numpy as np
 import scipy.linalg
 import scipy.optimize
 
+from theory import arguments
 from theory.causal import propagate
 from theory.covariance import Terms, covariance_terms, preactivation_cov
 from theory.lazy import nngp
@@ -71,16 +72,10 @@ def solve(
 
     Source: Bauer et al. 2026 (arXiv 2602.15593); DESIGN.md section 3.
     """
-    for name, value, least in (
-        ("starts", starts, 0),
-        ("seed", seed, 0),
-        ("points", points, 1024),
-        ("randomisations", randomisations, 2),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
-    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 < tolerance < np.inf:
-        raise ValueError(f"tolerance is {tolerance!r}; it must be a positive finite number")
+    starts, seed = arguments.integer("starts", starts, 0), arguments.integer("seed", seed, 0)
+    points = arguments.integer("points", points, 1024)
+    randomisations = arguments.integer("randomisations", randomisations, 2)
+    tolerance = arguments.positive("tolerance", tolerance)
     if network.scaling == "standard":
         return nngp(network, task)
     if network.activation != "linear":

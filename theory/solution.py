@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import xarray as xr
 
+from theory import arguments
 from theory.covariance import covariance_terms
 from theory.network import Network
 from theory.neuron_sampling import draw_neurons
@@ -79,9 +80,7 @@ class Solution:
         Raises:
             ValueError: if ``num`` is not a positive integer or ``seed`` not an integer of at least 0.
         """
-        for name, value, least in (("num", num, 1), ("seed", seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+        num, seed = arguments.integer("num", num), arguments.integer("seed", seed, 0)
         n = self.task.entries
         # float64 within this call only, as everywhere in the theory.
         with jax.enable_x64(True):

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from theory import arguments
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -116,15 +118,11 @@ class Task:
 
     def scaled(self, factor: float) -> Task:
         """The same task with its targets multiplied by ``factor``, a finite real number."""
-        real = isinstance(factor, int | float | np.integer | np.floating) and not isinstance(factor, bool)
-        try:
-            number = float(factor) if real else np.nan
-        except OverflowError:
-            number = np.inf
+        number = arguments.real("factor", factor)
         with np.errstate(over="ignore", invalid="ignore"):
             targets = self.targets * number
         if not np.isfinite(targets[np.isfinite(self.targets)]).all():
-            raise ValueError(f"factor is {factor!r}; it must be a finite real number, and the targets times it finite")
+            raise ValueError(f"factor is {factor!r}; the targets times it must be finite")
         return Task(self.inputs, targets, self.supervised)
 
     def to_npz(self, path: str | os.PathLike) -> None:

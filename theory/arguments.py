@@ -1,0 +1,66 @@
+"""Checks of scalar arguments: one message for one fault, naming the argument, what was wrong and what is allowed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """An integer (no boolean) from ``least`` to ``most``."""
+    allowed = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        raise ValueError(f"{name} is {value!r}; it must be {allowed}")
+    return int(value)
+
+
+def real(name: str, value: Any) -> float:
+    """A finite real number."""
+    number = _as_float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is {value!r}; it must be a finite real number")
+    return number
+
+
+def positive(name: str, value: Any) -> float:
+    """A finite number greater than zero whose square neither under- nor overflows, because gains enter squared."""
+    number = _as_float(value)
+    if not (number > 0 and 0 < number * number < math.inf):
+        raise ValueError(f"{name} is {value!r}; it must be a finite number greater than zero, and so must its square")
+    return number
+
+
+def fraction(name: str, value: Any) -> float:
+    """A number strictly between 0 and 1."""
+    number = _as_float(value)
+    if not 0 < number < 1:
+        raise ValueError(f"{name} is {value!r}; it must lie between 0 and 1")
+    return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} is {value!r}; it must be True or False")
+    return bool(value)
+
+
+def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
+    """One of the names in ``allowed``."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} is {value!r}; allowed are {', '.join(map(repr, allowed))}")
+    return value
+
+
+def _as_float(value: Any) -> float:
+    """The value as a float: NaN for what is no real number, infinite for integers beyond its range."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
