@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -58,12 +59,21 @@ def _relu_average(c_aa, c_bb, c_ab):
 
 
 def _quadrature(function, c_aa, c_bb, c_ab):
-    nodes = np.linspace(-QUADRATURE_REACH, QUADRATURE_REACH, QUADRATURE_NODES)
-    weights = np.exp(-(nodes**2) / 2)
-    weights /= weights.sum()
     deviation = np.sqrt(c_aa)
     slope = np.divide(c_ab, deviation, out=np.zeros_like(deviation), where=deviation > 0)
     rest = np.sqrt(np.maximum(c_bb - slope**2, 0))
+    # float64 for this call only: the averages feed the reference solution.
+    with jax.enable_x64(True):
+        triples = jnp.stack([jnp.ravel(jnp.asarray(v, float)) for v in (deviation, slope, rest)], axis=-1)
+        return np.asarray(_average_pairs(function, triples)).reshape(c_aa.shape)
+
+
+@partial(jax.jit, static_argnums=0)
+def _average_pairs(function, triples):
+    """<phi(a) phi(b)> for rows (sd of a, slope of b on a, sd of the rest of b)."""
+    nodes = np.linspace(-QUADRATURE_REACH, QUADRATURE_REACH, QUADRATURE_NODES)
+    weights = np.exp(-(nodes**2) / 2)
+    weights /= weights.sum()
 
     def one_pair(triple):
         sd_a, slope_ba, sd_rest = triple
@@ -71,11 +81,7 @@ def _quadrature(function, c_aa, c_bb, c_ab):
         phi_b = function(slope_ba * nodes[:, None] + sd_rest * nodes[None, :]) @ weights
         return jnp.sum(weights * phi_a * phi_b)
 
-    # float64 for this call only: the averages feed the reference solution.
-    with jax.enable_x64(True):
-        triples = jnp.stack([jnp.ravel(jnp.asarray(v, float)) for v in (deviation, slope, rest)], axis=-1)
-        averages = jax.jit(lambda t: jax.lax.map(one_pair, t, batch_size=64))(triples)
-        return np.asarray(averages).reshape(c_aa.shape)
+    return jax.lax.map(one_pair, triples, batch_size=64)
 
 
 def _linear(x):
