@@ -10,7 +10,8 @@ Four ways to the same posterior, the chain task of the tests above its transitio
 
 ESS is the smallest bulk ESS (ArviZ) over the invariants: log diagonal kernels, squared overlaps, predictions where the
 target is. R-hat stands beside each row: above 1.01 the ESS means little, and the row counts as not converged.
-Every contestant gets about --seconds of sampling, its warm-up included. Compilation is timed apart. The contestants in
+Ours and Langevin get about --seconds of sampling, warm-up included; plain NUTS needs its 500 warm-up and --plain-draws
+draws whatever they take (fewer, and its step size has not settled). Compilation is timed apart. The contestants in
 weights run in float32, JAX's default; ours in float64, our own.
 
     python benchmarks/coordinates.py --out coordinates.json
@@ -38,6 +39,7 @@ from numpyro.infer import MCMC, NUTS
 import bayesnet as bn
 
 CHAINS = 4
+WARMUP = 500
 NOISE = 0.1
 SIGNAL = 4.3
 LANGEVIN_STEPS = (0.0005, 0.002)  # every weight whitened, prior N(0, 1); .005 is past the edge of stability
@@ -103,7 +105,7 @@ def run_ours(name, coordinates, options):
     """`bayesnet.sample`: a first run that compiles, a short one to set the length, and the one that counts."""
     network = bn.Network.rnn(options.width, activation=options.activation, noise=NOISE)
     task = bn.tasks.chain(options.steps, SIGNAL)
-    settings = {"num_warmup": 500, "num_chains": CHAINS, "progress": False}
+    settings = {"num_warmup": WARMUP, "num_chains": CHAINS, "progress": False}
 
     def timed(num_samples, seed):
         started = time.perf_counter()
@@ -117,12 +119,12 @@ def run_ours(name, coordinates, options):
     kernel = tree["posterior"]["kernel"].values[:, :, :, 0, :, 0]
     prediction = tree["posterior"]["prediction"].values[:, :, 0, -1, 0]
     # Warm-up counts in the time, so its gradients count as well, at the rate of the draws that were kept.
-    gradients = tree["sample_stats"]["n_steps"].values.sum() * (1 + settings["num_warmup"] / number)
+    gradients = tree["sample_stats"]["n_steps"].values.sum() * (1 + WARMUP / number)
     return measure(name, kernel, prediction, gradients, seconds, max(first - short, 0.0))
 
 
 def run_plain_nuts(options):
-    """NumPyro with its defaults, as many draws as fit; warm-up and draws as the budget allows, 1 to 2."""
+    """NumPyro with its defaults, the warm-up as long as ours."""
     model = (options.width, options.steps, options.activation, SIGNAL)
 
     def run(warmup, samples, chains, seed):
@@ -141,12 +143,10 @@ def run_plain_nuts(options):
 
     # NumPyro compiles at every call, so the shortest possible run tells the time of a compilation.
     compile_seconds = run(1, 1, 1, 0)[1]
-    per_draw = max((run(100, 50, 1, 0)[1] - compile_seconds) / 150, 1e-3)
-    samples = int(np.clip(options.seconds / per_draw / CHAINS / 1.5, 20, 2000))
-    mcmc, total = run(samples // 2, samples, CHAINS, 1)
+    mcmc, total = run(WARMUP, options.plain_draws, CHAINS, 1)
     draws = mcmc.get_samples(group_by_chain=True)
     steps = np.asarray(mcmc.get_extra_fields(group_by_chain=True)["num_steps"])
-    gradients = steps.sum() * 1.5
+    gradients = steps.sum() * (1 + WARMUP / options.plain_draws)
     seconds = max(total - compile_seconds, 1e-3)
     return measure(
         "plain NUTS, weights", draws["kernel"], draws["prediction"][..., -1], gradients, seconds, compile_seconds
@@ -248,7 +248,8 @@ def main(arguments=None):
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--activation", choices=sorted(PHI), default="linear")
-    parser.add_argument("--seconds", type=float, default=60.0, help="sampling time of each contestant")
+    parser.add_argument("--seconds", type=float, default=60.0, help="sampling time of ours and of Langevin, each")
+    parser.add_argument("--plain-draws", type=int, default=1000, help="draws of each of plain NUTS's chains")
     parser.add_argument("--out", type=Path, help="where to write the rows as JSON")
     options = parser.parse_args(arguments)
     machine = machine_name()
