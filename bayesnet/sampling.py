@@ -7,8 +7,7 @@ import json
 import platform
 import sys
 import time
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
 
 import jax
 import numpy as np
@@ -88,10 +87,61 @@ def sample(
         ValueError: naming the argument, what was wrong with it and what is allowed.
         FloatingPointError: if a log density stops being finite, naming the chain and the draw.
     """
-    settings = _settings(
+    settings = make_settings(
         network,
         task,
         coordinates=coordinates,
+        sampler=sampler,
+        num_warmup=num_warmup,
+        num_samples=num_samples,
+        num_chains=num_chains,
+        target_accept=target_accept,
+        max_tree_depth=max_tree_depth,
+        anneal=anneal,
+        num_latents=num_latents,
+        precision=precision,
+        chain_method=chain_method,
+    )
+    if settings.chain_method == "auto":
+        method = "parallel" if jax.default_backend() == "cpu" else "vectorized"
+        settings = replace(settings, chain_method=method)
+    seed = arguments.integer("seed", seed, 0)
+    network.to_dict()  # a network that cannot be stored is refused before anything is compiled
+    started = time.perf_counter()
+    draws = settings.num_chains * (settings.num_warmup + settings.num_samples)
+    hidden = not (sys.stderr.isatty() if progress is None else progress)
+    with tqdm(total=draws, desc=f"sampling {settings.coordinates}", unit="draw", disable=hidden, leave=False) as bar:
+        chains = run_chains(network, task, settings, seed, bar.update)
+    return _assemble(network, task, settings, seed, chains, time.perf_counter() - started)
+
+
+def make_settings(
+    network: Network,
+    task: Task,
+    *,
+    coordinates: str,
+    sampler: str,
+    num_warmup: int,
+    num_samples: int,
+    num_chains: int,
+    target_accept: float,
+    max_tree_depth: int,
+    anneal: bool,
+    num_latents: int,
+    precision: str,
+    chain_method: str,
+) -> Settings:
+    """The arguments of `sample`, checked; nothing is compiled and no device taken.
+
+    Raises:
+        ValueError: naming the argument, what was wrong with it and what is allowed.
+    """
+    if not isinstance(network, Network):
+        raise ValueError(f"network is {type(network).__name__}; it must be a bayesnet.Network")
+    if not isinstance(task, Task):
+        raise ValueError(f"task is {type(task).__name__}; it must be a bayesnet.Task")
+    return Settings(
+        coordinates=choose_coordinates(coordinates, network, task),
         sampler=arguments.one_of("sampler", sampler, SAMPLERS),
         num_warmup=arguments.integer("num_warmup", num_warmup, 0),
         num_samples=arguments.integer("num_samples", num_samples, 1),
@@ -103,24 +153,6 @@ def sample(
         precision=arguments.one_of("precision", precision, ("float64", "float32")),
         chain_method=arguments.one_of("chain_method", chain_method, CHAIN_METHODS),
     )
-    seed = arguments.integer("seed", seed, 0)
-    network.to_dict()  # a network that cannot be stored is refused before anything is compiled
-    started = time.perf_counter()
-    draws = settings.num_chains * (settings.num_warmup + settings.num_samples)
-    hidden = not (sys.stderr.isatty() if progress is None else progress)
-    with tqdm(total=draws, desc=f"sampling {settings.coordinates}", unit="draw", disable=hidden, leave=False) as bar:
-        chains = run_chains(network, task, settings, seed, bar.update)
-    return _assemble(network, task, settings, seed, chains, time.perf_counter() - started)
-
-
-def _settings(network: Network, task: Task, *, coordinates: str, chain_method: str, **rest: Any) -> Settings:
-    if not isinstance(network, Network):
-        raise ValueError(f"network is {type(network).__name__}; it must be a bayesnet.Network")
-    if not isinstance(task, Task):
-        raise ValueError(f"task is {type(task).__name__}; it must be a bayesnet.Task")
-    if chain_method == "auto":
-        chain_method = "parallel" if jax.default_backend() == "cpu" else "vectorized"
-    return Settings(coordinates=choose_coordinates(coordinates, network, task), chain_method=chain_method, **rest)
 
 
 def _assemble(
@@ -209,10 +241,12 @@ def task_of(posterior: xr.DataTree) -> Task:
 
 def _versions() -> dict[str, str]:
     packages = ("bayesnet", "jax", "numpyro", "arviz", "xarray", "numpy")
-    found = {}
-    for name in packages:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return {"python": platform.python_version(), **found}
+    return {"python": platform.python_version(), **{name: version_of(name) for name in packages}}
+
+
+def version_of(package: str) -> str:
+    """The installed version of a package."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
