@@ -78,7 +78,7 @@ def compare(
     table.insert(0, "theory", theory)
     # A constant observable that the theory hits has z = 0, not 0/0.
     gap = np.where(np.isclose(table["mean"], theory, rtol=1e-12, atol=1e-12), 0.0, table["mean"] - theory)
-    scales = {"sd": table["sd"], "mcse": np.hypot(table["mcse"], _theory_error(solution, observables))}
+    scales = {"sd": table["sd"], "mcse": np.hypot(table["mcse"], theory_error(solution, observables))}
     for name, scale in scales.items():
         floor = np.where(scale > 0, scale, np.finfo(float).tiny)
         table[f"z_{name}"] = np.clip(np.where(gap == 0, 0.0, gap / floor), -1e9, 1e9)
@@ -130,7 +130,7 @@ def _row_verdict(row: pd.Series) -> str:
     return SPREAD if abs(row["z_sd"]) <= SPREAD_LIMIT else DIFFER
 
 
-def _theory_error(solution: Solution, observables: Sequence[Observable]) -> np.ndarray:
+def theory_error(solution: Solution, observables: Sequence[Observable]) -> np.ndarray:
     """Statistical error of each observable of a solution: its kernel entries shaken by their standard errors."""
     error = solution.standard_error
     if error is None or not error.any():

@@ -70,8 +70,7 @@ def default_observables(network: Network, task: Task) -> list[Observable]:
     Entries that no input has reached are left out. Steps, patterns and outputs are counted from 1 in the labels.
     """
     squared = has_sign_symmetry(network, task)
-    # With phi(0) != 0 the network stirs without input.
-    reached = task.has_input | (float(network.phi.function(np.zeros(1))[0]) != 0)
+    reached = _reached(network, task)
     steps, patterns = range(task.steps), range(task.patterns)
     table = [diagonal_kernel(t, mu) for t in steps for mu in patterns if reached[mu, t]]
     pairs = [(t, s) for t in steps for s in steps if t < s]
@@ -86,6 +85,26 @@ def default_observables(network: Network, task: Task) -> list[Observable]:
     outputs = range(task.output_dim)
     table += [prediction_at(mu, t, o, flips[t]) for mu in patterns for t in steps for o in outputs if reached[mu, t]]
     return table
+
+
+def order_parameter(network: Network, task: Task) -> Observable:
+    """The largest squared overlap between two different steps: of each pattern, and along the target direction.
+
+    At infinite width it vanishes where the steps do not correlate; at width N each squared overlap is then of order
+    1/N. It is 0 for a task of one step.
+    """
+    reached = _reached(network, task)
+    direction = target_direction(task)
+    pairs = [(t, s) for t in range(task.steps) for s in range(t + 1, task.steps)]
+    squares = [overlap(t, s, mu, squared=True) for t, s in pairs for mu in range(task.patterns) if reached[mu, t]]
+    if direction is not None:
+        squares += [directed_overlap(t, s, direction, squared=True) for t, s in pairs]
+
+    def evaluate(kernel, prediction):
+        values = [square.evaluate(kernel, prediction) for square in squares]
+        return np.max(values, axis=0) if values else np.zeros(kernel.shape[:-4])
+
+    return Observable("order parameter", evaluate)
 
 
 def diagonal_kernel(step: int, pattern: int) -> Observable:
@@ -125,6 +144,11 @@ def prediction_at(pattern: int, step: int, output: int, squared: bool = False) -
     """f at (pattern, step, output), 0-based."""
     label = f"prediction{'^2' if squared else ''}[t={step + 1}, mu={pattern + 1}, o={output + 1}]"
     return Observable(label, lambda k, f: f[..., pattern, step, output] ** (2 if squared else 1))
+
+
+def _reached(network: Network, task: Task) -> np.ndarray:
+    """Boolean (P, T): where activity has variance. With phi(0) != 0 the network stirs without input."""
+    return task.has_input | (float(network.phi.function(np.zeros(1))[0]) != 0)
 
 
 def _overlap_name(squared: bool) -> str:
