@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -25,10 +27,16 @@ def save(value: xr.DataTree | Solution, path: str | os.PathLike) -> None:
         data = value
     else:
         raise ValueError(f"value is {type(value).__name__}; it must be a posterior (DataTree) or a theory.Solution")
-    path = Path(path)
+    with replacing(Path(path)) as partial:
+        data.to_netcdf(partial, engine=ENGINE)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path`` to write to; what is there takes the place of ``path`` when all went well."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        data.to_netcdf(partial, engine=ENGINE)
+        yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
