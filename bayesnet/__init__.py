@@ -4,7 +4,7 @@ NUTS samples the posterior of networks with weights shared over time (RNN) or no
 width; comparisons and reports lay the two side by side.
 """
 
-from bayesnet import models, tasks
+from bayesnet import diagnostics, models, observables, tasks
 from bayesnet.arviz_bridge import to_arviz
 from bayesnet.comparison import compare
 from bayesnet.prediction import predict
@@ -18,9 +18,11 @@ __all__ = [
     "Network",
     "Task",
     "compare",
+    "diagnostics",
     "draw_weights",
     "load",
     "models",
+    "observables",
     "predict",
     "report",
     "sample",
