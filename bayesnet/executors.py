@@ -1,0 +1,195 @@
+"""Where points are measured beyond this process: local worker processes, or the workers of a Dask cluster.
+
+Both are executors in the sense of `concurrent.futures`, as is anything else that a sweep is handed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any
+
+import jax
+
+from theory import arguments
+
+ATTEMPTS = 3  # how often a call may take its worker process down before it counts as failed; Dask's own number
+
+
+class WorkerDied(Exception):
+    """A call took its worker process down, and did so again on every attempt."""
+
+
+class LocalProcesses(Executor):
+    """Worker processes on this machine, each with its share of the cores, all with one cache of compiled programs.
+
+    Processes are spawned, not forked: JAX does not survive a fork. A process that dies (killed, out of memory) is
+    replaced and its call made again, up to 3 times; other calls do not notice. All end with this process, even where it
+    is killed.
+
+    Args:
+        jobs: the number of processes.
+        cores: ids of the cores to share out; by default all that this process may use. With fewer cores than jobs, jobs
+            share a core. Operating systems that cannot hold a process to a core let each use all.
+
+    Raises:
+        ValueError: if ``jobs`` is no positive integer or ``cores`` is empty.
+    """
+
+    def __init__(self, jobs: int, cores: Sequence[int] | None = None):
+        self._jobs = arguments.integer("jobs", jobs)
+        cores = _own_cores() if cores is None else list(cores)
+        if not cores:
+            raise ValueError("cores is empty; it must name at least one core")
+        self._shares: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
+        for job in range(jobs):
+            self._shares.put(
+                cores[job * len(cores) // jobs : (job + 1) * len(cores) // jobs] or [cores[job % len(cores)]]
+            )
+        self._compiled = tempfile.TemporaryDirectory(prefix="bayesnet-compiled-", ignore_cleanup_errors=True)
+        self._mine = threading.local()
+        self._workers: set[_Worker] = set()
+        self._stopping = threading.Event()
+        # A thread for each process hands it one call after the other.
+        self._threads = ThreadPoolExecutor(jobs, "bayesnet-worker", initializer=self._claim_cores)
+
+    def submit(self, function: Callable, /, *args: Any, **kwargs: Any) -> Future:
+        """Call ``function`` in one of the processes; it, its arguments and its result must pickle."""
+        return self._threads.submit(self._call, function, args, kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the processes, by default after all calls have been answered."""
+        self._threads.shutdown(wait, cancel_futures=cancel_futures)
+        if wait:
+            self._end_workers()
+
+    def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
+        if kind is not None:
+            # After an error, an interrupt above all, nobody waits for the calls under way.
+            self._stopping.set()
+            self._end_workers()
+        self.shutdown(cancel_futures=kind is not None)
+
+    def _end_workers(self) -> None:
+        for worker in list(self._workers):
+            worker.end()
+        self._compiled.cleanup()
+
+    def _claim_cores(self) -> None:
+        share = self._shares.get()
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, share)  # of this thread, and of the processes that it starts
+
+    def _call(self, function: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
+        exit_code = None
+        for _ in range(ATTEMPTS):
+            if self._stopping.is_set():
+                break
+            worker = self._worker()
+            try:
+                succeeded, value = worker.ask(function, args, kwargs)
+            except (EOFError, ConnectionError):
+                exit_code = worker.end()
+                self._workers.discard(worker)
+                self._mine.worker = None
+                continue
+            if succeeded:
+                return value
+            raise value
+        raise WorkerDied(f"the worker process died on each of {ATTEMPTS} attempts (exit code {exit_code})")
+
+    def _worker(self) -> _Worker:
+        worker = getattr(self._mine, "worker", None)
+        if worker is None:
+            worker = self._mine.worker = _Worker(self._compiled.name)
+            self._workers.add(worker)
+        return worker
+
+
+class _Worker:
+    """A spawned process that answers one call at a time over a pipe."""
+
+    def __init__(self, compiled: str):
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, compiled), daemon=True)
+        self._process.start()
+        theirs.close()  # so that its end is noticed here
+
+    def ask(self, *call: Any) -> tuple[bool, Any]:
+        """(True, result) or (False, exception). EOFError or ConnectionError where the process has died."""
+        self._pipe.send(call)
+        return self._pipe.recv()
+
+    def end(self) -> int | None:
+        """Kill it, if it lives, and return its exit code."""
+        self._process.kill()  # it holds nothing that would need cleaning up
+        self._process.join()
+        return self._process.exitcode
+
+
+def _serve(pipe: Any, compiled: str) -> None:
+    """Answer calls until the other end closes. Runs in the worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # This process is ours alone, so its JAX may be set up globally.
+    jax.config.update("jax_compilation_cache_dir", compiled)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            pipe.send_bytes(_answer(pipe.recv_bytes()))
+
+
+def _answer(call: bytes) -> bytes:
+    """A pickled (function, args, kwargs) -> pickled (True, result) or (False, exception)."""
+    try:
+        function, args, kwargs = pickle.loads(call)
+        return pickle.dumps((True, function(*args, **kwargs)))
+    except Exception as error:
+        try:
+            return pickle.dumps((False, error))
+        except Exception:
+            return pickle.dumps((False, RuntimeError(repr(error))))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _own_cores() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+@contextlib.contextmanager
+def connect_dask(address: str) -> Iterator[Executor]:
+    """An executor on the workers of a running Dask cluster.
+
+    Workers need the same version of bayesnet, and a user's activation must be importable there. A worker that is lost
+    is made up for by the others; a call that takes three workers down fails.
+
+    Args:
+        address: of the scheduler, "tcp://host:8786" for instance.
+
+    Raises:
+        ValueError: if Dask is not installed.
+        OSError: if no scheduler answers at the address.
+    """
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ValueError("dask is not installed; pip install 'bayesnet[dask]'") from None
+    with Client(address, set_as_default=False) as client:
+        yield client.get_executor(pure=False)
