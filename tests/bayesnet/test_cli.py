@@ -96,12 +96,18 @@ def test_an_interrupt_leaves_no_half_written_file(tmp_path, capsys, monkeypatch)
 def test_a_real_interrupt_ends_the_run_within_a_block_and_leaves_nothing(tmp_path):
     """SIGINT while chains run in threads: they must not be waited for to the end."""
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "bayesnet", "report", "--num-warmup", "1000000", "--out", str(out)]
+    # A job started in the background of a shell ignores SIGINT, and its children inherit that: ask for it back.
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import bayesnet.cli as cli; "
+    arguments = ["report", "--num-warmup", "1000000", "--out", str(out)]
+    command = [sys.executable, "-c", listen + f"raise SystemExit(cli.main({arguments}))"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert "sampling" in process.stderr.readline()
-        time.sleep(1)
-        process.send_signal(signal.SIGINT)
-        _, shown = process.communicate(timeout=120)
+        try:
+            assert "sampling" in process.stderr.readline()
+            time.sleep(1)
+            process.send_signal(signal.SIGINT)
+            _, shown = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert shown.strip().endswith("interrupted; no file is half-written")
     assert list(out.iterdir()) == []
