@@ -10,15 +10,29 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+def run_snippets(page):
+    """Execute the Python blocks of a page in order, in one namespace, and return it."""
+    names: dict = {}
+    for snippet in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        exec(compile(snippet, page.name, "exec"), names)
+    return names
 
 
 def test_the_readme_snippets_run_in_order(capsys):
-    names: dict = {}
-    for snippet in SNIPPETS:
-        exec(compile(snippet, "README.md", "exec"), names)
+    names = run_snippets(ROOT / "README.md")
     assert "agree" in capsys.readouterr().out
     assert names["kernel"].shape == (100, 3, 1, 3, 1)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_snippets_of_the_docs_run_in_order(page, capsys):
+    run_snippets(page)
+    printed = capsys.readouterr().out
+    for promised in re.findall(r"^print\(.*\)  # ([-.\d]+)$", page.read_text(), re.MULTILINE):
+        assert re.search(rf"{re.escape(promised)}\d*", printed)
 
 
 def test_the_readme_prints_both_commands_where_ci_looks_for_them():
