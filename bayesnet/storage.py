@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,8 @@ def save(value: xr.DataTree | Solution, path: str | os.PathLike) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path`` to write to; what is there takes the place of ``path`` when all went well."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Its own name for every writer: other threads, processes and machines may write the same file.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield partial
         os.replace(partial, path)

@@ -182,13 +182,24 @@ def _measure(points: list[Point], executor: Executor | None, keep: Callable[[Poi
         for point in points:
             keep(point, measure_point(point, version))
         return
-    futures = {executor.submit(measure_point, point, version): point for point in points}
+    futures: dict[Future, Point] = {}
+    broken: Exception | None = None
     try:
+        try:
+            for point in points:
+                futures[executor.submit(measure_point, point, version)] = point
+        except BrokenExecutor as error:
+            broken = error
         for future in as_completed(futures):
-            keep(futures[future], _outcome(future))
+            try:
+                keep(futures[future], _outcome(future))
+            except (BrokenExecutor, CancelledError) as error:
+                broken = error  # others may have been answered before it broke
     finally:
         for future in futures:
             future.cancel()
+    if broken is not None:
+        raise broken
 
 
 def _outcome(future: Future) -> Record:
