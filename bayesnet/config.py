@@ -100,7 +100,7 @@ def build_config(tables: dict[str, Any]) -> Config:
         if section == "networks":
             merged[section] = values
         elif section == "task":
-            merged[section] = _merge_task(values)
+            merged[section] = merge_task(values)
         else:
             for key in values:
                 if key not in merged[section]:
@@ -111,7 +111,7 @@ def build_config(tables: dict[str, Any]) -> Config:
     networks = {
         name: Network(**merged["network"], shared=_shared(name, shared)) for name, shared in merged["networks"].items()
     }
-    return Config(_build_task(merged["task"]), networks, merged["sampling"])
+    return Config(build_task(merged["task"]), networks, merged["sampling"])
 
 
 def to_toml(tables: dict[str, dict[str, Any]]) -> str:
@@ -133,7 +133,28 @@ def _task_arguments(name: str) -> dict[str, Any]:
     }
 
 
-def _merge_task(values: dict[str, Any]) -> dict[str, Any]:
+def read_assignment(text: str) -> tuple[str, str, Any]:
+    """'table.key=value' -> table, key, value; what is no TOML value is taken as a string.
+
+    Raises:
+        ValueError: if it has another form.
+    """
+    name, equals, value = text.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and section and key):
+        raise ValueError(f"--set is {text!r}; it must be TABLE.KEY=VALUE, for instance task.signal=2.0")
+    try:
+        return section, key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return section, key, value.strip()
+
+
+def merge_task(values: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of the named task over their defaults.
+
+    Raises:
+        ValueError: naming the key, what was wrong and what is allowed.
+    """
     if "file" in values:
         if len(values) > 1:
             raise ValueError(f"[task] file stands alone; found {', '.join(values)}")
@@ -151,7 +172,8 @@ def _merge_task(values: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, **_task_arguments(name), **values}
 
 
-def _build_task(values: dict[str, Any]) -> Task:
+def build_task(values: dict[str, Any]) -> Task:
+    """The task that a merged table describes."""
     if "file" in values:
         if not isinstance(values["file"], str):
             raise ValueError(f"[task] file is {values['file']!r}; it must be the path of an .npz archive")
