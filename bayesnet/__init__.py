@@ -4,13 +4,15 @@ NUTS samples the posterior of networks with weights shared over time (RNN) or no
 width; comparisons and reports lay the two side by side.
 """
 
-from bayesnet import diagnostics, models, observables, tasks
+from bayesnet import diagnostics, executors, models, observables, tasks
 from bayesnet.arviz_bridge import to_arviz
 from bayesnet.comparison import compare
+from bayesnet.phase_diagrams import phase_diagram
 from bayesnet.prediction import predict
 from bayesnet.reporting import report
 from bayesnet.sampling import sample
 from bayesnet.storage import load, save
+from bayesnet.sweeps import sweep
 from bayesnet.weight_draws import draw_weights
 from theory import Network, Task
 
@@ -20,13 +22,16 @@ __all__ = [
     "compare",
     "diagnostics",
     "draw_weights",
+    "executors",
     "load",
     "models",
     "observables",
+    "phase_diagram",
     "predict",
     "report",
     "sample",
     "save",
+    "sweep",
     "tasks",
     "to_arviz",
 ]
