@@ -1,17 +1,16 @@
-"""The command line: `bayesnet report` and `bayesnet config`."""
+"""The command line: `bayesnet report`, `bayesnet config`, `bayesnet sweep` and `bayesnet phase-diagram`."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
 import sys
-import tomllib
 from pathlib import Path
-from typing import Any
 
 import bayesnet as bn
 import theory
-from bayesnet.config import Config, build_config, default_tables, read_tables, to_toml
+from bayesnet import sweep_commands
+from bayesnet.config import Config, build_config, default_tables, read_assignment, read_tables, to_toml
 
 ERROR, GATE_FAILED, INTERRUPTED = 2, 1, 130
 
@@ -19,7 +18,8 @@ DESCRIPTION = """\
 Recurrent and deep networks as one Bayesian inference over sequences.
 
 `bayesnet report` samples the posterior of a weight-shared (RNN) and an unshared (DNN) network with NUTS, solves the
-infinite-width theory of both, and writes one HTML report that lays the two side by side."""
+infinite-width theory of both, and writes one HTML report that lays the two side by side. `bayesnet sweep` does so over
+a grid of networks and tasks, `bayesnet phase-diagram` draws one over two of their parameters."""
 
 REPORT = """\
 Sample, solve, compare, report.
@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--save", action="store_true", help="also save posteriors and solutions as netCDF")
     report.add_argument("--strict", action="store_true", help="exit with status 1 when a convergence gate fails")
     report.set_defaults(run=_report)
+    sweep_commands.add_commands(commands)
     config = commands.add_parser(
         "config",
         help="print every default as TOML",
@@ -108,7 +109,7 @@ def _report(arguments: argparse.Namespace) -> int:
         if value is not None:
             tables.setdefault(section, {})[key] = value
     for assignment in arguments.set:
-        section, key, value = _assignment(assignment)
+        section, key, value = read_assignment(assignment)
         tables.setdefault(section, {})[key] = value
     config = build_config(tables)
     directory = Path(arguments.out)
@@ -136,15 +137,3 @@ def _run(config: Config, directory: Path, save: bool, strict: bool) -> int:
     print(f"{report.status}: {report.message}")
     print(report.path)
     return GATE_FAILED if strict and report.status == "FAIL" else 0
-
-
-def _assignment(text: str) -> tuple[str, str, Any]:
-    """'table.key=value' -> table, key, value; what is no TOML value is taken as a string."""
-    name, equals, value = text.partition("=")
-    section, dot, key = name.strip().partition(".")
-    if not (equals and dot and section and key):
-        raise ValueError(f"--set is {text!r}; it must be TABLE.KEY=VALUE, for instance task.signal=2.0")
-    try:
-        return section, key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return section, key, value.strip()
