@@ -1,4 +1,4 @@
-r"""The stationarity equations as a root problem on frozen points, and Broyden's method on it.
+r"""The stationarity equations as a root problem on frozen points.
 
     Phi = < phi phi^T >_q,    Phihat = - gv^2 Mv o sum_o r_o r_o^T + gw^2 Mw o shift[ Q ]
 
@@ -17,18 +17,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 
+from theory.broyden import solve_root
 from theory.covariance import Array, Terms, preactivation_cov, shift_earlier
+from theory.jacobians import dense_jacobian
 from theory.neuron import Points, moments
 from theory.prediction import predict_given_kernel
 
-ROOT_STEPS = 60
-LEAST_OVERLAP = 0.05
-LEAST_STEP = 1 / 32
-LEAST_EFFECTIVE_SAMPLE_SIZE = 0.3
 SLOPE_POINTS = {False: 2048, True: 16384}  # smooth, with kinks: points that stay put blur the slope far more
-DIRECTIONS_AT_ONCE = 16
 
 
 class Group(NamedTuple):
@@ -68,6 +64,14 @@ class Layout(NamedTuple):
         parts = [np.array(group.entries)[np.stack(np.tril_indices(len(group.entries)))] for group in self.groups]
         rows, columns = np.concatenate(parts, axis=1)
         return rows, columns
+
+    @property
+    def alike(self) -> list[list[int]]:
+        """Numbers of the groups of one shape, which are averaged over together."""
+        shapes: dict[tuple, list[int]] = {}
+        for number, group in enumerate(self.groups):
+            shapes.setdefault((len(group.entries), group.live, group.sampled), []).append(number)
+        return list(shapes.values())
 
 
 @dataclass(frozen=True)
@@ -113,20 +117,25 @@ def averages(
     """<phi phi^T> and Q (n, n), zero between groups, and the smallest effective sample size among draws."""
     cov = preactivation_cov(terms, kernel, layout.patterns)
     new_kernel, response = jnp.zeros_like(cov), jnp.zeros_like(cov)
-    sizes = [jnp.ones((), cov.dtype)]
-    for group, group_points in zip(layout.groups, points, strict=True):
-        index = np.ix_(group.entries, group.entries)
+    sizes = [jnp.ones(1, cov.dtype)]
+    for numbers in layout.alike:
+        group = layout.groups[numbers[0]]
+        entries = np.array([layout.groups[number].entries for number in numbers])
+        rows, columns = entries[:, :, None], entries[:, None, :]
         if not group.live:
             # No input so far: h = 0.
-            silent = layout.phi(jnp.zeros(len(group.entries), cov.dtype))
-            new_kernel = new_kernel.at[index].set(jnp.outer(silent, silent))
+            silent = layout.phi(jnp.zeros(entries.shape[1], cov.dtype))
+            new_kernel = new_kernel.at[rows, columns].set(jnp.outer(silent, silent))
             continue
-        average = moments(group_points, cov[index], conjugate[index], layout.phi, group.live, layout.kinks)
-        new_kernel = new_kernel.at[index].set(average.kernel)
-        response = response.at[index].set(average.response)
+        together = jax.tree.map(lambda *parts: jnp.stack(parts), *(points[number] for number in numbers))
+        average = jax.vmap(lambda p, c, v, live=group.live: moments(p, c, v, layout.phi, live, layout.kinks))(
+            together, cov[rows, columns], conjugate[rows, columns]
+        )
+        new_kernel = new_kernel.at[rows, columns].set(average.kernel)
+        response = response.at[rows, columns].set(average.response)
         if group.sampled:
             sizes.append(average.effective_sample_size)
-    return new_kernel, response, jnp.min(jnp.stack(sizes))
+    return new_kernel, response, jnp.min(jnp.concatenate(sizes))
 
 
 def conjugate_of(kernel: Array, response: Array, terms: Terms, layout: Layout) -> Array:
@@ -156,39 +165,31 @@ def _violation(unknowns, scale, terms, points, layout):
     return jnp.concatenate([first, second]), size
 
 
-violation = partial(jax.jit, static_argnums=4)(_violation)
+_compiled_violation = partial(jax.jit, static_argnums=4)(_violation)
+
+
+def violation(
+    unknowns: np.ndarray, scale: np.ndarray, terms: Terms, points: tuple[Points, ...], layout: Layout
+) -> tuple[np.ndarray, float]:
+    """How far both equations are from being met, in the scaled unknowns, and the effective sample size."""
+    value, size = _compiled_violation(unknowns, scale, terms, points, layout)
+    return np.asarray(value), float(size)
 
 
 @partial(jax.jit, static_argnums=4)
-def _jacobian(unknowns, scale, terms, points, layout):
-    def column(direction):
-        return jax.jvp(lambda u: _violation(u, scale, terms, points, layout)[0], (unknowns,), (direction,))[1]
-
-    identity = jnp.eye(unknowns.shape[0], dtype=unknowns.dtype)
-    return jax.lax.map(column, identity, batch_size=DIRECTIONS_AT_ONCE).T
+def _slope(unknowns, scale, terms, points, layout):
+    return dense_jacobian(lambda u: _violation(u, scale, terms, points, layout)[0], unknowns)
 
 
-def jacobian(
-    kernel: np.ndarray,
-    conjugate: np.ndarray,
-    scale: np.ndarray,
-    terms: Terms,
-    points: tuple[Points, ...],
-    layout: Layout,
+def violation_slope(
+    unknowns: np.ndarray, scale: np.ndarray, terms: Terms, points: tuple[Points, ...], layout: Layout
 ) -> np.ndarray:
     """Derivative of the violation, on a few of the draws and on whole grids."""
-    return _slope_at(pack(kernel, conjugate, scale, layout), scale, terms, points, layout)
-
-
-def _slope_at(unknowns, scale, terms, points, layout) -> np.ndarray:
-    return np.asarray(_jacobian(unknowns, scale, terms, _few(points, layout), layout))
-
-
-def _few(points: tuple[Points, ...], layout: Layout) -> tuple[Points, ...]:
-    return tuple(
+    few = tuple(
         Points(*(part[: SLOPE_POINTS[layout.kinks]] for part in group_points)) if group.sampled else group_points
         for group, group_points in zip(layout.groups, points, strict=True)
     )
+    return np.asarray(_slope(unknowns, scale, terms, few, layout))
 
 
 def find_root(
@@ -201,10 +202,7 @@ def find_root(
     slope: np.ndarray,
     tolerance: float,
 ) -> Root:
-    """Broyden's method from Phi and Phihat (n, n), the points held fixed.
-
-    A step is halved while it raises the violation or lets the effective sample size fall under its floor; where halving
-    does not help, the slope is taken afresh, and then the best point seen is returned.
+    """Broyden's method (`theory.broyden`) from Phi and Phihat (n, n), the points held fixed.
 
     Args:
         kernel, conjugate: where to start.
@@ -212,61 +210,20 @@ def find_root(
         terms: the network on the task.
         points: of each group.
         layout: what they are points of.
-        slope: a `jacobian` nearby.
+        slope: a `violation_slope` nearby.
         tolerance: on the residual.
     """
+    unknowns, value, size = solve_root(
+        lambda at: violation(at, scale, terms, points, layout),
+        pack(kernel, conjugate, scale, layout),
+        slope,
+        lambda at: violation_slope(at, scale, terms, points, layout),
+        tolerance,
+    )
+    return root_of(unknowns, value, size, scale, layout)
 
-    def evaluate(at):
-        value, effective = violation(at, scale, terms, points, layout)
-        return np.asarray(value), float(effective)
 
-    unknowns = pack(kernel, conjugate, scale, layout)
-    value, effective = evaluate(unknowns)
-    inverse = BroydenInverse(slope)
-    fresh = False
-    for _ in range(ROOT_STEPS):
-        if not np.max(np.abs(value)) > tolerance:
-            break
-        step = -inverse.apply(value)
-        if not np.isfinite(step).all():
-            break
-        length = 1.0
-        while length >= LEAST_STEP:
-            trial, trial_effective = evaluate(unknowns + length * step)
-            with np.errstate(over="ignore", invalid="ignore"):
-                smaller = np.linalg.norm(trial) < np.linalg.norm(value)
-            if smaller and trial_effective > min(LEAST_EFFECTIVE_SAMPLE_SIZE, effective / 2):
-                break
-            length /= 2
-        else:
-            if fresh:
-                break
-            inverse = BroydenInverse(_slope_at(unknowns, scale, terms, points, layout))
-            fresh = True
-            continue
-        inverse.update(length * step, trial - value)
-        unknowns, value, effective, fresh = unknowns + length * step, trial, trial_effective, False
+def root_of(unknowns: np.ndarray, value: np.ndarray, size: float, scale: np.ndarray, layout: Layout) -> Root:
+    """The `Root` of scaled unknowns with their violation and effective sample size."""
     kernel, conjugate = map(np.asarray, unpack(jnp.asarray(unknowns), scale, layout))
-    return Root(kernel, conjugate, float(np.max(np.abs(value))), effective)
-
-
-class BroydenInverse:
-    """The inverse of a slope, brought up to date by what the steps taken show of it (Broyden's good method)."""
-
-    def __init__(self, slope: np.ndarray) -> None:
-        self._factors = scipy.linalg.lu_factor(slope)
-        self._updates: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def apply(self, vector: np.ndarray) -> np.ndarray:
-        """Slope^{-1} vector."""
-        result = scipy.linalg.lu_solve(self._factors, vector)
-        for left, step in self._updates:
-            result = result + left * (step @ result)
-        return result
-
-    def update(self, step: np.ndarray, change: np.ndarray) -> None:
-        """Learn that ``step`` changed the violation by ``change``."""
-        predicted = self.apply(change)
-        overlap = step @ predicted
-        if abs(overlap) > LEAST_OVERLAP * (step @ step):
-            self._updates.append(((step - predicted) / overlap, step))
+    return Root(kernel, conjugate, float(np.max(np.abs(value))), size)

@@ -35,29 +35,23 @@ def flow(
     patterns: int,
     steps: int,
     step_size: float,
-    mirror: Array | None = None,
 ) -> tuple[Array, Array]:
     """Run the flow from noise z (n, M) while the targets rise from zero during the first quarter.
 
-    Given ``mirror``, signs (n, 1) under which the posterior is symmetric, each neuron has a mirror image that moves
-    along: the flow then stays on the symmetric branch, stable or not.
-
     Returns:
-        z at the end without the images, (n, M), and the kernel averaged over the last quarter of the steps, (n, n).
+        z at the end, (n, M), and the kernel averaged over the last quarter of the steps, (n, n).
     """
-    images = 1 if mirror is None else 2
-    width = images * noise.shape[1]
+    width = noise.shape[1]
     ramp, settled = steps // 4, 3 * steps // 4
     cosine, sine = jnp.cos(step_size / 2), jnp.sin(step_size / 2)
     keep = jnp.exp(-FRICTION * step_size)
 
     def kernel_of(z):
-        whole = z if mirror is None else jnp.concatenate([z, mirror * z], axis=1)
-        return kernel_of_noise(terms, whole, phi, patterns, width)
+        return kernel_of_noise(terms, z, phi, patterns, width)
 
     def force(z, targets):
         def potential(z):
-            return width / images * data_term(terms._replace(targets=targets), kernel_of(z))
+            return width * data_term(terms._replace(targets=targets), kernel_of(z))
 
         return -jax.grad(potential)(z)
 

@@ -11,7 +11,7 @@ import numpy as np
 from theory.causal_reach import connected_entries, extend_kernel, needed_task
 from theory.covariance import covariance_terms, preactivation_cov
 from theory.network import Network
-from theory.nonlinear_saddle import Branch, find_branches
+from theory.nonlinear_saddle import Branch, find_branches, follow_branch
 from theory.prediction import predict_given_kernel
 from theory.solution import Solution, kernel_of, outputs_of
 from theory.symmetry import flip_sign, has_sign_symmetry
@@ -27,18 +27,56 @@ def solve_nonlinear(
     """The saddle point of smallest free energy, converged ones first; arguments as for `theory.solve`."""
     # float64 within this call only: residuals of 1e-9 are not reachable in float32.
     with jax.enable_x64(True):
-        needed, kept = needed_task(task)
-        found = find_branches(network, needed, points, randomisations, seed)
-        good = [branch for branch in found if max(root.residual for root in branch.roots) <= HOPELESS]
-        solutions = [_finish(branch, network, task, kept, seed, tolerance) for branch in good or found]
-    branches = tuple(sorted(solutions, key=lambda solution: (not solution.converged, solution.free_energy)))
+        found, good = _search(network, task, points, randomisations, seed)
+        solutions = [_finish(branch, network, task, seed, tolerance) for branch in good or found]
+    branches = tuple(sorted(solutions, key=_rank))
     best = branches[0]
     failed = f", {len(found) - len(good)} start(s) led nowhere" if len(good) < len(found) else ""
     message = f"{best.message}; {len(branches)} saddle point(s) found{failed}"
     return replace(best, branches=branches, message=message)
 
 
-def _finish(branch: Branch, network: Network, task: Task, kept: np.ndarray, seed: int, tolerance: float) -> Solution:
+class NonlinearFollower:
+    """Solutions at several sizes of the targets, each started from another; arguments as for `theory.solve`."""
+
+    def __init__(
+        self, network: Network, task: Task, points: int, randomisations: int, seed: int, tolerance: float
+    ) -> None:
+        self._network, self._task, self._points, self._randomisations = network, task, points, randomisations
+        self._seed, self._tolerance = seed, tolerance
+
+    def best(self, factor: float) -> tuple[Solution, Branch]:
+        """What `theory.solve` finds."""
+        task = self._task.scaled(factor)
+        found, good = _search(self._network, task, self._points, self._randomisations, self._seed)
+        finished = [
+            (_finish(branch, self._network, task, self._seed, self._tolerance), branch) for branch in good or found
+        ]
+        return min(finished, key=lambda pair: _rank(pair[0]))
+
+    def follow(self, factor: float, branch: Branch) -> tuple[Solution, Branch]:
+        """The branch continued; the best one where it has turned unstable or ended."""
+        task = self._task.scaled(factor)
+        followed = follow_branch(branch, needed_task(task)[0], self._randomisations, self._seed)
+        if followed is None:
+            return self.best(factor)
+        return _finish(followed, self._network, task, self._seed, self._tolerance), followed
+
+
+def _search(
+    network: Network, task: Task, points: int, randomisations: int, seed: int
+) -> tuple[list[Branch], list[Branch]]:
+    """Every branch found, and those whose residual is a saddle point's."""
+    found = find_branches(network, needed_task(task)[0], points, randomisations, seed)
+    return found, [branch for branch in found if max(root.residual for root in branch.roots) <= HOPELESS]
+
+
+def _rank(solution: Solution) -> tuple[bool, float]:
+    return not solution.converged, solution.free_energy
+
+
+def _finish(branch: Branch, network: Network, task: Task, seed: int, tolerance: float) -> Solution:
+    _, kept = needed_task(task)
     terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
     kernels = _whole_kernels(branch, network, task, kept, seed)
     kernel = kernels[0] if branch.exact and len(kept) == task.entries else kernels.mean(axis=0)

@@ -20,9 +20,8 @@ import numpy as np
 
 from theory.covariance import Terms, preactivation_cov
 from theory.fixed_point import Layout, averages, conjugate_of, pack, unpack
+from theory.jacobians import dense_jacobian
 from theory.neuron import Points
-
-DIRECTIONS_AT_ONCE = 16
 
 
 @partial(jax.jit, static_argnums=4)
@@ -49,11 +48,7 @@ def _hessian_like(unknowns, scale, terms, points, layout):
         new = jnp.concatenate([new_kernel[rows, columns] / pair_scale, new_conjugate[rows, columns] * pair_scale])
         return unknowns - new
 
-    def column(direction):
-        return jax.jvp(violation, (unknowns,), (direction,))[1]
-
-    identity = jnp.eye(unknowns.shape[0], dtype=unknowns.dtype)
-    return jax.lax.map(column, identity, batch_size=DIRECTIONS_AT_ONCE).T
+    return dense_jacobian(violation, unknowns)
 
 
 def is_stable(
@@ -73,7 +68,7 @@ def is_stable(
         terms: the network on the task.
         points: of each group.
         layout: what they are points of.
-        slope: `theory.fixed_point.jacobian` here.
+        slope: `theory.fixed_point.violation_slope` here.
     """
     if any(group.sampled for group in layout.groups):
         return bool(np.linalg.slogdet(slope)[0] > 0)

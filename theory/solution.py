@@ -115,15 +115,15 @@ class Solution:
         network = Network.from_dict(json.loads(dataset.attrs["network"]))
 
         def restore(source: xr.Dataset, prefix: str, branches: tuple[Solution, ...]) -> Solution:
-            values: dict[str, Any] = {name: source[prefix + name].values for name in (*_ARRAYS, *_SCALARS)}
-            scalars = {name: kind(values.pop(name)) for name, kind in _SCALARS.items()}
+            values: dict[str, Any] = {name: source[prefix + name].values for name in (*ARRAY_DIMS, *SCALAR_KINDS)}
+            scalars = {name: kind(values.pop(name)) for name, kind in SCALAR_KINDS.items()}
             return cls(network, task, **values, **scalars, kind=dataset.attrs["kind"], branches=branches)
 
         family = tuple(restore(dataset.isel(branch=i), "branch_", ()) for i in range(dataset.sizes["branch"]))
         return restore(dataset, "", family)
 
 
-_ARRAYS = {
+ARRAY_DIMS = {
     "kernel": KERNEL_DIMS,
     "conjugate": KERNEL_DIMS,
     "preactivation_cov": KERNEL_DIMS,
@@ -131,7 +131,7 @@ _ARRAYS = {
     "prediction": OUTPUT_DIMS,
     "dual": OUTPUT_DIMS,
 }
-_SCALARS = {
+SCALAR_KINDS = {
     "free_energy": float,
     "free_energy_error": float,
     "residual": float,
@@ -144,8 +144,8 @@ _SCALARS = {
 
 
 def _labelled(solution: Solution, prefix: str) -> dict[str, Any]:
-    arrays = {prefix + name: (dims, getattr(solution, name)) for name, dims in _ARRAYS.items()}
-    return {**arrays, **{prefix + name: ((), getattr(solution, name)) for name in _SCALARS}}
+    arrays = {prefix + name: (dims, getattr(solution, name)) for name, dims in ARRAY_DIMS.items()}
+    return {**arrays, **{prefix + name: ((), getattr(solution, name)) for name in SCALAR_KINDS}}
 
 
 def entry_coords(task: Task) -> dict[str, np.ndarray]:

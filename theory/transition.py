@@ -16,17 +16,22 @@ Sources: Bauer et al. 2026 (arXiv 2602.15593); DESIGN.md section 3.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import jax
 import numpy as np
 import scipy.optimize
 
+from theory import arguments
+from theory.broken_branch import follow_broken
+from theory.causal_reach import needed_task
 from theory.covariance import Terms, covariance_terms
+from theory.linear_saddle import minimise
 from theory.network import Network
 from theory.noise_gram import free_energy_and_gradient, hessian
-from theory.saddle import minimise
+from theory.symmetric_branch import SymmetricBranch
 from theory.symmetry import has_sign_symmetry
 from theory.task import Task
 
@@ -40,55 +45,158 @@ BROKEN = 1e-2  # norm of the odd noise coordinates above which a solution counts
 
 
 @dataclass(frozen=True)
-class CriticalSignal:
-    """Thresholds of a task as factors that multiply its targets.
+class Thresholds:
+    """Where the broken branch ends and where it wins, with standard errors; see `CriticalSignal`."""
 
-    Attributes:
-        instability: of the symmetric solution.
-        crossing: of the free energies.
-        spinodal: the end of the broken branch.
-        order: "continuous", "first order" (a broken branch reaches more than 1e-3 below the instability), or "none":
-            all three are infinite.
-    """
-
-    instability: float
     crossing: float
     spinodal: float
     order: str
+    crossing_error: float = 0.0
+    spinodal_error: float = 0.0
 
 
-def critical_signal(network: Network, task: Task) -> CriticalSignal:
-    """The `CriticalSignal` of a linear network on a task.
+@dataclass(frozen=True)
+class CriticalSignal:
+    """Thresholds of a task as factors that multiply its targets.
+
+    The broken branch is followed when ``crossing``, ``spinodal`` or ``order`` is first asked for: a second or so for
+    linear networks, seconds to minutes for others.
+
+    Attributes:
+        instability: of the symmetric solution.
+        instability_error: its standard error; 0 where it is exact up to rounding.
+        crossing: of the free energies.
+        spinodal: the end of the broken branch.
+        order: "continuous", "first order" (a broken branch reaches more than 1e-3, and more than twice the standard
+            error, below the instability), or "none": all three are infinite.
+        crossing_error, spinodal_error: their standard errors.
+    """
+
+    instability: float
+    instability_error: float = 0.0
+    _follow: Callable[[], Thresholds] = field(
+        default=lambda: Thresholds(math.inf, math.inf, "none"), repr=False, compare=False
+    )
+
+    @cached_property
+    def _thresholds(self) -> Thresholds:
+        return self._follow()
+
+    @property
+    def crossing(self) -> float:
+        return self._thresholds.crossing
+
+    @property
+    def spinodal(self) -> float:
+        return self._thresholds.spinodal
+
+    @property
+    def order(self) -> str:
+        return self._thresholds.order
+
+    @property
+    def crossing_error(self) -> float:
+        return self._thresholds.crossing_error
+
+    @property
+    def spinodal_error(self) -> float:
+        return self._thresholds.spinodal_error
+
+
+def critical_signal(
+    network: Network, task: Task, seed: int = 0, *, points: int = 16384, randomisations: int = 4
+) -> CriticalSignal:
+    r"""The `CriticalSignal` of a network with an odd activation on a task.
+
+    The instability is where the largest eigenvalue of the stability map (`theory.decoupling`; linear: the lowest
+    curvature) passes through zero against odd offsets. It is exact as long as at most three entries of the symmetric
+    branch hang together: three patterns in endpoint tasks of any depth. The other thresholds follow from the broken
+    branch, where all n = T P entries hang together.
+
+    Args:
+        network: its width does not matter.
+        task: any on which the sign symmetry W -> -W holds (`theory.has_sign_symmetry`).
+        seed: of the points.
+        points: size of each set of points, where more than three entries hang together; not for linear networks.
+        randomisations: how many independent sets there, at least 2.
 
     Raises:
         ValueError: if there is no symmetric branch: the sign symmetry does not hold, or all targets are zero.
-        NotImplementedError: if the activation is odd but not linear.
+        RuntimeError: if the symmetric branch cannot be followed up to the instability; from ``crossing``, ``spinodal``
+            and ``order``, if the broken branch is lost before it is known how it ends.
+
+    Source: DESIGN.md section 3, SOLVER.md.
     """
-    nothing = CriticalSignal(math.inf, math.inf, math.inf, "none")
+    seed = arguments.integer("seed", seed, 0)
+    points = arguments.integer("points", points, 1024)
+    randomisations = arguments.integer("randomisations", randomisations, 2)
     if not np.any(task.supervised_targets):
         raise ValueError("task has only zero targets; no factor makes a signal of them")
     if "recurrent" not in network.shared or network.scaling == "standard":
-        return nothing
+        return CriticalSignal(math.inf)
     if not has_sign_symmetry(network, task):
         raise ValueError(
             "network on this task has no symmetric branch: it needs an odd activation, and inputs and supervised steps "
             "each of one parity where U and V are shared"
         )
-    if network.activation != "linear":
-        raise NotImplementedError(
-            f"theory.critical_signal handles activation 'linear' only so far, not {network.activation!r}"
-        )
-    # float64 within this call only.
+    needed, _ = needed_task(task)
+    if needed.steps < 3:
+        return CriticalSignal(math.inf)  # correlations of steps 1 and 2 do not feed back on themselves
+    if network.activation == "linear":
+        return _linear(network, needed)
+    return _nonlinear(network, needed, seed, points, randomisations)
+
+
+def _linear(network: Network, task: Task) -> CriticalSignal:
+    # float64 within these calls only.
     with jax.enable_x64(True):
         branch = _Branches(network, task)
         instability = branch.find_instability()
-        if math.isinf(instability):
-            return nothing
-        path = branch.follow_broken(instability)
-        spinodal = path[-1][0]
-        if spinodal > (1 - HYSTERESIS) * instability:
-            return CriticalSignal(instability, instability, instability, "continuous")
-        return CriticalSignal(instability, branch.find_crossing(path, instability), spinodal, "first order")
+    if math.isinf(instability):
+        return CriticalSignal(instability)
+
+    def follow() -> Thresholds:
+        with jax.enable_x64(True):
+            path = branch.follow_broken(instability)
+            spinodal = path[-1][0]
+            if spinodal > (1 - HYSTERESIS) * instability:
+                return Thresholds(instability, instability, "continuous")
+            return Thresholds(branch.find_crossing(path, instability), spinodal, "first order")
+
+    return CriticalSignal(instability, 0.0, follow)
+
+
+def _nonlinear(network: Network, task: Task, seed: int, points: int, randomisations: int) -> CriticalSignal:
+    # float64 within these calls only.
+    with jax.enable_x64(True):
+        symmetric = SymmetricBranch(network, task, points, seed)
+        seeds = [seed] if symmetric.exact else [seed + 1000 * number for number in range(randomisations)]
+        found = [symmetric.find_instability(each) for each in seeds]
+    instability, error = _mean_and_error(found)
+    if math.isinf(instability):
+        return CriticalSignal(instability)
+
+    def follow() -> Thresholds:
+        with jax.enable_x64(True):
+            paths = [follow_broken(symmetric, found[0], points, seed)]
+            if not paths[0].exact:
+                for number in range(1, randomisations):
+                    own = found[number % len(found)]
+                    paths.append(follow_broken(symmetric, own, points, seed + 1000 * number))
+        ends = np.array([path.thresholds() for path in paths])
+        (spinodal, spinodal_error), (crossing, crossing_error) = (_mean_and_error(column) for column in ends.T)
+        if spinodal > instability * (1 - HYSTERESIS) - 2 * math.hypot(error, spinodal_error):
+            return Thresholds(instability, instability, "continuous", error, error)
+        return Thresholds(crossing, spinodal, "first order", crossing_error, spinodal_error)
+
+    return CriticalSignal(instability, error, follow)
+
+
+def _mean_and_error(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    mean = float(np.mean(values))
+    if len(values) == 1 or math.isinf(mean):
+        return mean, 0.0
+    return mean, float(np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
 class _Branches:
@@ -105,7 +213,10 @@ class _Branches:
 
     def symmetric(self, factor: float) -> np.ndarray:
         """The symmetric solution: the descent from the lazy limit keeps to it, its odd gradients being exact zeros."""
-        return minimise(np.zeros(self.odd.size), self.terms_at(factor), self.patterns)
+        return self._minimise(np.zeros(self.odd.size), factor)
+
+    def _minimise(self, start: np.ndarray, factor: float) -> np.ndarray:
+        return minimise(start[None], self.terms_at(factor), self.patterns)[0]
 
     def softest(self, factor: float) -> tuple[float, np.ndarray]:
         """Lowest curvature of the symmetric solution against odd coordinates, and its direction."""
@@ -132,11 +243,11 @@ class _Branches:
         """The broken branch from just above the instability down to its end, as (factor, coordinates)."""
         factor = instability * (1 + 2 * HYSTERESIS)
         start = self.symmetric(factor) + 0.3 * self.softest(factor)[1]
-        path = [(factor, minimise(start, self.terms_at(factor), self.patterns))]
+        path = [(factor, self._minimise(start, factor))]
         ratio = FOLLOW_RATIO
         while 1 - ratio > PRECISION:
             trial = path[-1][0] * ratio
-            coordinates = minimise(path[-1][1], self.terms_at(trial), self.patterns)
+            coordinates = self._minimise(path[-1][1], trial)
             if np.linalg.norm(coordinates[self.odd]) > BROKEN:
                 path.append((trial, coordinates))
             else:
@@ -149,7 +260,7 @@ class _Branches:
         def excess(factor: float) -> float:
             terms = self.terms_at(factor)
             start = min((point for point in path if point[0] >= factor), key=lambda point: point[0])[1]
-            broken = minimise(start, terms, self.patterns)
+            broken = self._minimise(start, factor)
             both = (broken, self.symmetric(factor))
             energies = [float(free_energy_and_gradient(c, terms, self.patterns)[0]) for c in both]
             return energies[0] - energies[1]

@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 
 import theory
-from theory import nonlinear_saddle
+from theory import frozen_problem, nonlinear_saddle
 from theory.causal_reach import connected_entries, needed_task
 from theory.covariance import covariance_terms
 from theory.solution import Solution
@@ -72,7 +72,7 @@ def test_unshared_networks_factorise(monkeypatch):
     by_steps = theory.solve(network, task)
     with jax.enable_x64(True):
         assert [list(group) for group in connected_entries(covariance_terms(network, task))] == [[0], [1]]
-    monkeypatch.setattr(nonlinear_saddle, "connected_entries", lambda terms: [np.arange(2)])
+    monkeypatch.setattr(frozen_problem, "connected_entries", lambda terms: [np.arange(2)])
     together = theory.solve(network, task)
     assert by_steps.converged
     assert by_steps.free_energy == pytest.approx(together.free_energy, abs=1e-5)
@@ -94,7 +94,7 @@ def test_the_last_steps_and_spare_patterns_follow_by_the_prior():
 def sampled_branch():
     """The broken tanh branch on 32 independent sets of few points, as if three entries were too many for a grid."""
     with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
-        patch.setattr(nonlinear_saddle, "GRID_RANK", 0)
+        patch.setattr(frozen_problem, "GRID_RANK", 0)
         network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
         branches = nonlinear_saddle.find_branches(network, chain(3, 3.0), 2048, 32, 0)
     return min(branches, key=lambda branch: np.mean(branch.energies))
@@ -119,7 +119,7 @@ def test_points_agree_with_quadrature_and_error_bars_cover(sampled_branch, tanh_
 
 
 def test_an_error_above_the_tolerance_is_not_convergence(monkeypatch):
-    monkeypatch.setattr(nonlinear_saddle, "GRID_RANK", 0)
+    monkeypatch.setattr(frozen_problem, "GRID_RANK", 0)
     network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
     solution = theory.solve(network, chain(3, 3.0), points=2048, randomisations=2, tolerance=1e-9)
     assert not solution.converged

@@ -7,6 +7,22 @@ import theory
 from bayesnet import tasks
 
 RNN = theory.Network.rnn(8)
+# Instabilities of chains, kappa = .1: SOLVER.md, there by another program.
+TABLE = {
+    ("erf", 1.0): {3: 1.84122, 4: 1.02462, 5: 0.76218, 6: 0.62979, 8: 0.49508},
+    ("tanh", 2.0): {3: 2.34563, 4: 1.42908, 5: 1.14047, 6: 0.99731, 8: 0.85471},
+}
+
+
+def identity(x):
+    """Linear, but for all the code knows any odd function."""
+    return x
+
+
+def skewed_patterns(steps: int, patterns: int) -> theory.Task:
+    """An endpoint task whose patterns overlap and whose target is no eigenvector of their Gram matrix."""
+    rng = np.random.default_rng(3)
+    return tasks.endpoint(steps, 1.0, inputs=np.sqrt(4) * np.eye(patterns, 4) + 0.4 * rng.normal(size=(patterns, 4)))
 
 
 def closed_form(steps: int, noise: float) -> float:
@@ -67,3 +83,53 @@ def test_problems_without_a_symmetric_branch_are_refused():
         theory.critical_signal(RNN, tasks.rotation(4, 8))
     with pytest.raises(ValueError, match="zero targets"):
         theory.critical_signal(RNN, tasks.chain(3, 0.0))
+
+
+@pytest.mark.parametrize("steps", [4, pytest.param(6, marks=pytest.mark.slow)])
+def test_the_stability_map_of_an_identity_activation_gives_the_closed_form(steps):
+    found = theory.critical_signal(RNN.replace(activation=identity), tasks.chain(steps, 1.0))
+    assert found.instability == pytest.approx(closed_form(steps, 0.1), rel=1e-6)
+    assert found.instability_error == 0
+
+
+@pytest.mark.parametrize(
+    ("activation", "gain_squared", "steps", "expected"),
+    [
+        pytest.param(*case, steps, value, marks=[] if steps == 3 else pytest.mark.slow, id=f"{case[0]}, T={steps}")
+        for case, row in TABLE.items()
+        for steps, value in row.items()
+    ],
+)
+def test_instabilities_of_saturating_chains(activation, gain_squared, steps, expected):
+    network = RNN.replace(activation=activation, recurrent_gain=gain_squared**0.5)
+    found = theory.critical_signal(network, tasks.chain(steps, 1.0))
+    assert found.instability == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(skewed_patterns(3, 2), id="two patterns"),
+        pytest.param(skewed_patterns(4, 3), id="three patterns", marks=pytest.mark.slow),
+        pytest.param(
+            theory.Task(np.eye(4)[None, :, :1] + np.eye(4)[None, [2, 3, 0, 1], :1], [[np.nan, 0.3, np.nan, 1.0]]),
+            id="inputs at two steps, targets at two",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_the_stability_map_agrees_with_the_curvature_of_linear_networks(task):
+    """Blocks of patterns, and symmetric branches that even offsets correlate."""
+    exact = theory.critical_signal(RNN, task)
+    found = theory.critical_signal(RNN.replace(activation=identity), task)
+    assert found.instability == pytest.approx(exact.instability, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_many_patterns_come_with_an_error_bar():
+    """Four patterns hang together: points instead of grids."""
+    task = skewed_patterns(3, 4)
+    exact = theory.critical_signal(RNN, task)
+    found = theory.critical_signal(RNN.replace(activation=identity), task)
+    assert 0 < found.instability_error < 5e-3 * found.instability
+    assert abs(found.instability - exact.instability) < 5 * found.instability_error

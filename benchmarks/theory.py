@@ -1,0 +1,94 @@
+"""How long theory.solve takes, and how large its statistical error is.
+
+Three problems with a target each: linear, n = 12, under 50 ms; tanh, n = 12, to a standard error of 1e-3 in 10 s; tanh,
+n = 30, to 3e-3 in 60 s. All are chains of T = n steps with one pattern, signal 1, kappa = .1, unit gains (tanh:
+gw^2 = 2). "cold" is the first call, compilation included; "warm" the median of the next calls, each with another seed.
+Standard errors are relative to sqrt(Phi_ii Phi_jj), the largest over the kernel entries and their root mean square,
+which is what the target is held against. Run on an idle machine:
+
+    python -m benchmarks.theory        (as a module: beside this file "import theory" would find it)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+import theory
+from bayesnet import tasks
+
+
+@dataclass(frozen=True)
+class Target:
+    """A problem, how it is solved, and what is asked of it: seconds (warm) and standard error."""
+
+    activation: str
+    steps: int
+    points: int
+    seconds: float
+    error: float | None
+
+
+TARGETS = (
+    Target("linear", 12, 16384, 0.05, None),
+    Target("tanh", 12, 16384, 10.0, 1e-3),
+    Target("tanh", 30, 16384, 60.0, 3e-3),
+)
+
+
+def measure(target: Target, repetitions: int) -> dict:
+    """Seconds cold and warm, the errors of the last solution and whether it converged."""
+    gain = 1.0 if target.activation == "linear" else 2**0.5
+    network = theory.Network.rnn(1, activation=target.activation, recurrent_gain=gain)
+    task = tasks.chain(target.steps, 1.0)
+    times = []
+    for seed in range(1 + repetitions):
+        start = time.perf_counter()
+        solution = theory.solve(network, task, seed=seed, points=target.points)
+        times.append(time.perf_counter() - start)
+    n = task.entries
+    deviations = np.sqrt(np.diagonal(solution.kernel.reshape(n, n)))
+    relative = solution.standard_error.reshape(n, n) / np.outer(deviations, deviations)
+    return {
+        "cold": times[0],
+        "warm": statistics.median(times[1:]),
+        "largest": float(relative.max()),
+        "rms": float(np.sqrt(np.mean(relative**2))),
+        "residual": solution.residual,
+        "converged": solution.converged,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the table; exit status 1 if a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repetitions", type=int, default=3, help="warm calls")
+    parser.add_argument("--only", type=int, nargs="*", help="rows, counted from 1")
+    arguments = parser.parse_args(argv)
+    chosen = [TARGETS[number - 1] for number in arguments.only] if arguments.only else TARGETS
+    print(f"{os.cpu_count()} cores; load {os.getloadavg()[0]:.1f}")
+    print("| problem | cold | warm | target | standard error max / rms | target | residual | met |")
+    print("|---|---|---|---|---|---|---|---|")
+    missed = False
+    for target in chosen:
+        row = measure(target, arguments.repetitions)
+        met = row["converged"] and row["warm"] <= target.seconds
+        met = met and (target.error is None or row["rms"] <= target.error)
+        missed |= not met
+        errors = "exact" if target.error is None else f"{row['largest']:.1e} / {row['rms']:.1e}"
+        asked = "" if target.error is None else f"{target.error:.0e}"
+        print(
+            f"| {target.activation}, n = {target.steps} | {row['cold']:.2f} s | {row['warm']:.3f} s "
+            f"| {target.seconds:g} s | {errors} | {asked} | {row['residual']:.0e} | {'yes' if met else 'NO'} |",
+            flush=True,
+        )
+    return int(missed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

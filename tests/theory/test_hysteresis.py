@@ -1,0 +1,81 @@
+"""continuation: hysteresis of a first-order transition, agreement with solve, and its labels."""
+
+import numpy as np
+import pytest
+
+import theory
+from bayesnet import tasks
+
+RNN = theory.Network.rnn(8)
+
+
+def identity(x):
+    """Linear, but for all the code knows any odd function."""
+    return x
+
+
+@pytest.fixture(scope="module")
+def around():
+    """The linear chain of six steps: below its spinodal, then below its crossing, its instability, and above all."""
+    task = tasks.chain(6, theory.critical_signal(RNN, tasks.chain(6, 1.0)).instability)
+    return task, theory.continuation(RNN, task, [1.01, 0.94, 0.967, 0.985])
+
+
+def overlap(dataset):
+    """Squared overlap of the last two steps."""
+    kernel = dataset.kernel.isel(pattern=0, pattern_bis=0)
+    variance = kernel.isel(step=-1, step_bis=-1) * kernel.isel(step=-2, step_bis=-2)
+    return (kernel.isel(step=-1, step_bis=-2) ** 2 / variance).transpose("direction", "factor").values
+
+
+def test_both_phases_of_a_first_order_transition_are_followed(around):
+    """SOLVER.md: at T = 6 the broken branch lives down to .963 and wins from .971 of the instability on."""
+    _, found = around
+    np.testing.assert_array_equal(found.factor, [0.94, 0.967, 0.985, 1.01])
+    assert found.converged.all()
+    assert found.stable.all()
+    np.testing.assert_array_equal(overlap(found) > 0.1, [[False, False, False, True], [False, True, True, True]])
+    up, down = (found.free_energy.sel(direction=direction).values for direction in ("up", "down"))
+    np.testing.assert_allclose(up[[0, 3]], down[[0, 3]], rtol=1e-9)
+    assert up[1] < down[1]
+    assert up[2] > down[2]
+
+
+def test_every_point_is_a_solution_that_solve_knows(around):
+    task, found = around
+    branches = theory.solve(RNN, task.scaled(0.985)).branches
+    for direction in ("up", "down"):
+        point = found.sel(direction=direction, factor=0.985)
+        (same,) = [b for b in branches if abs(b.free_energy - float(point.free_energy)) < 1e-9]
+        np.testing.assert_allclose(np.abs(point.kernel), np.abs(same.kernel), atol=1e-7)
+        np.testing.assert_allclose(np.abs(point.prediction), np.abs(same.prediction), atol=1e-7)
+
+
+def test_a_deep_network_has_no_hysteresis_and_starts_at_the_prior():
+    found = theory.continuation(theory.Network.dnn(8), tasks.endpoint(2, 1.0), np.array([0.0, 1.0]))
+    np.testing.assert_allclose(found.kernel.sel(direction="up"), found.kernel.sel(direction="down"), atol=1e-9)
+    lazy = theory.nngp(theory.Network.dnn(8), tasks.endpoint(2, 1.0))
+    np.testing.assert_allclose(found.kernel.sel(direction="up", factor=0.0), lazy.kernel, atol=1e-9)
+    assert found.kernel.dims == ("direction", "factor", "step", "pattern", "step_bis", "pattern_bis")
+
+
+def test_in_standard_scaling_kernels_stay():
+    found = theory.continuation(RNN.replace(scaling="standard"), tasks.chain(2, 1.0), [1.0, 3.0])
+    np.testing.assert_array_equal(found.kernel.sel(factor=1.0), found.kernel.sel(factor=3.0))
+
+
+def test_other_activations_are_followed_through_the_transition():
+    """The identity as an unknown function against the linear solver, on either side of 2.86."""
+    task, factors = tasks.chain(3, 1.0), [2.5, 3.5, 4.3]
+    exact = theory.continuation(RNN, task, factors)
+    found = theory.continuation(RNN.replace(activation=identity), task, factors)
+    assert found.converged.all()
+    np.testing.assert_allclose(found.kernel, exact.kernel, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.free_energy, exact.free_energy, atol=1e-6)
+    np.testing.assert_array_equal(overlap(found) > 1e-3, [[False, True, True]] * 2)
+
+
+@pytest.mark.parametrize("factors", [[], 1.0, [1.0, 1.0], [-1.0], [np.nan], ["a"], [[1.0]]])
+def test_factors_out_of_range_are_named(factors):
+    with pytest.raises(ValueError, match="factors"):
+        theory.continuation(RNN, tasks.chain(3, 1.0), factors)

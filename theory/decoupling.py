@@ -1,0 +1,117 @@
+r"""The symmetric branch of an odd activation: steps that W alone could correlate stay uncorrelated. Does that last?
+
+Inputs and read-outs tie steps at certain offsets, multiples of some g (g = 0: none, as in endpoint tasks). With phi
+odd, a law q in which only such steps are correlated is stationary: what is left of W is its tie between steps at
+multiples of g, and q factorises into independent groups of entries. Around it a perturbation (dL, dPh) of the natural
+parameters (C^{-1}, Phihat) between groups follows, to first order, a linear map of its own. With m = <h h^T>,
+k = <h phi^T>, p = <phi phi^T> (all zero between groups) and L = C^{-1},
+
+    d<h h^T> = -(m dL m + k dPh k^T)          dPhi = -(k^T dL k + p dPh p)
+    dL'  = - L (gw^2 Mw o shift[dPhi]) L
+    dPh' = gw^2 Mw o shift^T[ dL' - dL' m L - L m dL' - L d<h h^T> L ]
+
+The Hessian of the free energy is G (1 - map), G positive, so the eigenvalues are real and the branch is unstable where
+one exceeds 1. The targets do not enter: supervised steps that a shared read-out ties are in one group.
+
+Source: SOLVER.md, "Stability of the symmetric branch", written for all patterns and offsets at once.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from theory.covariance import Array, Terms, shift_earlier, shift_later
+from theory.jacobians import dense_jacobian
+
+
+class SecondMoments(NamedTuple):
+    """Of the law q on a decoupled branch, each (n, n): <h h^T>, <h phi^T>, <phi phi^T>, and C^{-1} on its pivots."""
+
+    hh: Array
+    h_phi: Array
+    phi_phi: Array
+    precision: Array
+
+
+class Softest(NamedTuple):
+    """The perturbation between groups that grows fastest: its eigenvalue, and dPhi and dPhihat (n, n)."""
+
+    eigenvalue: float
+    kernel: np.ndarray
+    conjugate: np.ndarray
+
+
+def decoupled_terms(terms: Terms, patterns: int) -> Terms:
+    """The terms with W cut between steps that neither inputs nor read-outs tie."""
+    steps = np.arange(len(terms.drive)) // patterns
+    offsets = np.abs(steps[:, None] - steps[None, :])
+    supervised = np.zeros(len(steps), dtype=bool)
+    supervised[np.asarray(terms.supervised)] = True
+    tied = (np.asarray(terms.drive) != 0) | ((np.asarray(terms.readout) != 0) & np.outer(supervised, supervised))
+    period = int(np.gcd.reduce(offsets[tied], initial=0))
+    kept = offsets % period == 0 if period else offsets == 0
+    return terms._replace(recurrent=terms.recurrent * kept)
+
+
+def softest_perturbation(moments: SecondMoments, terms: Terms, patterns: int, odd_only: bool = False) -> Softest:
+    """The `Softest` perturbation of a decoupled branch; eigenvalue 0 where nothing lies between groups.
+
+    Args:
+        moments: of its law.
+        terms: the network on the task, W whole.
+        patterns: P.
+        odd_only: between steps at odd offsets only.
+    """
+    steps = np.arange(len(terms.drive)) // patterns
+    offsets = np.abs(steps[:, None] - steps[None, :])
+    cut = np.asarray(decoupled_terms(terms, patterns).recurrent) != np.asarray(terms.recurrent)
+    rows, columns = np.nonzero(np.tril(cut & ((offsets % 2 == 1) | (not odd_only))))
+    if not rows.size:
+        return Softest(0.0, np.zeros(cut.shape), np.zeros(cut.shape))
+    matrix = np.asarray(_map(moments, terms, patterns, (tuple(rows.tolist()), tuple(columns.tolist()))))
+    values, vectors = np.linalg.eig(matrix)
+    top = int(np.argmax(values.real))
+    precision, conjugate = _embedded(jnp.asarray(vectors[:, top].real), rows, columns, len(steps))
+    kernel = _responses(moments, precision, conjugate)[1]
+    return Softest(float(values[top].real), np.asarray(kernel), np.asarray(conjugate))
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _map(moments, terms, patterns, pairs):
+    rows, columns = map(np.array, pairs)
+
+    def image(perturbation):
+        precision, conjugate = _embedded(perturbation, rows, columns, moments.hh.shape[0])
+        second, kernel = _responses(moments, precision, conjugate)
+        own = moments.precision
+        new_precision = -own @ (terms.recurrent * shift_later(kernel, patterns)) @ own
+        mixed = new_precision @ moments.hh @ own
+        response = new_precision - mixed - mixed.T - own @ second @ own
+        new_conjugate = shift_earlier(terms.recurrent * response, patterns)
+        return jnp.concatenate([new_precision[rows, columns], new_conjugate[rows, columns]])
+
+    return dense_jacobian(image, jnp.zeros(2 * len(rows), moments.hh.dtype))
+
+
+def _responses(moments, precision, conjugate):
+    """d<h h^T> and dPhi."""
+    hh, h_phi, phi_phi, _ = moments
+    second = -(hh @ precision @ hh + h_phi @ conjugate @ h_phi.T)
+    kernel = -(h_phi.T @ precision @ h_phi + phi_phi @ conjugate @ phi_phi)
+    return second, kernel
+
+
+def _embedded(perturbation, rows, columns, n):
+    """The two symmetric matrices (n, n) whose entries on the given pairs are the perturbation's halves."""
+
+    def symmetric(values):
+        lower = jnp.zeros((n, n), values.dtype).at[rows, columns].set(values)
+        return lower + lower.T
+
+    first, second = jnp.split(perturbation, 2)
+    return symmetric(first), symmetric(second)

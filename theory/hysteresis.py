@@ -1,0 +1,115 @@
+"""Solutions along a signal axis, each started from its neighbour, so that hysteresis shows: continuation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+
+from theory import arguments
+from theory.lazy import nngp
+from theory.linear_saddle import LinearFollower
+from theory.network import Network
+from theory.nonlinear_solution import NonlinearFollower
+from theory.solution import ARRAY_DIMS, SCALAR_KINDS, Solution, entry_coords
+from theory.task import Task
+
+DIRECTIONS = ("up", "down")
+
+
+def continuation(
+    network: Network,
+    task: Task,
+    factors: Sequence[float] | np.ndarray,
+    seed: int = 0,
+    *,
+    points: int = 16384,
+    randomisations: int = 4,
+    tolerance: float = 1e-2,
+) -> xr.Dataset:
+    """Stable solutions at several sizes of the targets, followed up from the smallest and down from the largest.
+
+    At either end the sweep starts from what `theory.solve` finds. From there each solution is the start of the next
+    one. A branch that turns unstable, or ends, is left for the one below it. Between the spinodal and the instability
+    of a first-order transition the two directions therefore differ: there both solutions are locally stable, and the
+    one of smaller free energy is the posterior's.
+
+    Args:
+        network, task: as for `theory.solve`.
+        factors: what the task's targets are multiplied by, 0 or more and finite, no two equal; sorted in the answer.
+        seed, points, randomisations, tolerance: as for `theory.solve`.
+
+    Returns:
+        A Dataset with dims ("direction", "factor") before those of each variable: the arrays ``kernel``, ``conjugate``,
+        ``preactivation_cov``, ``standard_error``, ``prediction``, ``dual`` and the numbers ``free_energy``,
+        ``free_energy_error``, ``residual``, ``effective_sample_size``, ``randomisations``, ``stable``, ``converged``,
+        ``message`` of each `theory.Solution`; direction is "up" or "down". ``inputs``, ``targets`` (times 1) and
+        ``supervised`` are the task's.
+
+    Raises:
+        ValueError: if an argument is out of its range, or as in `theory.solve`.
+
+    Source: SOLVER.md, "The transition is not always continuous".
+    """
+    ordered = _checked(factors)
+    seed = arguments.integer("seed", seed, 0)
+    points = arguments.integer("points", points, 1024)
+    randomisations = arguments.integer("randomisations", randomisations, 2)
+    tolerance = arguments.positive("tolerance", tolerance)
+    if network.scaling == "standard":
+        up = down = [nngp(network, task.scaled(factor)) for factor in ordered]
+    else:
+        follower: Any
+        if network.activation == "linear":
+            follower = LinearFollower(network, task, seed)
+        else:
+            follower = NonlinearFollower(network, task, points, randomisations, seed, tolerance)
+        # float64 within this call only: as in solve.
+        with jax.enable_x64(True):
+            up = _sweep(follower, ordered)
+            down = _sweep(follower, ordered[::-1])[::-1]
+    return _dataset(network, task, ordered, (up, down))
+
+
+def _sweep(follower: Any, factors: np.ndarray) -> list[Solution]:
+    solution, state = follower.best(factors[0])
+    solutions = [solution]
+    for factor in factors[1:]:
+        solution, state = follower.follow(factor, state)
+        solutions.append(solution)
+    return solutions
+
+
+def _checked(factors: Any) -> np.ndarray:
+    try:
+        values = np.array(factors, dtype=float)
+    except (TypeError, ValueError):
+        values = np.array(np.nan)
+    fine = values.ndim == 1 and values.size > 0 and np.isfinite(values).all() and (values >= 0).all()
+    if not fine or len(np.unique(values)) < len(values):
+        raise ValueError(
+            f"factors is {factors!r}; it must be a sequence of finite numbers of at least 0, no two of them equal"
+        )
+    return np.sort(values)
+
+
+def _dataset(network: Network, task: Task, factors: np.ndarray, sweeps: Sequence[Sequence[Solution]]) -> xr.Dataset:
+    def stacked(name: str) -> np.ndarray:
+        return np.array([[getattr(solution, name) for solution in sweep] for sweep in sweeps])
+
+    axes = ("direction", "factor")
+    return xr.Dataset(
+        {
+            **{name: ((*axes, *dims), stacked(name)) for name, dims in ARRAY_DIMS.items()},
+            **{name: (axes, stacked(name)) for name in SCALAR_KINDS},
+            "inputs": (("pattern", "step", "input_dim"), task.inputs),
+            "targets": (("pattern", "step", "output"), task.targets),
+            "supervised": (("pattern", "step"), task.supervised),
+        },
+        coords={"direction": list(DIRECTIONS), "factor": factors, **entry_coords(task)},
+        attrs={"network": json.dumps(network.to_dict())} if isinstance(network.activation, str) else {},
+    )
