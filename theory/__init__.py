@@ -3,9 +3,12 @@
 Needs JAX, NumPy, SciPy and xarray only, and imports nothing of ``bayesnet``.
 """
 
+from theory.evidence import Evidence, log_bayes_factor, log_evidence
 from theory.finite_width import Fluctuations, fluctuations
+from theory.hysteresis import continuation
 from theory.lazy import nngp
 from theory.network import Network
+from theory.predictor import Prediction, predict
 from theory.saddle import solve
 from theory.solution import Solution
 from theory.symmetry import has_sign_symmetry
@@ -15,15 +18,21 @@ from theory.weight_spectrum import Spectrum, spectrum
 
 __all__ = [
     "CriticalSignal",
+    "Evidence",
     "Fluctuations",
     "Network",
+    "Prediction",
     "Solution",
     "Spectrum",
     "Task",
+    "continuation",
     "critical_signal",
     "fluctuations",
     "has_sign_symmetry",
+    "log_bayes_factor",
+    "log_evidence",
     "nngp",
+    "predict",
     "solve",
     "spectrum",
 ]

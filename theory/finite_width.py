@@ -1,90 +1,145 @@
-r"""Fluctuations of the kernels at finite width, around the saddle point of a linear network.
+r"""Fluctuations of the kernels at finite width, around a saddle point.
 
-In the noise coordinates (`theory.noise_gram`) the posterior is exp(-N F) to leading order, so the coordinates are
-Gaussian around the saddle with covariance (N d^2F)^{-1}, and the kernels follow through their derivative J:
+To leading order the posterior of the kernel at width N is Gaussian around the saddle point with covariance
 
-    Cov(Phi) = (1/N) J (d^2 F)^{-1} J^T
+    Cov(Phi) = (1/N) [ Gamma^{-1} ]_{Phi Phi},
 
-The posterior mean is off by O(1/N) besides. Not valid within 1/sqrt(N) of a transition, where d^2F is singular.
+Gamma being the second variation of the kernel action (`theory.kernel_action`): in closed form for linear networks, from
+neurons drawn from q for others. The posterior mean is off by O(1/N) besides. Not valid within 1/sqrt(N) of a
+transition, where Gamma is singular.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 
-from theory.covariance import Terms, covariance_terms
-from theory.noise_gram import hessian, kernel_jacobian, kernels_of_coordinates, pack
-from theory.response import factorise, inverse_factor
+from theory import arguments
+from theory.covariance import covariance_terms
+from theory.kernel_action import bordered_matrix, linear_curvature, pairs_of, sampled_curvature, symmetric_of
 from theory.solution import Solution
 
+NEURONS = 8192
+REPETITIONS = 4
+SINGULAR = 1e-12
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Fluctuations:
     """Gaussian fluctuations of the kernel around a `Solution` at width N.
 
     Attributes:
         solution: the saddle point.
         width: N.
-        coordinates: the saddle point in noise coordinates, (n(n+1)/2,).
-        curvature_factor: lower Cholesky factor of N d^2F.
+        kernel_cov: covariance of the kernel entries, (T, P, T, P, T, P, T, P).
+        standard_error: of ``kernel_cov``, from independent sets of neurons; zero for linear networks.
     """
 
     solution: Solution
     width: int
-    coordinates: np.ndarray
-    curvature_factor: np.ndarray
-
-    @cached_property
-    def kernel_cov(self) -> np.ndarray:
-        """Covariance of the kernel entries at width N, (T, P, T, P, T, P, T, P)."""
-        with jax.enable_x64(True):
-            jacobian = np.asarray(kernel_jacobian(self.coordinates, self._terms(), self.solution.task.patterns))
-        half = scipy.linalg.solve_triangular(self.curvature_factor, jacobian.T, lower=True)
-        return (half.T @ half).reshape(self.solution.kernel.shape * 2)
+    kernel_cov: np.ndarray
+    standard_error: np.ndarray
 
     def draw_kernels(self, num: int, seed: int = 0) -> np.ndarray:
-        """Kernels (num, T, P, T, P) at width N: Gaussian noise coordinates pushed through the exact map.
+        r"""Kernels (num, T, P, T, P) at width N: Phi^{1/2} exp( Phi^{-1/2} dPhi Phi^{-1/2} ) Phi^{1/2}, dPhi Gaussian.
 
-        Their spread gives that of any observable, also where its first derivative vanishes (squared overlaps).
+        Positive semi-definite like every kernel. Their spread gives that of any observable, also where its first
+        derivative vanishes (squared overlaps).
+
+        Raises:
+            ValueError: if ``num`` is not a positive integer or ``seed`` not an integer of at least 0.
         """
-        white = np.random.default_rng(seed).normal(size=(self.coordinates.size, num))
-        deviations = scipy.linalg.solve_triangular(self.curvature_factor, white, lower=True, trans="T")
-        with jax.enable_x64(True):
-            draws = kernels_of_coordinates(self.coordinates + deviations.T, self._terms(), self.solution.task.patterns)
-        return np.asarray(draws).reshape(num, *self.solution.kernel.shape)
+        num, seed = arguments.integer("num", num), arguments.integer("seed", seed, 0)
+        n = self.solution.task.entries
+        rows, columns = pairs_of(n)
+        pairs = rows * n + columns
+        values, vectors = np.linalg.eigh(self.kernel_cov.reshape(n * n, n * n)[np.ix_(pairs, pairs)])
+        white = np.random.default_rng(seed).normal(size=(num, len(values)))
+        deviations = symmetric_of((white * np.sqrt(np.maximum(values, 0))) @ vectors.T, n)
+        values, vectors = np.linalg.eigh(self.solution.kernel.reshape(n, n))
+        present = values > SINGULAR * values[-1]
+        half = vectors[:, present] * np.sqrt(values[present])
+        inverse = vectors[:, present] / np.sqrt(values[present])
+        exponents, axes = np.linalg.eigh(inverse.T @ deviations @ inverse)
+        factors = half @ (axes * np.exp(exponents / 2)[:, None, :])
+        return (factors @ factors.swapaxes(1, 2)).reshape(num, *self.solution.kernel.shape)
 
-    def _terms(self) -> Terms:
-        return jax.tree.map(jax.numpy.asarray, covariance_terms(self.solution.network, self.solution.task))
 
-
-def fluctuations(solution: Solution) -> Fluctuations:
+def fluctuations(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -> Fluctuations:
     """The fluctuations at the width of the solution's network.
 
+    Args:
+        solution: a stable saddle point, for any activation.
+        neurons: how many to draw from q, four times over. Nonlinear networks only.
+        seed: of the draws.
+
     Raises:
-        NotImplementedError: if the activation is not linear, or in standard scaling.
-        ValueError: if the solution is not a stable saddle point, around which nothing is Gaussian.
+        ValueError: if the solution is not a stable saddle point, around which nothing is Gaussian, or if an argument is
+            out of its range.
+    """
+    matrices = [second_variation(solution, drawn) for drawn in draw_sets(solution, neurons, seed)]
+    n, width = solution.task.entries, solution.network.width
+    covariances = np.array([kernel_covariance(matrix) for matrix in matrices])
+    shape = solution.kernel.shape * 2
+    error = np.zeros_like(covariances[0])
+    if len(covariances) > 1:
+        error = covariances.std(axis=0, ddof=1) / np.sqrt(len(covariances))
+    full = [_by_entry(values, n).reshape(shape) / width for values in (covariances.mean(axis=0), error)]
+    return Fluctuations(solution, width, *full)
+
+
+def draw_sets(solution: Solution, neurons: int, seed: int) -> list[np.ndarray | None]:
+    """Independent sets of neurons h (neurons, n) from q; for a linear network, which needs none, one None."""
+    neurons, seed = arguments.integer("neurons", neurons, 1024), arguments.integer("seed", seed, 0)
+    if solution.network.activation == "linear":
+        return [None]
+    seeds = np.random.SeedSequence(seed).generate_state(REPETITIONS)
+    return [solution.sample_neurons(neurons, int(s)).reshape(neurons, -1) for s in seeds]
+
+
+def second_variation(solution: Solution, neurons: np.ndarray | None) -> np.ndarray:
+    """Gamma (2d, 2d) at a stable saddle point, from one of `draw_sets`.
+
+    Raises:
+        ValueError: if the solution is no stable saddle point.
     """
     network, task = solution.network, solution.task
-    if network.activation != "linear" or network.scaling != "mup":
-        raise NotImplementedError("theory.fluctuations handles linear networks in muP scaling only so far")
     if solution.kind != "saddle point" or not solution.stable:
         raise ValueError("solution is not a stable saddle point; fluctuations are Gaussian around a stable one only")
     n = task.entries
+    kernel, conjugate = solution.kernel.reshape(n, n), solution.conjugate.reshape(n, n)
     # float64 within this call only: second derivatives.
     with jax.enable_x64(True):
-        terms = jax.tree.map(jax.numpy.asarray, covariance_terms(network, task))
-        noise_of = inverse_factor(factorise(solution.preactivation_cov.reshape(n, n)))
-        gram = noise_of @ solution.kernel.reshape(n, n) @ noise_of.T
-        unused = np.diag(np.where(np.diagonal(noise_of) > 0, 0.0, 1.0))
-        coordinates = pack(np.linalg.cholesky(gram + unused))
-        curvature = np.asarray(hessian(coordinates, terms, task.patterns))
+        terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+        if neurons is None:
+            curvature = linear_curvature(kernel, conjugate)
+        else:
+            cov = solution.preactivation_cov.reshape(n, n)
+            curvature = sampled_curvature(neurons, cov, conjugate, network.phi.function)
+        return bordered_matrix(terms, kernel, curvature, task.patterns)
+
+
+def kernel_covariance(second_variation: np.ndarray) -> np.ndarray:
+    """N Cov(Phi) over pairs, (d, d), from Gamma (2d, 2d).
+
+    Raises:
+        ValueError: if it is not positive semi-definite.
+    """
+    d = len(second_variation) // 2
     try:
-        factor = np.linalg.cholesky(network.width * curvature)
+        inverse = np.linalg.inv(second_variation)[:d, :d]
     except np.linalg.LinAlgError:
-        raise ValueError("solution sits at a transition: a direction without curvature has no Gaussian law") from None
-    return Fluctuations(solution, network.width, coordinates, factor)
+        inverse = np.full((d, d), -1.0)
+    inverse = (inverse + inverse.T) / 2
+    values = np.linalg.eigvalsh(inverse)
+    if values[0] < -1e-3 * values[-1]:
+        raise ValueError("solution sits at a transition: a direction without curvature has no Gaussian law")
+    return inverse
+
+
+def _by_entry(pairs: np.ndarray, n: int) -> np.ndarray:
+    """(d, d) over pairs -> (n, n, n, n)."""
+    return symmetric_of(symmetric_of(pairs, n).transpose(1, 2, 0), n)

@@ -1,0 +1,152 @@
+"""Prediction: against solutions of the joint task, their own fluctuations, and the Gaussian process."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_problems import as_general, chain, repeated, sequence
+
+from theory import Network, Task, fluctuations, nngp, predict, solve
+from theory.covariance import covariance_terms
+from theory.prediction import predict_given_kernel
+from theory.solution import outputs_of
+
+SHARINGS = [("recurrent", "input", "readout"), (), ("input", "readout"), ("recurrent",)]
+
+
+def new_patterns(steps, input_dim, output_dim, patterns=2):
+    """Generic inputs at every step, and targets to score with."""
+    rng = np.random.default_rng(5)
+    return Task(rng.normal(size=(patterns, steps, input_dim)), rng.normal(size=(patterns, steps, output_dim)))
+
+
+def joined(trained, task):
+    """Both tasks in one, the second unsupervised; the first is silent after its end."""
+    silent = task.steps - trained.steps
+    inputs = np.pad(trained.inputs, [(0, 0), (0, silent), (0, 0)])
+    targets = np.pad(trained.targets, [(0, 0), (0, silent), (0, 0)], constant_values=np.nan)
+    targets[: trained.patterns, : trained.steps][~trained.supervised] = np.nan
+    return Task(np.concatenate([inputs, task.inputs]), np.concatenate([targets, np.full_like(task.targets, np.nan)]))
+
+
+def in_the_joint_task(network, trained, task):
+    """Mean and variance of f on ``task`` from the kernel of the joint saddle point: DESIGN.md section 3."""
+    joint = joined(trained, task)
+    solution = solve(network, joint, starts=2)
+    n = joint.entries
+    kernel_cov = fluctuations(solution).kernel_cov.reshape(n * n, n * n)
+    with jax.enable_x64(True):
+        terms = jax.tree.map(jnp.asarray, covariance_terms(network, joint))
+        kernel = jnp.asarray(solution.kernel.reshape(n, n))
+        slope = np.asarray(jax.jacobian(lambda k: predict_given_kernel(terms, k).mean)(kernel)).reshape(n, -1, n * n)
+        law = predict_given_kernel(terms, kernel)
+    of_kernels = np.einsum("eop,pq,eoq->eo", slope, kernel_cov, slope, optimize=True)
+    variance = outputs_of(np.diagonal(law.cov)[:, None] + of_kernels, joint)
+    return outputs_of(law.mean, joint)[trained.patterns :], variance[trained.patterns :]
+
+
+@pytest.mark.parametrize("shared", SHARINGS, ids=["RNN", "DNN", "W not", "W only"])
+def test_new_patterns_as_in_the_joint_task(shared):
+    """Extending the solution is solving with the new patterns unsupervised: mean and variance."""
+    network, trained = Network(300, shared=shared), sequence()
+    task = new_patterns(3, 4, 2)
+    mean, variance = in_the_joint_task(network, trained, task)
+    found = predict(solve(network, trained, starts=2), task)
+    np.testing.assert_allclose(found.mean, mean, atol=1e-7)
+    np.testing.assert_allclose(found.variance, variance, rtol=1e-6)
+    np.testing.assert_allclose(found.observation_variance, variance + 0.1 / 300, rtol=1e-6)
+    assert not found.standard_error.any()
+
+
+def test_longer_and_shorter_sequences():
+    network, trained = Network.rnn(300), chain(2, 1.5)
+    longer = new_patterns(4, 1, 1)
+    mean, variance = in_the_joint_task(network, trained, longer)
+    solution = solve(network, trained)
+    found = predict(solution, longer)
+    np.testing.assert_allclose(found.mean, mean, atol=1e-7)
+    np.testing.assert_allclose(found.variance, variance, rtol=1e-6)
+    first = predict(solution, Task(longer.inputs[:, :1], longer.targets[:, :1]))
+    np.testing.assert_allclose(first.mean, found.mean[:, :1], atol=1e-12)
+    np.testing.assert_allclose(first.variance, found.variance[:, :1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("task", [chain(3, 4.3), repeated(), sequence()], ids=["broken", "repeated", "sequence"])
+def test_the_training_task_itself(task):
+    """Every entry, supervised or not, as the solution has it; repeated patterns leave nothing to chance."""
+    solution = solve(Network.rnn(300), task)
+    found = predict(solution)
+    np.testing.assert_allclose(found.mean, solution.prediction, atol=1e-9)
+    n = task.entries
+    with jax.enable_x64(True):
+        terms = jax.tree.map(jnp.asarray, covariance_terms(solution.network, task))
+        kernel = jnp.asarray(solution.kernel.reshape(n, n))
+        slope = np.asarray(jax.jacobian(lambda k: predict_given_kernel(terms, k).mean)(kernel)).reshape(n, -1, n * n)
+        of_readout = np.diagonal(predict_given_kernel(terms, kernel).cov)[:, None]
+    kernel_cov = fluctuations(solution).kernel_cov.reshape(n * n, n * n)
+    variance = of_readout + np.einsum("eop,pq,eoq->eo", slope, kernel_cov, slope, optimize=True)
+    np.testing.assert_allclose(found.variance, outputs_of(variance, task), rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("task", [sequence(2), repeated()], ids=["sequence", "repeated"])
+def test_neurons_give_what_the_closed_form_gives(task):
+    """A linear network treated as any other; t of 3 degrees of freedom is below 12 with probability .999."""
+    solution = solve(Network.rnn(300), task)
+    new = new_patterns(2, task.input_dim, task.output_dim)
+    exact, sampled = predict(solution, new), predict(as_general(solution), new, neurons=4096)
+    assert (np.abs(sampled.mean - exact.mean) < 12 * sampled.standard_error).all()
+    assert sampled.standard_error.max() < 0.1 * np.abs(exact.mean).max()
+    np.testing.assert_allclose(sampled.variance, exact.variance, rtol=0.2)
+
+
+def test_nonlinear_training_patterns_are_reproduced():
+    """A new pattern equal to a trained one follows it neuron by neuron."""
+    task = sequence(2)
+    solution = solve(Network.rnn(300, activation="tanh"), task, points=2048, randomisations=2)
+    found = predict(solution, neurons=2048)
+    error = np.hypot(found.standard_error, 0.02)
+    assert (np.abs(found.mean - solution.prediction) < 5 * error).all()
+    assert (found.variance > 0).all()
+
+
+@pytest.mark.parametrize("scaling", ["mup", "standard"])
+def test_the_lazy_limit_is_a_gaussian_process(scaling):
+    network, trained = Network.rnn(50, activation="erf", scaling=scaling), sequence()
+    task = new_patterns(4, 4, 2)
+    joint = nngp(network, joined(trained, task))
+    found = predict(nngp(network, trained), task)
+    np.testing.assert_allclose(found.mean, joint.prediction[2:], atol=1e-10)
+    with jax.enable_x64(True):
+        terms = covariance_terms(network, joint.task)
+        cov = predict_given_kernel(terms, jnp.asarray(joint.kernel.reshape(16, 16))).cov
+    expected = outputs_of(np.diagonal(cov), joint.task)[2:]
+    np.testing.assert_allclose(found.variance, np.broadcast_to(expected, found.variance.shape), rtol=1e-9)
+
+
+def test_scores():
+    solution = solve(Network.rnn(300), sequence())
+    task = new_patterns(3, 4, 2)
+    found = predict(solution, task)
+    assert found.scored.all()
+    assert found.squared_bias == pytest.approx(np.mean((found.mean - task.targets) ** 2))
+    assert found.generalisation_error == pytest.approx(found.squared_bias + found.variance.mean())
+    own = predict(solution)
+    assert np.array_equal(own.scored, ~solution.task.supervised)
+    nothing = predict(solve(Network.rnn(300), chain(1, 1.0)))
+    with pytest.raises(ValueError, match="nothing to score"):
+        _ = nothing.squared_bias
+    data = found.to_xarray()
+    assert data["mean"].dims == ("pattern", "step", "output")
+    assert data["scored"].dims == ("pattern", "step")
+
+
+def test_refusals():
+    solution = solve(Network.dnn(300), chain(2, 1.0))
+    with pytest.raises(ValueError, match="input_dim 3"):
+        predict(solution, new_patterns(2, 3, 1))
+    with pytest.raises(ValueError, match="recurrent, input, readout is not"):
+        predict(solution, new_patterns(3, 1, 1))
+    with pytest.raises(ValueError, match="task is"):
+        predict(solution, solution)
+    with pytest.raises(ValueError, match="stable saddle point"):
+        predict(solve(Network.rnn(8), chain(3, 4.3)).branches[1])

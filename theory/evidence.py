@@ -1,0 +1,133 @@
+r"""The evidence of a network at large width, to all orders that do not vanish.
+
+    ln p(y) = -N F  -  1/2 ln |det Gamma|  -  O/2 ln det(2 pi A / N)  +  ln 2 (broken sign symmetry)  +  O(1/N)
+
+F is the free energy of the saddle point, A = kappa I + gv^2 (Mv o Phi) on the supervised entries, and Gamma the second
+variation of the kernel action (`theory.kernel_action`). In standard scaling the kernels do not move, and what is left
+is the evidence of the Gaussian process with covariance A.
+
+Source: DESIGN.md section 3; Laplace's method.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from theory.covariance import covariance_terms, target_cov
+from theory.finite_width import NEURONS, draw_sets, kernel_covariance, second_variation
+from theory.solution import Solution
+from theory.symmetry import flip_sign, has_sign_symmetry
+
+BROKEN = 1e-3  # of sqrt(Phi_ii Phi_jj), beyond the statistical error: a saddle point with a mirror image
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Log evidence at width N, term by term; ``log_evidence`` is their sum.
+
+    Attributes:
+        solution: the saddle point.
+        width: N.
+        leading: -N F (standard scaling: -F).
+        normalisation: -O/2 ln det(2 pi A / N) (standard scaling: without N), the likelihood's own.
+        determinant: -1/2 ln |det Gamma|, from the fluctuations of the kernels; zero in standard scaling.
+        mirror: ln 2 where the saddle point has a mirror image under the sign symmetry, else 0.
+        standard_error: statistical error of the sum; zero for linear networks. N times the error of the free energy
+            dominates it.
+    """
+
+    solution: Solution
+    width: int
+    leading: float
+    normalisation: float
+    determinant: float
+    mirror: float
+    standard_error: float
+
+    @property
+    def gaussian(self) -> float:
+        """All terms of order ln N and 1."""
+        return self.normalisation + self.determinant + self.mirror
+
+    @property
+    def log_evidence(self) -> float:
+        """ln p(y), up to O(1/N)."""
+        return self.leading + self.gaussian
+
+
+def log_evidence(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -> Evidence:
+    """The log evidence of a solution's network on its task, at the network's width.
+
+    It is the contribution of this saddle point (and its mirror image). Where two phases compete, add that of every
+    stable one among ``solution.branches`` with ``numpy.logaddexp``.
+
+    Args:
+        solution: a stable saddle point, for any activation, or in standard scaling the lazy limit.
+        neurons: how many to draw from q, four times over. Nonlinear networks only.
+        seed: of the draws.
+
+    Raises:
+        ValueError: if the solution is not stable, sits at a transition, or is the lazy limit of a network in muP
+            scaling; or if an argument is out of its range.
+    """
+    network = solution.network
+    lazy = network.scaling == "standard"
+    determinants = np.zeros(1)
+    if not lazy:
+        matrices = [second_variation(solution, drawn) for drawn in draw_sets(solution, neurons, seed)]
+        for matrix in matrices:
+            kernel_covariance(matrix)  # refuses what sits at a transition
+        determinants = np.array([-np.linalg.slogdet(matrix)[1] / 2 for matrix in matrices])
+    count = len(determinants)
+    scatter = float(determinants.std(ddof=1) / math.sqrt(count)) if count > 1 else 0.0
+    factor = 1 if lazy else network.width
+    return Evidence(
+        solution,
+        network.width,
+        leading=-factor * solution.free_energy,
+        normalisation=_normalisation(solution),
+        determinant=float(determinants.mean()),
+        mirror=math.log(2) if _has_mirror_image(solution) else 0.0,
+        standard_error=math.hypot(factor * solution.free_energy_error, scatter),
+    )
+
+
+def log_bayes_factor(solution: Solution, other: Solution, *, neurons: int = NEURONS, seed: int = 0) -> float:
+    """ln p(y | network) - ln p(y | other network), up to O(1/N): of an RNN against a DNN, say.
+
+    Args:
+        solution, other: of two networks on one task; their widths count.
+        neurons, seed: as in `log_evidence`.
+
+    Raises:
+        ValueError: if the tasks differ, and as in `log_evidence`.
+    """
+    if solution.task != other.task:
+        raise ValueError("other belongs to another task than solution; a Bayes factor compares networks on one task")
+    first, second = (log_evidence(s, neurons=neurons, seed=seed).log_evidence for s in (solution, other))
+    return first - second
+
+
+def _normalisation(solution: Solution) -> float:
+    n = solution.task.entries
+    # float64 within this call only.
+    with jax.enable_x64(True):
+        terms = covariance_terms(solution.network, solution.task)
+        cov = np.asarray(target_cov(terms, jnp.asarray(solution.kernel.reshape(n, n))))
+    log_det = float(np.linalg.slogdet(2 * math.pi * float(terms.scale) * cov)[1])
+    return -solution.task.output_dim / 2 * log_det
+
+
+def _has_mirror_image(solution: Solution) -> bool:
+    if not has_sign_symmetry(solution.network, solution.task):
+        return False
+    n = solution.task.entries
+    moved = np.abs(solution.kernel - flip_sign(solution.kernel)).reshape(n, n) / 2
+    deviation = np.sqrt(np.diagonal(solution.kernel.reshape(n, n)))
+    error = np.asarray(solution.standard_error).reshape(n, n)
+    return bool(np.any(moved > BROKEN * np.outer(deviation, deviation) + 5 * error))

@@ -1,0 +1,74 @@
+r"""Variance of a functional of the neurons under the posterior at width N, from its influence function.
+
+A functional f of the law of the neurons moves by < g > when the law moves, g(h) being its influence function. At width
+N the posterior of the empirical law of h is, to leading order, Gaussian around q with
+
+    N Var[f] = Var_q(g) + c^T Gamma^{-1} c,        c = ( Cov_q(g, u), Cov_q(g, s) ),
+
+s and u being what Phi and C couple to (`theory.kernel_action`): the first term is that of independent neurons, the
+second how they act on each other through the kernels. For f = Phi this is its own first block of Gamma^{-1}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+
+from theory.covariance import Terms
+from theory.kernel_action import coupled_pairs, pair_weights, pairs_of
+from theory.response import covariance_inverse, factorise
+
+
+def linear_variance(influence: np.ndarray, kernel: np.ndarray, kernel_cov: np.ndarray) -> np.ndarray:
+    """N Var[f] for linear phi, where f depends on second moments: of h (k, k), of white noise xi, and between the two.
+
+    Those of h follow the posterior, the others their prior given h.
+
+    Args:
+        influence: derivative of f with respect to the second moments of (h, xi), (..., k + S, k + S).
+        kernel: Phi, (k, k).
+        kernel_cov: N Cov(Phi) over the pairs i <= j, (d, d).
+    """
+    k = len(kernel)
+    slope = (influence + influence.swapaxes(-1, -2)) / 2
+    rows, columns = pairs_of(k)
+    by_pair = 2 * pair_weights(k) * slope[..., rows, columns]
+    mixed, noise = slope[..., :k, k:], slope[..., k:, k:]
+    between = 4 * np.sum(mixed * (kernel @ mixed), axis=(-1, -2))
+    return np.sum((by_pair @ kernel_cov) * by_pair, axis=-1) + between + 2 * np.sum(noise**2, axis=(-1, -2))
+
+
+def sampled_variance(
+    influence: np.ndarray,
+    neurons: np.ndarray,
+    cov: np.ndarray,
+    second_variation: np.ndarray,
+    terms: Terms,
+    patterns: int,
+    phi: Callable,
+) -> np.ndarray:
+    """N Var[f] from neurons.
+
+    Args:
+        influence: g at each neuron, (..., M).
+        neurons: h drawn from q, (M, k).
+        cov: C, (k, k).
+        second_variation: Gamma, (2d, 2d).
+        terms: the network on the training task.
+        patterns: P.
+        phi: the activation.
+    """
+    rows, columns = pairs_of(len(cov))
+    earlier, later, gain = coupled_pairs(terms, patterns)
+    activity, x = np.asarray(phi(jnp.asarray(neurons))), neurons @ covariance_inverse(factorise(cov))
+    centred = (influence - influence.mean(axis=-1, keepdims=True)) / len(neurons)
+    with_activity = centred @ (activity[:, rows] * activity[:, columns])
+    varied = gain * pair_weights(len(cov))[later] * x[:, rows[later]] * x[:, columns[later]]
+    with_cov = np.zeros_like(with_activity)
+    with_cov[..., earlier] = centred @ varied
+    both = np.concatenate([with_cov, with_activity], axis=-1)
+    flat = both.reshape(-1, both.shape[-1])
+    acting = np.sum(np.linalg.solve(second_variation, flat.T).T * flat, axis=-1).reshape(both.shape[:-1])
+    return len(neurons) * np.sum(centred**2, axis=-1) + acting
