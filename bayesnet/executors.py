@@ -75,8 +75,9 @@ class LocalProcesses(Executor):
         if kind is not None:
             # After an error, an interrupt above all, nobody waits for the calls under way.
             self._stopping.set()
+            self.shutdown(wait=False, cancel_futures=True)
             self._end_workers()
-        self.shutdown(cancel_futures=kind is not None)
+        self.shutdown()
 
     def _end_workers(self) -> None:
         for worker in list(self._workers):

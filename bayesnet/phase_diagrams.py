@@ -161,7 +161,7 @@ def _thin(axes: list[Axis], posterior: bool | tuple[int, int]) -> list[Axis]:
     thinned = []
     for axis, number in zip(axes, (along_y, along_x), strict=True):
         number = arguments.integer("posterior", number, 1, len(axis.values))
-        places = np.unique(np.linspace(0, len(axis.values) - 1, number + 2)[1:-1].round().astype(int))
+        places = ((np.arange(number) + 0.5) * len(axis.values) / number).astype(int)
         values = tuple(axis.values[i] for i in places)
         thinned.append(Axis(axis.name, values, values))
     return thinned
