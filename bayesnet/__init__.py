@@ -9,11 +9,12 @@ from bayesnet.arviz_bridge import to_arviz
 from bayesnet.comparison import compare
 from bayesnet.phase_diagrams import phase_diagram
 from bayesnet.prediction import predict
+from bayesnet.prior_draws import sample_prior
 from bayesnet.reporting import report
 from bayesnet.sampling import sample
 from bayesnet.storage import load, save
 from bayesnet.sweeps import sweep
-from bayesnet.weight_draws import draw_weights
+from bayesnet.weight_draws import draw_fields, draw_weights
 from theory import Network, Task
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Task",
     "compare",
     "diagnostics",
+    "draw_fields",
     "draw_weights",
     "executors",
     "load",
@@ -30,6 +32,7 @@ __all__ = [
     "predict",
     "report",
     "sample",
+    "sample_prior",
     "save",
     "sweep",
     "tasks",

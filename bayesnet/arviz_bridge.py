@@ -7,16 +7,31 @@ from typing import Any
 import arviz as az
 import xarray as xr
 
-GROUPS = ("posterior", "sample_stats", "log_likelihood", "observed_data", "constant_data")
+GROUPS = (
+    "posterior",
+    "posterior_predictive",
+    "sample_stats",
+    "log_likelihood",
+    "prior",
+    "prior_predictive",
+    "observed_data",
+    "constant_data",
+)
 
 
-def to_arviz(posterior: xr.DataTree) -> Any:
+def to_arviz(posterior: xr.DataTree, prior: xr.DataTree | None = None) -> Any:
     """A posterior as the installed ArviZ wants it, for ``az.summary``, ``az.loo``, ``az.compare`` and the plots.
+
+    Args:
+        posterior: what `sample` returned.
+        prior: what `sample_prior` returned, to go with it.
 
     Returns:
         The DataTree of the ArviZ groups (ArviZ 1.x) or an ``InferenceData`` (0.23).
     """
-    datasets = {name: posterior[name].to_dataset() for name in GROUPS}
+    trees = [posterior] if prior is None else [prior, posterior]
+    found = {name: tree[name].to_dataset() for tree in trees for name in GROUPS if name in tree.children}
+    datasets = {name: found[name] for name in GROUPS if name in found}
     if int(az.__version__.split(".")[0]) >= 1:
         return xr.DataTree.from_dict(datasets)
     return az.InferenceData(attrs=dict(posterior.attrs), **datasets)  # type: ignore[arg-type]

@@ -5,21 +5,24 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
 
+from bayesnet.checkpoints import Lane, pack, unpack
 from bayesnet.engine import ANNEALING_WEIGHTS, BLOCK, Machine, Settings, build_machine
 from theory.covariance import Terms, covariance_terms
 from theory.network import Network
 from theory.task import Task
 
-Progress = Callable[[int], None]
+Progress = Callable[[int, dict[str, np.ndarray]], None]
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,15 @@ class Chains:
 
     Attributes:
         record: per-draw arrays (chains, draws, ...): the invariants and the sampler's statistics.
-        latents: latent sites of a few draws (chains, kept draws, ...).
+        latents: latent sites of some draws (chains, kept draws, ...).
         latent_draws: which draws those are, 0-based.
+        seconds: wall time, that of interrupted runs before this one included.
     """
 
     record: dict[str, np.ndarray]
     latents: dict[str, np.ndarray]
     latent_draws: np.ndarray
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -48,48 +53,73 @@ class Block:
     keep_latents: bool = False
 
 
+def open_lanes(settings: Settings, directory: Path | None = None) -> list[Lane]:
+    """A lane for each chain, or one for all of them in lockstep, going on from a checkpoint where there is one."""
+    together = settings.chain_method == "vectorized"
+    names = ["chains"] if together else [f"chain {index}" for index in range(settings.num_chains)]
+    return [Lane(name, directory) for name in names]
+
+
 def run_chains(
-    network: Network, task: Task, settings: Settings, seed: int, progress: Progress = lambda draws: None
+    network: Network,
+    task: Task,
+    settings: Settings,
+    seed: int,
+    lanes: Sequence[Lane],
+    progress: Progress = lambda draws, record: None,
 ) -> Chains:
-    """Run all chains; ``progress`` is called with the number of draws just made, warm-up included.
+    """Run all chains to their end.
+
+    Args:
+        network, task, settings, seed: as for `bayesnet.sample`.
+        lanes: of `open_lanes`.
+        progress: called after each block with the number of draws in it and what was recorded of them.
 
     Raises:
-        FloatingPointError: if a log density stops being finite, naming the chain and the draw.
+        FloatingPointError: if a log density stops being finite, naming the chain, the draw and the likely cause.
+        OSError: if a checkpoint cannot be written.
     """
+    started = time.perf_counter() - max(lane.seconds for lane in lanes)
     with jax.enable_x64(settings.precision == "float64"):
         machine = build_machine(settings, network, task)
         terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
         keys = random.split(random.key(seed), (settings.num_chains, 2))
     schedule = make_schedule(settings)
-    if settings.chain_method == "vectorized":
-        return _follow(machine, settings, schedule, terms, keys, "in lockstep", progress)
+    together = settings.chain_method == "vectorized"
+    unfinished = [index for index, lane in enumerate(lanes) if lane.blocks < len(schedule)]
+    leader = unfinished[0] if unfinished else 0
     compiled, stop = threading.Event(), threading.Event()
+    failures: list[BaseException] = []
 
-    def announce(draws: int) -> None:
+    def announce(draws: int, record: dict[str, np.ndarray]) -> None:
         compiled.set()
-        progress(draws)
+        progress(draws, record)
 
-    def run_one(index: int) -> Chains:
-        # The first chain compiles; the others wait for its program instead of making their own.
-        if index:
+    def run_lane(index: int) -> None:
+        # One chain compiles; the others wait for its program instead of making their own.
+        if index != leader:
             compiled.wait()
         try:
-            return _follow(machine, settings, schedule, terms, keys[index], f"chain {index}", announce, stop)
-        except BaseException:
+            lane_keys = keys if together else keys[index]
+            _follow(machine, settings, schedule, terms, lane_keys, lanes[index], started, announce, stop)
+        except BaseException as error:
+            failures.append(error)
             stop.set()
-            raise
         finally:
             compiled.set()
 
-    workers = 1 if settings.chain_method == "sequential" else min(settings.num_chains, os.cpu_count() or 1)
+    workers = 1 if settings.chain_method == "sequential" else min(len(lanes), os.cpu_count() or 1)
+    order = sorted(range(len(lanes)), key=lambda index: index != leader)
     with ThreadPoolExecutor(workers) as pool:
         try:
-            chains = list(pool.map(run_one, range(settings.num_chains)))
+            list(pool.map(run_lane, order))
         finally:
             stop.set()  # an interrupt reaches this thread only; the chains end with their block
-    records = {name: np.stack([chain.record[name] for chain in chains]) for name in chains[0].record}
-    latents = {name: np.stack([chain.latents[name] for chain in chains]) for name in chains[0].latents}
-    return Chains(records, latents, chains[0].latent_draws)
+    if failures:
+        raise failures[0]
+    kept = np.array([block.first + block.number - 1 for block in schedule if block.keep_latents])
+    record, latents = _join(lanes, "draws", together), _join(lanes, "latents", together)
+    return Chains(record, latents, kept, max(lane.seconds for lane in lanes))
 
 
 def make_schedule(settings: Settings) -> list[Block]:
@@ -97,12 +127,16 @@ def make_schedule(settings: Settings) -> list[Block]:
     stage = min(BLOCK, settings.num_warmup // (2 * len(ANNEALING_WEIGHTS))) if settings.anneal else 0
     blocks = [Block(float(weight), 0, stage, False) for weight in ANNEALING_WEIGHTS if stage]
     blocks += [Block(1.0, 0, number, False) for number in _pieces(settings.num_warmup - stage * len(blocks))]
-    ends = np.linspace(0, settings.num_samples, min(settings.num_latents, settings.num_samples) + 1).astype(int)
-    for start, end in itertools.pairwise(ends.tolist()):
+    total = settings.num_samples
+    if settings.keep:
+        kept = list(range(settings.thin, total + 1, settings.thin))
+    else:
+        kept = np.linspace(0, total, min(settings.num_latents, total) + 1).astype(int).tolist()[1:]
+    for start, end in itertools.pairwise([0, *kept, total]):
         first = start
         for number in _pieces(end - start):
-            blocks.append(Block(1.0, first, number, True, keep_latents=first + number == end))
             first += number
+            blocks.append(Block(1.0, first - number, number, True, keep_latents=first == end and end in kept))
     return blocks
 
 
@@ -112,44 +146,65 @@ def _follow(
     schedule: list[Block],
     terms: Terms,
     keys: jax.Array,
-    name: str,
+    lane: Lane,
+    started: float,
     progress: Progress,
-    stop: threading.Event | None = None,
-) -> Chains:
-    """One chain, or all of them in lockstep where ``keys`` has a leading axis, through the schedule."""
+    stop: threading.Event,
+) -> None:
+    """One chain, or all of them in lockstep where ``keys`` has a leading axis, through what is left of the schedule."""
     together = keys.ndim == 2
-    axis = 1 if together else 0  # of the draws
-    records, latents = [], []
+    chains = keys.shape[0] if together else 1
     # float64 within this call only; the switch is local to a thread.
     with jax.enable_x64(settings.precision == "float64"):
-        state = machine.start(keys[..., 0], terms)
-        for block in schedule:
-            if stop is not None and stop.is_set():
-                raise RuntimeError(f"{name} was stopped because another one failed")
+        state = None
+        for block in schedule[lane.blocks :]:
+            if stop.is_set():
+                return
+            if state is None and lane.blocks:
+                state = lane.state(jax.eval_shape(machine.start, keys[..., 0], terms))
+            elif state is None:
+                state = machine.start(keys[..., 0], terms)
             state, record = machine.advance(state, keys[..., 1], terms, block.weight, block.first, block.number)
-            draws = {site: np.asarray(values).take(range(block.number), axis) for site, values in record.items()}
-            _check_finite(draws["lp"], axis, name, block)
-            progress(block.number * (keys.shape[0] if together else 1))
-            if block.sampling:
-                records.append(draws)
+            # Draws lead, whether or not chains come before them.
+            draws = {
+                site: np.moveaxis(np.asarray(values), int(together), 0)[: block.number]
+                for site, values in record.items()
+            }
+            _check_finite(draws, lane.name, block, settings)
+            kept = {"draws": pack(draws)} if block.sampling else {}
             if block.keep_latents:
-                latents.append(jax.tree.map(np.asarray, state.z))
-    kept = np.array([block.first + block.number - 1 for block in schedule if block.keep_latents])
-    joined = {site: np.concatenate([record[site] for record in records], axis) for site in records[0]}
-    stacked = {site: np.stack([latent[site] for latent in latents], axis) for site in latents[0]}
-    return Chains(joined, stacked, kept)
+                kept["latents"] = pack({site: np.asarray(values)[None] for site, values in state.z.items()})
+            lane.add(block.number * chains, time.perf_counter() - started, state, **kept)
+            progress(block.number * chains, draws)
 
 
-def _check_finite(log_density: np.ndarray, axis: int, name: str, block: Block) -> None:
-    bad = np.argwhere(~np.isfinite(log_density))
-    if len(bad):
-        draw = block.first + int(bad[0][axis])
-        where = f"draw {draw}" if block.sampling else f"warm-up, likelihood weight {block.weight:.2g}"
-        who = f"{name}, chain {bad[0][0]}" if axis else name
-        raise FloatingPointError(
-            f"the log density is not finite in {who} at {where}; likely causes: an activation that overflows, "
-            "targets or gains of extreme size, or float32 where float64 is needed"
-        )
+def _join(lanes: Sequence[Lane], kind: str, together: bool) -> dict[str, np.ndarray]:
+    """The records of all lanes, (chains, draws, ...)."""
+    parts = [unpack(lane.records[kind]) for lane in lanes]
+    if together:
+        return {site: np.ascontiguousarray(np.moveaxis(values, 1, 0)) for site, values in parts[0].items()}
+    return {site: np.stack([part[site] for part in parts]) for site in parts[0]}
+
+
+def _check_finite(draws: dict[str, np.ndarray], name: str, block: Block, settings: Settings) -> None:
+    bad = {site: np.argwhere(~np.isfinite(values)) for site, values in draws.items()}
+    bad = {site: where for site, where in bad.items() if len(where)}
+    if not bad:
+        return
+    site, where = min(bad.items(), key=lambda item: item[1][0][0])
+    draw, *rest = where[0].tolist()
+    place = f"draw {block.first + draw}" if block.sampling else f"warm-up, likelihood weight {block.weight:.2g}"
+    who = f"chain {rest[0]}" if name == "chains" else name
+    what = "the log density" if "lp" in bad else site
+    if settings.sampler == "langevin":
+        cause = f"step_size {settings.step_size:g} is beyond the edge of stability"
+    elif "kernel" in bad:
+        cause = "an activation that overflows at these gains and inputs"
+    elif settings.precision == "float32":
+        cause = "rounding in float32; try precision='float64'"
+    else:
+        cause = "targets or gains of extreme size"
+    raise FloatingPointError(f"{what} is not finite in {who} at {place}; likely cause: {cause}")
 
 
 def _pieces(total: int) -> Iterator[int]:

@@ -84,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TABLE.KEY=VALUE",
         help="any configuration value, as TOML; repeatable",
     )
+    report.add_argument(
+        "--checkpoint", metavar="DIR", help="keep every block of draws there; the same command resumes a killed report"
+    )
     report.add_argument("--save", action="store_true", help="also save posteriors and solutions as netCDF")
     report.add_argument("--strict", action="store_true", help="exit with status 1 when a convergence gate fails")
     report.set_defaults(run=_report)
@@ -114,14 +117,15 @@ def _report(arguments: argparse.Namespace) -> int:
     config = build_config(tables)
     directory = Path(arguments.out)
     directory.mkdir(parents=True, exist_ok=True)
-    return _run(config, directory, arguments.save, arguments.strict)
+    return _run(config, directory, arguments.checkpoint, arguments.save, arguments.strict)
 
 
-def _run(config: Config, directory: Path, save: bool, strict: bool) -> int:
+def _run(config: Config, directory: Path, checkpoint: str | None, save: bool, strict: bool) -> int:
     posteriors, solutions = {}, {}
     for name, network in config.networks.items():
         print(f"{name}: sampling", file=sys.stderr, flush=True)
-        posteriors[name] = bn.sample(network, config.task, **config.sampling)
+        place = None if checkpoint is None else Path(checkpoint) / f"{name}.checkpoint"
+        posteriors[name] = bn.sample(network, config.task, checkpoint=place, **config.sampling)
         print(f"{name}: solving the infinite-width theory", file=sys.stderr, flush=True)
         try:
             solutions[name] = theory.solve(network, config.task)

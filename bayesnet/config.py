@@ -52,12 +52,12 @@ def default_tables() -> dict[str, dict[str, Any]]:
     fields = inspect.signature(Network).parameters
     arguments = inspect.signature(sample).parameters
     network = {"width": 512, **{name: fields[name].default for name in NETWORK_FIELDS[1:]}}
-    excluded = ("network", "task", "progress")
+    excluded = ("network", "task", "progress", "checkpoint")
     return {
         "task": {"name": "digits", **_task_arguments("digits")},
         "network": network,
         "networks": {"RNN": list(WEIGHTS), "DNN": []},
-        "sampling": {name: p.default for name, p in arguments.items() if name not in excluded},
+        "sampling": {name: _plain(p.default) for name, p in arguments.items() if name not in excluded},
     }
 
 
@@ -126,11 +126,12 @@ def to_toml(tables: dict[str, dict[str, Any]]) -> str:
 
 def _task_arguments(name: str) -> dict[str, Any]:
     parameters = inspect.signature(TASKS[name]).parameters.values()
-    return {
-        p.name: list(p.default) if isinstance(p.default, tuple) else p.default
-        for p in parameters
-        if p.default is not p.empty
-    }
+    return {p.name: _plain(p.default) for p in parameters if p.default is not p.empty}
+
+
+def _plain(default: Any) -> Any:
+    """A default as TOML gives it back."""
+    return list(default) if isinstance(default, tuple) else default
 
 
 def read_assignment(text: str) -> tuple[str, str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from bayesnet.models.weight_space import run_network
-from bayesnet.sampling import network_of, task_of
+from bayesnet.results import network_of, task_of
 from bayesnet.weight_draws import draw_weights
 from theory.network import WEIGHTS, Network
 from theory.solution import OUTPUT_DIMS, entry_coords

@@ -109,7 +109,8 @@ def result_pictures(runs: Sequence[Run]) -> list[Picture]:
 
 def sampler_pictures(runs: Sequence[Run]) -> list[Picture]:
     """How the sampler did: traces and ranks of the slowest invariants of each network, energies."""
-    return [*(_traces(run) for run in runs), _energies(runs)]
+    dynamical = [run for run in runs if "energy" in run.posterior["sample_stats"]]  # Langevin has no momenta
+    return [*(_traces(run) for run in runs), *([_energies(dynamical)] if dynamical else [])]
 
 
 def invariants(task: Task, squared: bool) -> list[Observable]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import platform
+import os
 import sys
-import time
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 
 import jax
@@ -14,18 +12,20 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
-from bayesnet.chains import Chains, run_chains
+from bayesnet.chains import Progress, open_lanes, run_chains
+from bayesnet.checkpoints import describe_run, open_checkpoint
 from bayesnet.coordinates import choose_coordinates
 from bayesnet.engine import Settings
-from bayesnet.observables import overlaps
+from bayesnet.results import assemble, installed_versions, network_of, task_of, version_of
+from bayesnet.weight_draws import KEPT, kept_group
 from theory import arguments
 from theory.network import Network
-from theory.solution import KERNEL_DIMS, OUTPUT_DIMS, entry_coords
 from theory.task import Task
 
-SAMPLERS = ("nuts", "hmc")
+__all__ = ["make_settings", "network_of", "sample", "task_of", "version_of"]
+
+SAMPLERS = ("nuts", "hmc", "langevin")
 CHAIN_METHODS = ("auto", "parallel", "sequential", "vectorized")
-STATISTICS = ("acceptance_rate", "n_steps", "diverging", "energy", "lp", "step_size")
 
 
 def sample(
@@ -40,10 +40,15 @@ def sample(
     sampler: str = "nuts",
     target_accept: float = 0.8,
     max_tree_depth: int = 10,
+    step_size: float = 0.001,
+    steps_per_draw: int = 10,
     anneal: bool = True,
     num_latents: int = 4,
+    keep: Iterable[str] = (),
+    thin: int = 10,
     precision: str = "float64",
     chain_method: str = "auto",
+    checkpoint: str | os.PathLike | None = None,
     progress: bool | None = None,
 ) -> xr.DataTree:
     """Sample the posterior of a network on a task, with NumPyro's NUTS unless told otherwise.
@@ -57,17 +62,31 @@ def sample(
         num_samples: draws of each chain.
         num_chains: number of chains. Never fewer than four for a result: chains can freeze in metastable phases.
         seed: the same seed gives the same draws.
-        sampler: "nuts" (NumPyro's), or "hmc" (`bayesnet.split_hmc`: trajectories of a quarter period with the prior
-            solved exactly), several times faster on wide networks in fields.
-        target_accept: acceptance rate that the step size aims at, between 0 and 1.
+        sampler: "nuts" (NumPyro's); "hmc" (`bayesnet.split_hmc`: trajectories of a quarter period with the prior
+            solved exactly), several times faster on wide networks in fields; or "langevin" (`bayesnet.langevin`: noisy
+            gradient descent on the weights from a prior draw, as in training, in weight coordinates, without a
+            Metropolis test). Langevin's means are off by O(step_size), and it moves slowly: it is there to look at
+            training, and ``num_warmup=0`` keeps the transient.
+        target_accept: acceptance rate that the step size aims at, between 0 and 1; not of Langevin.
         max_tree_depth: of NUTS; a trajectory has at most 2^depth - 1 leapfrog steps.
+        step_size: of Langevin, in units of the time in which the prior forgets a whitened weight.
+        steps_per_draw: of Langevin; training time between draws is step_size times steps_per_draw.
         anneal: raise the weight of the likelihood from .01 to 1 in the first half of the warm-up.
         num_latents: number of draws of each chain, evenly spaced, whose latent numbers are kept, so that weights and
             new patterns can be drawn from them.
+        keep: keep the latent numbers of every ``thin``-th draw instead, and beside them what is named here: "latents"
+            (no more), "fields" (pre-activations), "weights". Numbers per kept draw: N T P for fields, N^2 for weights
+            (times T - 1 where the recurrent weights are not shared).
+        thin: see ``keep``.
         precision: "float64", or "float32": about twice as fast when wide, with log densities rounded to 1e-2.
         chain_method: "parallel" (a thread for each chain, as many as cores), "sequential", "vectorized" (in lockstep,
-            for accelerators) or "auto": vectorized on an accelerator, else parallel.
-        progress: whether to show a progress bar; by default where standard error is a terminal.
+            for accelerators, shared out over as many devices as divide the number of chains) or "auto": vectorized on
+            an accelerator, else parallel.
+        checkpoint: a directory to which every block of 25 draws is written. A run that was killed goes on from there
+            when the same call is made again, and ends with the same draws, bitwise on the same machine and versions, as
+            if it had not been; a run that was complete is read back.
+        progress: whether to show a progress bar with the time left, step size and acceptance; by default where standard
+            error is a terminal.
 
     Returns:
         An ArviZ-shaped DataTree (`bayesnet.to_arviz` hands it to any version of ArviZ):
@@ -75,17 +94,25 @@ def sample(
         - posterior: ``kernel`` and ``overlap`` (its normalisation) with dims (chain, draw, step, pattern, step_bis,
           pattern_bis), ``prediction`` (chain, draw, pattern, step, output) at every step, ``log_likelihood_marginal``,
           ln p(y | Phi) with V integrated out;
-        - sample_stats: acceptance_rate, n_steps, tree_depth, diverging, energy, lp, step_size;
+        - posterior_predictive: ``y`` (chain, draw, observation), new targets y = f + noise;
+        - sample_stats: acceptance_rate, n_steps, tree_depth, diverging, energy, lp, step_size; of Langevin n_steps, lp,
+          step_size, ``training_time`` and ``loss``, sum (y - f)^2 / 2 over the supervised entries;
         - log_likelihood: ``y`` (chain, draw, observation), ln p(y_i | y_-i, Phi), for leave-one-out comparison;
-        - observed_data, constant_data: the task; latents: the latent numbers of a few draws;
-        - attributes: network, settings, seed, versions, device, wall time in seconds.
+        - observed_data, constant_data: the task; latents: the latent numbers of the kept draws;
+        - fields: ``preactivation`` (chain, latent_draw, step, pattern, neuron); weights: ``recurrent``, ``input``,
+          ``readout`` as `Weights` describes them, completed with ``seed``; where ``keep`` asks for them;
+        - attributes: network, settings, seed, versions, device, wall time in seconds, ``bias`` where there is one.
 
         Steps, patterns and outputs are counted from 1. An entry that no input has reached has no variance and no
         overlap: zero is stored, and ``constant_data.has_input`` is False there.
 
+        Memory: 8 bytes for each stored number, with n = steps * patterns about 2 n^2 for each draw, which is held up to
+        three times while the tree is built; and a few dozen states of the sampler, N n numbers each in fields.
+
     Raises:
         ValueError: naming the argument, what was wrong with it and what is allowed.
-        FloatingPointError: if a log density stops being finite, naming the chain and the draw.
+        FloatingPointError: if a log density stops being finite, naming the chain, the draw and the likely cause.
+        OSError: if the checkpoint cannot be written; what was written before stays.
     """
     settings = make_settings(
         network,
@@ -97,22 +124,60 @@ def sample(
         num_chains=num_chains,
         target_accept=target_accept,
         max_tree_depth=max_tree_depth,
+        step_size=step_size,
+        steps_per_draw=steps_per_draw,
         anneal=anneal,
         num_latents=num_latents,
+        keep=keep,
+        thin=thin,
         precision=precision,
         chain_method=chain_method,
     )
-    if settings.chain_method == "auto":
-        method = "parallel" if jax.default_backend() == "cpu" else "vectorized"
-        settings = replace(settings, chain_method=method)
     seed = arguments.integer("seed", seed, 0)
-    network.to_dict()  # a network that cannot be stored is refused before anything is compiled
-    started = time.perf_counter()
-    draws = settings.num_chains * (settings.num_warmup + settings.num_samples)
+    description = network.to_dict()  # a network that cannot be stored is refused before anything is compiled
+    directory = None
+    if checkpoint is not None:
+        # How chains are run side by side is no part of what is drawn; in lockstep it is.
+        method = "vectorized" if _method(settings) == "vectorized" else "parallel"
+        run = asdict(replace(settings, chain_method=method))
+        directory = open_checkpoint(checkpoint, describe_run(description, task, run, seed, installed_versions()))
+    settings = replace(settings, chain_method=_method(settings))
+    lanes = open_lanes(settings, directory)
     hidden = not (sys.stderr.isatty() if progress is None else progress)
-    with tqdm(total=draws, desc=f"sampling {settings.coordinates}", unit="draw", disable=hidden, leave=False) as bar:
-        chains = run_chains(network, task, settings, seed, bar.update)
-    return _assemble(network, task, settings, seed, chains, time.perf_counter() - started)
+    with tqdm(
+        total=settings.num_chains * (settings.num_warmup + settings.num_samples),
+        initial=sum(lane.made for lane in lanes),
+        desc=f"sampling {settings.coordinates}",
+        unit="draw",
+        disable=hidden,
+        leave=False,
+    ) as bar:
+        chains = run_chains(network, task, settings, seed, lanes, _shown_on(bar))
+    tree = assemble(network, task, settings, seed, chains)
+    for name in settings.keep:
+        if name in KEPT:
+            tree[name] = xr.DataTree(kept_group(tree, name))
+    return tree
+
+
+def _method(settings: Settings) -> str:
+    """The chain method that "auto" stands for."""
+    if settings.chain_method != "auto":
+        return settings.chain_method
+    return "parallel" if jax.default_backend() == "cpu" else "vectorized"
+
+
+def _shown_on(bar: tqdm) -> Progress:
+    """Progress as the bar shows it: draws, and step size and acceptance of the last block."""
+
+    def show(draws: int, record: dict[str, np.ndarray]) -> None:
+        shown = {"step size": f"{record['step_size'].mean():.2g}"}
+        if "acceptance_rate" in record:
+            shown["acceptance"] = f"{record['acceptance_rate'].mean():.2f}"
+        bar.set_postfix(shown, refresh=False)
+        bar.update(draws)
+
+    return show
 
 
 def make_settings(
@@ -130,6 +195,10 @@ def make_settings(
     num_latents: int,
     precision: str,
     chain_method: str,
+    keep: Iterable[str] = (),
+    thin: int = 10,
+    step_size: float = 0.001,
+    steps_per_draw: int = 10,
 ) -> Settings:
     """The arguments of `sample`, checked; nothing is compiled and no device taken.
 
@@ -140,9 +209,15 @@ def make_settings(
         raise ValueError(f"network is {type(network).__name__}; it must be a bayesnet.Network")
     if not isinstance(task, Task):
         raise ValueError(f"task is {type(task).__name__}; it must be a bayesnet.Task")
-    return Settings(
-        coordinates=choose_coordinates(coordinates, network, task),
-        sampler=arguments.one_of("sampler", sampler, SAMPLERS),
+    sampler = arguments.one_of("sampler", sampler, SAMPLERS)
+    if sampler == "langevin" and coordinates == "auto":
+        coordinates = "weights"
+    coordinates = choose_coordinates(coordinates, network, task)
+    if sampler == "langevin" and coordinates != "weights":
+        raise ValueError(f"coordinates is {coordinates!r}; sampler 'langevin' trains the weights: allowed is 'weights'")
+    settings = Settings(
+        coordinates=coordinates,
+        sampler=sampler,
         num_warmup=arguments.integer("num_warmup", num_warmup, 0),
         num_samples=arguments.integer("num_samples", num_samples, 1),
         num_chains=arguments.integer("num_chains", num_chains, 1),
@@ -152,101 +227,20 @@ def make_settings(
         num_latents=arguments.integer("num_latents", num_latents, 1),
         precision=arguments.one_of("precision", precision, ("float64", "float32")),
         chain_method=arguments.one_of("chain_method", chain_method, CHAIN_METHODS),
+        keep=_names_to_keep(keep),
+        thin=arguments.integer("thin", thin, 1),
+        step_size=arguments.positive("step_size", step_size),
+        steps_per_draw=arguments.integer("steps_per_draw", steps_per_draw, 1),
     )
+    if settings.keep and settings.thin > settings.num_samples:
+        raise ValueError(f"thin is {thin}; it must be at most num_samples, {num_samples}, for keep to keep anything")
+    return settings
 
 
-def _assemble(
-    network: Network, task: Task, settings: Settings, seed: int, chains: Chains, seconds: float
-) -> xr.DataTree:
-    record = chains.record
-    lead = record["lp"].shape
-    shape = (task.steps, task.patterns)
-    coords = {"chain": np.arange(lead[0]), "draw": np.arange(lead[1])}
-    kernel = record["kernel"].reshape(*lead, *shape, *shape)
-    prediction = record["prediction"].reshape(*lead, *shape, task.output_dim).swapaxes(-3, -2)
-    posterior = xr.Dataset(
-        {
-            "kernel": (("chain", "draw", *KERNEL_DIMS), kernel),
-            "overlap": (("chain", "draw", *KERNEL_DIMS), overlaps(kernel)),
-            "prediction": (("chain", "draw", *OUTPUT_DIMS), prediction),
-            "log_likelihood_marginal": (("chain", "draw"), record["log_likelihood_marginal"]),
-        },
-        coords={**coords, **entry_coords(task)},
-    )
-    stats = {name: (("chain", "draw"), record[name]) for name in STATISTICS}
-    depth = np.ceil(np.log2(record["n_steps"] + 1)).astype(int)
-    statistics = xr.Dataset({**stats, "tree_depth": (("chain", "draw"), depth)}, coords=coords)
-    step, pattern = np.divmod(task.supervised_entries, task.patterns)
-    observation = {
-        "observation_step": ("observation", np.repeat(step + 1, task.output_dim)),
-        "observation_pattern": ("observation", np.repeat(pattern + 1, task.output_dim)),
-        "observation_output": ("observation", np.tile(np.arange(1, task.output_dim + 1), len(step))),
-    }
-    pointwise = record["log_likelihood"].reshape(*lead, -1)
-    tree = xr.DataTree.from_dict(
-        {
-            "posterior": posterior,
-            "sample_stats": statistics,
-            "log_likelihood": xr.Dataset(
-                {"y": (("chain", "draw", "observation"), pointwise)}, {**coords, **observation}
-            ),
-            "observed_data": xr.Dataset({"y": ("observation", task.supervised_targets.ravel())}, observation),
-            "constant_data": _constant_data(task),
-            "latents": _latent_data(chains),
-        }
-    )
-    tree.attrs.update(
-        network=json.dumps(network.to_dict()),
-        settings=json.dumps(asdict(settings)),
-        seed=seed,
-        versions=json.dumps(_versions()),
-        device=jax.devices()[0].device_kind,
-        wall_time=seconds,
-    )
-    return tree
-
-
-def _constant_data(task: Task) -> xr.Dataset:
-    coords = {name: values for name, values in entry_coords(task).items() if not name.endswith("_bis")}
-    return xr.Dataset(
-        {
-            "inputs": (("pattern", "step", "input_dim"), task.inputs),
-            "targets": (OUTPUT_DIMS, task.targets),
-            "supervised": (("pattern", "step"), task.supervised),
-            "has_input": (("pattern", "step"), task.has_input),
-        },
-        coords=coords,
-    )
-
-
-def _latent_data(chains: Chains) -> xr.Dataset:
-    sites = {
-        name: (("chain", "latent_draw", *(f"{name}_dim_{i}" for i in range(values.ndim - 2))), values)
-        for name, values in chains.latents.items()
-    }
-    number = next(iter(chains.latents.values())).shape[0]
-    return xr.Dataset(sites, coords={"chain": np.arange(number), "latent_draw": chains.latent_draws})
-
-
-def network_of(posterior: xr.DataTree) -> Network:
-    """The network that a posterior was sampled for."""
-    return Network.from_dict(json.loads(posterior.attrs["network"]))
-
-
-def task_of(posterior: xr.DataTree) -> Task:
-    """The task that a posterior was sampled for."""
-    data = posterior["constant_data"]
-    return Task(data["inputs"].to_numpy(), data["targets"].to_numpy(), data["supervised"].to_numpy().astype(bool))
-
-
-def _versions() -> dict[str, str]:
-    packages = ("bayesnet", "jax", "numpyro", "arviz", "xarray", "numpy")
-    return {"python": platform.python_version(), **{name: version_of(name) for name in packages}}
-
-
-def version_of(package: str) -> str:
-    """The installed version of a package."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+def _names_to_keep(keep: Iterable[str]) -> tuple[str, ...]:
+    allowed = ("latents", *KEPT)
+    named = isinstance(keep, Iterable) and not isinstance(keep, str | bytes)
+    names = tuple(keep) if named else ()
+    if not named or any(name not in allowed for name in names):
+        raise ValueError(f"keep is {keep!r}; it must be a list of names out of {', '.join(map(repr, allowed))}")
+    return tuple(name for name in allowed if name in names)

@@ -117,7 +117,7 @@ def split_hmc(potential_fn_gen: Callable) -> tuple[Callable, Callable]:
             energy, gradient = potential(z)
             return z, kick(p, z, gradient), energy, gradient
 
-        p = _white_like(momentum_key, state.z)
+        p = white_like(momentum_key, state.z)
         start = state.potential_energy + _kinetic(p)
         z, p, potential_energy, gradient = lax.fori_loop(
             0, num_steps, leap, (state.z, p, state.potential_energy, state.z_grad)
@@ -220,7 +220,7 @@ class SplitHMC(MCMCKernel):
         return f"{state.num_steps} steps of size {state.adapt_state.step_size:.2e}. acc. prob={state.accept_prob:.2f}"
 
 
-def _white_like(key: Array, tree: Any) -> Any:
+def white_like(key: Array, tree: Any) -> Any:
     """Standard normal numbers in the shape of a pytree."""
     leaves, structure = jax.tree.flatten(tree)
     keys = random.split(key, len(leaves))

@@ -1,4 +1,4 @@
-r"""Weights drawn back from a posterior in which they were integrated out, exactly.
+r"""Weights and pre-activations drawn back from a posterior in which they were integrated out, exactly.
 
 Given the activity, the rows of (W, U) are independent Gaussians conditioned on H: with S the features that multiply
 the whitened weights (gw / sqrt(N) phi(h_{t-1}) and gu / sqrt(D) x_t, a block of rows for each copy),
@@ -18,15 +18,16 @@ import numpy as np
 import xarray as xr
 
 from bayesnet.models.kernel_space import bartlett_factor
-from bayesnet.models.weight_space import Weights, scale_weights
-from bayesnet.sampling import network_of, task_of
+from bayesnet.models.weight_space import Weights, run_fields, scale_weights
+from bayesnet.results import network_of, task_of
 from theory import arguments
-from theory.causal import propagate
+from theory.causal import Trajectory, propagate
 from theory.covariance import covariance_terms
 from theory.network import Network
 from theory.task import Task
 
 SINGULAR = 1e-10
+KEPT = ("fields", "weights")  # what `sample` stores of kept draws when asked to
 
 
 def draw_weights(posterior: xr.DataTree, chain: int = 0, latent_draw: int = -1, seed: int = 0) -> Weights:
@@ -46,6 +47,55 @@ def draw_weights(posterior: xr.DataTree, chain: int = 0, latent_draw: int = -1, 
         ValueError: if there is no such chain or kept draw.
     """
     network, task = network_of(posterior), task_of(posterior)
+    latents, rng = _kept_draw(posterior, chain, latent_draw, seed)
+    # float64 within this call only: the weights must reproduce the fields to rounding error.
+    with jax.enable_x64(True):
+        if "readout" in latents:
+            return Weights(*(np.asarray(part) for part in scale_weights(network, task, latents)))
+        trajectory = _trajectory(network, task, latents, rng)
+    fields, activity = np.asarray(trajectory.preactivation), np.asarray(trajectory.activity)
+    return weights_given_fields(network, task, fields, activity, rng)
+
+
+def draw_fields(posterior: xr.DataTree, chain: int = 0, latent_draw: int = -1, seed: int = 0) -> np.ndarray:
+    """The pre-activations h (T, P, N) of one kept draw, those that `draw_weights` reproduces; arguments as there."""
+    network, task = network_of(posterior), task_of(posterior)
+    latents, rng = _kept_draw(posterior, chain, latent_draw, seed)
+    # float64 within this call only.
+    with jax.enable_x64(True):
+        if "readout" in latents:
+            fields = run_fields(network, task, scale_weights(network, task, latents))
+            return np.stack([np.asarray(h) for h in fields])
+        flat = np.asarray(_trajectory(network, task, latents, rng).preactivation)
+    return flat.reshape(task.steps, task.patterns, network.width)
+
+
+def kept_group(posterior: xr.DataTree, name: str) -> xr.Dataset:
+    """The fields, or weights, of all kept draws of a posterior as `sample` stores them."""
+    group, seed = posterior["latents"], posterior.attrs["seed"]
+    dims = {
+        "recurrent": ("recurrent_copy", "neuron", "neuron_bis"),
+        "input": ("input_copy", "neuron", "input_dim"),
+        "readout": ("readout_copy", "output", "neuron"),
+        "preactivation": ("step", "pattern", "neuron"),
+    }
+    stored: dict[str, np.ndarray] = {}
+    lead = group.sizes["chain"], group.sizes["latent_draw"]
+    for chain, draw in np.ndindex(lead):
+        if name == "weights":
+            drawn = draw_weights(posterior, chain, draw, seed)._asdict()
+        else:
+            drawn = {"preactivation": draw_fields(posterior, chain, draw, seed)}
+        for part, values in drawn.items():
+            stored.setdefault(part, np.empty((*lead, *values.shape)))[chain, draw] = values
+    coords = {axis: group[axis].to_numpy() for axis in ("chain", "latent_draw")}
+    return xr.Dataset({part: ((*coords, *dims[part]), values) for part, values in stored.items()}, coords)
+
+
+def _kept_draw(
+    posterior: xr.DataTree, chain: int, latent_draw: int, seed: int
+) -> tuple[dict[str, np.ndarray], np.random.Generator]:
+    """The latent numbers of a kept draw, and the random numbers that complete it."""
     group = posterior["latents"]
     sizes = {"chain": group.sizes["chain"], "latent_draw": group.sizes["latent_draw"]}
     for name, value in (("chain", chain), ("latent_draw", latent_draw)):
@@ -54,16 +104,13 @@ def draw_weights(posterior: xr.DataTree, chain: int = 0, latent_draw: int = -1, 
         str(name): values.isel(chain=chain, latent_draw=latent_draw).to_numpy().astype(float)
         for name, values in group.data_vars.items()
     }
-    rng = np.random.default_rng([seed, chain % sizes["chain"], latent_draw % sizes["latent_draw"]])
-    # float64 within this call only: the weights must reproduce the fields to rounding error.
-    with jax.enable_x64(True):
-        if "readout" in latents:
-            return Weights(*(np.asarray(part) for part in scale_weights(network, task, latents)))
-        noise = _noise(latents, network, task, rng)
-        terms = jax.tree.map(jax.numpy.asarray, covariance_terms(network, task))
-        trajectory = propagate(terms, noise, network.phi.function, task.patterns, network.width)
-    fields, activity = np.asarray(trajectory.preactivation), np.asarray(trajectory.activity)
-    return weights_given_fields(network, task, fields, activity, rng)
+    return latents, np.random.default_rng([seed, chain % sizes["chain"], latent_draw % sizes["latent_draw"]])
+
+
+def _trajectory(network: Network, task: Task, latents: dict[str, np.ndarray], rng: np.random.Generator) -> Trajectory:
+    noise = _noise(latents, network, task, rng)
+    terms = jax.tree.map(jax.numpy.asarray, covariance_terms(network, task))
+    return propagate(terms, noise, network.phi.function, task.patterns, network.width)
 
 
 def weights_given_fields(

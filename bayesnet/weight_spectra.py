@@ -9,14 +9,14 @@ import numpy as np
 import scipy.linalg
 import xarray as xr
 
-from bayesnet.sampling import network_of, task_of
+from bayesnet.results import network_of, task_of
 from bayesnet.weight_draws import draw_weights
 from theory.causal import semidefinite_cholesky
-from theory.covariance import covariance_terms, preactivation_cov, shift_later
+from theory.covariance import covariance_terms, preactivation_cov
 from theory.network import Network
 from theory.solution import Solution
 from theory.task import Task
-from theory.weight_spectrum import Spectrum, spectrum, spectrum_of_moments
+from theory.weight_spectrum import Spectrum, linear_averages, spectrum, spectrum_of_averages
 
 LARGEST_MATRIX = 1024  # eigenvalues cost width^3: several seconds at this width
 SMALL_MATRIX = 256  # up to here two draws are shown, of unshared weights the first and the last step; else one matrix
@@ -88,20 +88,15 @@ def _drawn(posterior: xr.DataTree, network: Network, task: Task) -> tuple[np.nda
 def learned_spectra(network: Network, task: Task, kernels: np.ndarray) -> list[Spectrum]:
     """Spectra of E[W | H] of a linear network, from kernels (draws, n, n) alone: there phi(h) = h."""
 
-    def prepare(kernel):
+    def factor_of(kernel):
         cov = preactivation_cov(terms, kernel, task.patterns)
-        return semidefinite_cholesky(cov, jax.numpy.diagonal(cov)), shift_later(kernel, task.patterns)
+        return semidefinite_cholesky(cov, jax.numpy.diagonal(cov))
 
     with jax.enable_x64(True):
         terms = jax.tree.map(jax.numpy.asarray, covariance_terms(network, task))
-        prepared = jax.jit(lambda stack: jax.lax.map(prepare, stack))(jax.numpy.asarray(kernels))
-        factors, earlier = (np.asarray(part) for part in prepared)
-    spectra = []
-    for kernel, factor, before in zip(kernels, factors, earlier, strict=True):
-        crossed = np.zeros_like(kernel)
-        crossed[task.patterns :] = kernel[: -task.patterns]
-        spectra.append(spectrum_of_moments(network, task, factor, before, crossed, kernel))
-    return spectra
+        factors = np.asarray(jax.jit(lambda stack: jax.lax.map(factor_of, stack))(jax.numpy.asarray(kernels)))
+        averages = [linear_averages(k, f, task.patterns) for k, f in zip(kernels, factors, strict=True)]
+    return [spectrum_of_averages(network, task, average) for average in averages]
 
 
 def _largest_singular_value(matrix: np.ndarray) -> float:
@@ -110,9 +105,4 @@ def _largest_singular_value(matrix: np.ndarray) -> float:
 
 
 def _predicted(solution: Solution | None) -> Spectrum | None:
-    if solution is None or solution.task.steps == 1:
-        return None
-    try:
-        return spectrum(solution)
-    except NotImplementedError:
-        return None
+    return None if solution is None or solution.task.steps == 1 else spectrum(solution)

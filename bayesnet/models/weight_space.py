@@ -88,16 +88,19 @@ def scale_weights(network: Network, task: Task, white: dict[str, Array]) -> Weig
 
 def run_network(network: Network, task: Task, weights: Weights) -> tuple[Array, Array]:
     """Run the recurrence: the kernel (n, n) and the prediction f (P, T, O)."""
-    phi = network.phi.function
     scale = network.width if network.scaling == "mup" else math.sqrt(network.width)
-    dtype = weights.input.dtype
-    activities: list[Array] = []
-    outputs = []
-    for step in range(task.steps):
-        h = jnp.asarray(task.inputs[:, step], dtype) @ weights.at("input", step).T
-        if step:
-            h = h + activities[-1] @ weights.at("recurrent", step).T
-        activities.append(phi(h))
-        outputs.append(activities[-1] @ weights.at("readout", step).T / scale)
+    activities = [network.phi.function(h) for h in run_fields(network, task, weights)]
+    outputs = [phi @ weights.at("readout", step).T / scale for step, phi in enumerate(activities)]
     activity = jnp.concatenate(activities)
     return activity @ activity.T / network.width, jnp.stack(outputs, axis=1)
+
+
+def run_fields(network: Network, task: Task, weights: Weights) -> list[Array]:
+    """The pre-activations h_1, ..., h_T, (P, N) each."""
+    fields: list[Array] = []
+    for step in range(task.steps):
+        h = jnp.asarray(task.inputs[:, step], weights.input.dtype) @ weights.at("input", step).T
+        if step:
+            h = h + network.phi.function(fields[-1]) @ weights.at("recurrent", step).T
+        fields.append(h)
+    return fields

@@ -11,7 +11,9 @@ import tomllib
 import pytest
 
 import bayesnet as bn
+import theory
 from bayesnet import cli
+from bayesnet.checkpoints import Lane
 from bayesnet.config import default_tables
 
 SMALL = ["--width", "16", "--num-warmup", "50", "--num-samples", "50", "--num-chains", "2"]
@@ -111,6 +113,30 @@ def test_a_real_interrupt_ends_the_run_within_a_block_and_leaves_nothing(tmp_pat
     assert process.returncode == 130
     assert shown.strip().endswith("interrupted; no file is half-written")
     assert list(out.iterdir()) == []
+
+
+def test_a_killed_report_goes_on_from_its_checkpoint(tmp_path, capsys, monkeypatch):
+    """What was sampled before is read back: only the second network is drawn the second time."""
+    place, drawn, add = tmp_path / "draws", set(), Lane.add
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    def watched(lane, *arguments, **records):
+        drawn.add(lane._directory.name)
+        add(lane, *arguments, **records)
+
+    command = ["report", *SMALL, "--out", str(tmp_path / "out"), "--checkpoint", str(place)]
+    with monkeypatch.context() as patched:
+        patched.setattr(theory, "solve", interrupted)
+        assert cli.main(command) == 130
+    assert [path.name for path in place.iterdir()] == ["RNN.checkpoint"]
+    monkeypatch.setattr(Lane, "add", watched)
+    assert cli.main(command) == 0
+    assert drawn == {"DNN.checkpoint"}
+    assert (tmp_path / "out" / "report.html").exists()
+    assert cli.main([*command, "--seed", "1"]) == 2
+    assert "seed is 0 there and 1 here" in capsys.readouterr().err
 
 
 def test_usage_errors_exit_with_status_2():

@@ -1,15 +1,18 @@
 """sample: what it returns, that it can be repeated, and that it agrees with the theory where that is exact."""
 
+import functools
 import json
+import re
 
 import arviz as az
 import jax
 import jax.monitoring
 import numpy as np
 import pytest
+import tqdm
 import xarray as xr
 
-from bayesnet import Network, Task, sample, sampling, tasks
+from bayesnet import Network, Task, chains, sample, sampling, tasks
 from bayesnet.observables import default_observables
 from theory.causal import propagate
 from theory.covariance import covariance_terms
@@ -68,6 +71,7 @@ def test_structure(posterior):
             "prediction": ("chain", "draw", "pattern", "step", "output"),
             "log_likelihood_marginal": scalar,
         },
+        "posterior_predictive": {"y": ("chain", "draw", "observation")},
         "sample_stats": dict.fromkeys(
             ["acceptance_rate", "n_steps", "tree_depth", "diverging", "energy", "lp", "step_size"], scalar
         ),
@@ -146,6 +150,72 @@ def test_latents_reproduce_their_kernels(posterior):
             kernel = np.asarray(propagate(terms, z, TANH.phi.function, P, TANH.width).kernel)
             stored = posterior["posterior"]["kernel"].values[chain, latents["latent_draw"].values[latent]]
             np.testing.assert_allclose(stored.reshape(kernel.shape), kernel, rtol=1e-12, atol=1e-12)
+
+
+def test_kept_fields_and_weights_reproduce_their_kernels():
+    """Every tenth draw; the fields run forth from the weights, and their kernel is the one stored for the draw."""
+    tree = sample(TANH, task_of(), seed=1, **{**SHORT, "keep": ["weights", "fields"], "thin": 10})
+    assert tree["fields"]["latent_draw"].values.tolist() == [9, 19, 29]
+    task, shape = task_of(), (T * P, T * P)
+    for chain, position in np.ndindex(2, 3):
+        place = {"chain": chain, "latent_draw": position}
+        h = tree["fields"]["preactivation"][place].values
+        activity = np.tanh(h).reshape(T * P, -1)
+        stored = tree["posterior"]["kernel"].values[chain, 10 * position + 9].reshape(shape)
+        np.testing.assert_allclose(activity @ activity.T / TANH.width, stored, rtol=1e-11)
+        w, u = (tree["weights"][name][place].values[0] for name in ("recurrent", "input"))
+        again = np.tanh(h[0]) @ w.T + task.inputs[:, 1] @ u.T
+        np.testing.assert_allclose(again, h[1], rtol=1e-9, atol=1e-9)
+
+
+def test_posterior_predictive_is_the_prediction_with_noise(posterior):
+    """At the supervised entries, in the order of the observations, with variance kappa / N."""
+    group, task = posterior["posterior_predictive"]["y"], task_of()
+    f = posterior["posterior"]["prediction"].values
+    step, pattern, output = (group[f"observation_{name}"].values - 1 for name in ("step", "pattern", "output"))
+    noise = group.values - f[:, :, pattern, step, output]
+    variance, number = TANH.noise / TANH.width, noise.size
+    assert task.supervised[pattern, step].all()
+    assert abs((noise**2).mean() / variance - 1) < 4 * np.sqrt(2 / number)
+    assert abs(noise.mean()) < 4 * np.sqrt(variance / number)
+
+
+def test_progress_shows_the_time_left_step_size_and_acceptance(capsys, monkeypatch):
+    monkeypatch.setattr(sampling, "tqdm", functools.partial(tqdm.tqdm, mininterval=0))
+    sample(TANH, task_of(), seed=1, **{**SHORT, "progress": True})
+    shown = capsys.readouterr().err
+    assert "sampling fields: 100%" in shown
+    assert re.search(r"\d+/140 \[\d\d:\d\d<\d\d:\d\d, .*draw/s, step size=0\.\d+, acceptance=[01]\.\d\d\]", shown)
+
+
+def explosive(x):
+    """Overflows beyond |x| of about ten."""
+    return jax.numpy.exp(8 * x**2)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "num_warmup", "where"), [("nuts", 40, r"warm-up, likelihood weight 0\.01"), ("hmc", 0, "draw 0")]
+)
+def test_densities_that_are_not_finite_stop_the_run(sampler, num_warmup, where):
+    """The message names the chain, the draw and the likely cause."""
+    network, task = Network(8, activation=explosive), task_of()
+    task = Task(100 * task.inputs, task.targets, task.supervised)
+    with pytest.raises(FloatingPointError, match=rf"not finite in chain \d at {where}; likely cause: an activation"):
+        sample(network, task, sampler=sampler, **{**SHORT, "num_warmup": num_warmup})
+
+
+def test_the_chain_that_fails_is_named(monkeypatch):
+    """Not the first one, which is only stopped."""
+    check = chains._check_finite
+
+    def failing(draws, name, block, settings):
+        if name == "chain 1" and block.first > 5:
+            draws["lp"] = draws["lp"] * np.nan
+        check(draws, name, block, settings)
+
+    monkeypatch.setattr(chains, "_check_finite", failing)
+    with pytest.raises(FloatingPointError, match=r"^the log density is not finite in chain 1 at draw 10; likely"):
+        sample(TANH, task_of(), **SHORT)
 
 
 def test_same_seed_same_draws(posterior):
@@ -246,6 +316,11 @@ BAD = [
     *(("anneal", value) for value in (1, "yes", None)),
     *(("precision", value) for value in ("float16", 64, None, np.float64)),
     *(("chain_method", value) for value in ("threads", None, 2)),
+    *(("keep", value) for value in ("fields", ["field"], None, [3])),
+    *(("thin", value) for value in (0, 1.5, None)),
+    *(("step_size", value) for value in (0, -1.0, float("inf"), "0.1", None)),
+    *(("steps_per_draw", value) for value in (0, 2.5)),
+    ("checkpoint", 3),
     *(("network", value) for value in (None, "rnn", 8, TANH.to_dict())),
     *(("task", value) for value in (None, "chain", np.ones((1, 3, 1)))),
 ]
@@ -258,6 +333,11 @@ def test_malformed_arguments(name, value, monkeypatch):
     arguments = {"network": TANH, "task": task_of(), **SHORT, name: value}
     with pytest.raises(ValueError, match=rf"^{name} is "):
         sample(**arguments)
+
+
+def test_thinning_that_keeps_nothing():
+    with pytest.raises(ValueError, match=r"^thin is 31; it must be at most num_samples, 30"):
+        sample(TANH, task_of(), **{**SHORT, "keep": ["latents"], "thin": 31})
 
 
 def test_unknown_arguments_are_refused():

@@ -1,0 +1,229 @@
+"""Checkpoints: what every chain of a run has drawn and where it stands, on disk after each block.
+
+A checkpoint is a directory. ``run.json`` says what is sampled. Each lane (a chain, or all chains in lockstep) has
+``.draws`` and ``.latents``, records of fixed size one after the other, and ``.state``, the state of its sampler. The
+records of a block are written before the state, which is replaced in one go: it alone decides how many blocks count,
+and what a killed run left behind them is overwritten. Randomness is part of the state or a function of the seed and
+the draw, so a resumed run ends bitwise where an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+
+from bayesnet.storage import replacing
+from theory.task import Task
+
+MARKER = "run.json"
+
+
+class Lane:
+    """What a chain, or all of them in lockstep, have drawn: in memory and, where there is a checkpoint, on disk.
+
+    Args:
+        name: "chain 0", "chain 1", ... or "chains".
+        directory: of the checkpoint, from which the lane goes on; None for none.
+
+    Attributes:
+        blocks: complete blocks of the schedule.
+        made: draws in them, warm-up included, of all the lane's chains together.
+        seconds: time spent on them.
+        records: "draws" and "latents", arrays of records (`pack`), to be concatenated.
+
+    Raises:
+        ValueError: if the files are damaged.
+    """
+
+    def __init__(self, name: str, directory: Path | None = None):
+        self.name, self.blocks, self.made, self.seconds = name, 0, 0, 0.0
+        self.records: dict[str, list[np.ndarray]] = {"draws": [], "latents": []}
+        self._directory = directory
+        self._leaves: list[np.ndarray] = []
+        if directory is not None and self._path("state").exists():
+            try:
+                self._read()
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                raise ValueError(
+                    f"checkpoint {str(directory)!r} is damaged at {name} ({error}); remove it to start anew"
+                ) from None
+
+    def add(self, made: int, seconds: float, state: Any, **records: np.ndarray) -> None:
+        """Count a block as complete; ``records`` are its "draws" and "latents", none where nothing is kept.
+
+        Raises:
+            OSError: if the block cannot be written; those before it stay.
+        """
+        before = self.blocks, self.made, self.seconds
+        self.blocks, self.made, self.seconds = self.blocks + 1, self.made + made, seconds
+        if self._directory is not None:
+            try:
+                self._write(state, records)
+            except OSError as error:
+                self.blocks, self.made, self.seconds = before
+                raise OSError(
+                    f"checkpoint {str(self._directory)!r}: {self.name} could not be written ({error}); its first "
+                    f"{self.made} draws, warm-up included, are intact there: the same call goes on from them"
+                ) from error
+        for kind, new in records.items():
+            self.records[kind].append(new)
+
+    def state(self, template: Any) -> Any:
+        """The state after the last block read from disk, as a pytree like ``template`` (shapes and types)."""
+        leaves, structure = jax.tree.flatten(template)
+        wanted = [jax.eval_shape(_plain, leaf) for leaf in leaves]
+        if [(w.shape, w.dtype) for w in wanted] != [(leaf.shape, leaf.dtype) for leaf in self._leaves]:
+            raise ValueError(
+                f"checkpoint {str(self._directory)!r} is of another version of the sampler; remove it to start anew"
+            )
+        restored = [_like(leaf, value) for leaf, value in zip(leaves, self._leaves, strict=True)]
+        return jax.tree.unflatten(structure, restored)
+
+    def _path(self, kind: str) -> Path:
+        assert self._directory is not None
+        return self._directory / f"{self.name.replace(' ', '-')}.{kind}"
+
+    def _write(self, state: Any, records: dict[str, np.ndarray]) -> None:
+        content = {
+            "position": np.array([self.blocks, self.made]),
+            "seconds": np.array(self.seconds),
+            **{f"leaf_{i}": np.asarray(_plain(leaf)) for i, leaf in enumerate(jax.tree.leaves(state))},
+        }
+        for kind, earlier in self.records.items():
+            number = sum(map(len, earlier))
+            new = records.get(kind)
+            if new is not None:
+                path = self._path(kind)
+                with open(path, "r+b" if path.exists() else "wb") as file:
+                    file.seek(number * new.dtype.itemsize)
+                    file.write(new.tobytes())
+                number += len(new)
+            if number:
+                layout = (earlier[0] if new is None else new).dtype
+                content |= {kind: np.empty(0, layout), f"{kind}_number": np.array(number)}
+        with replacing(self._path("state")) as partial, open(partial, "wb") as file:
+            np.savez(file, **content)  # type: ignore[arg-type]
+
+    def _read(self) -> None:
+        # Opened here, because np.load leaves what it cannot read open.
+        with open(self._path("state"), "rb") as file, np.load(file) as archive:
+            content = {name: archive[name] for name in archive.files}
+        self.blocks, self.made = content["position"].tolist()
+        self.seconds = float(content["seconds"])
+        self._leaves = [content[f"leaf_{i}"] for i in range(sum(name.startswith("leaf_") for name in content))]
+        for kind, records in self.records.items():
+            if kind in content:
+                number = int(content[f"{kind}_number"])
+                records.append(np.fromfile(self._path(kind), content[kind].dtype, number))
+                if len(records[0]) < number:
+                    raise ValueError(f"{kind} are missing")
+
+
+def pack(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Arrays with a common leading axis as one array of records."""
+    number = len(next(iter(arrays.values())))
+    packed = np.empty(number, [(name, values.dtype, values.shape[1:]) for name, values in arrays.items()])
+    for name, values in arrays.items():
+        packed[name] = values
+    return packed
+
+
+def unpack(records: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """The inverse of `pack`, of several stretches one after the other."""
+    names = records[0].dtype.names or ()
+    return {name: np.concatenate([part[name] for part in records]) for name in names}
+
+
+def describe_run(network: dict, task: Task, settings: dict, seed: int, versions: dict[str, str]) -> dict[str, Any]:
+    """What makes a run the same run, and the versions it was begun with."""
+    digest = hashlib.sha256()
+    for array in (task.inputs, task.targets, task.supervised):
+        digest.update(repr(array.shape).encode() + array.tobytes())
+    run = {"network": network, "task (sha256)": digest.hexdigest()[:16], "settings": settings, "seed": seed}
+    return json.loads(json.dumps({"run": run, "versions": versions}))
+
+
+def open_checkpoint(path: Any, description: dict[str, Any]) -> Path:
+    """The directory ``path``, made where it does not exist, for the run that `describe_run` describes.
+
+    Raises:
+        ValueError: if ``path`` is no directory, holds other files, or belongs to another run.
+        OSError: if it cannot be written.
+    """
+    try:
+        directory = Path(path)
+    except TypeError:
+        raise ValueError(f"checkpoint is {path!r}; it must be the name of a directory") from None
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"checkpoint {str(path)!r} is a file; it must be the name of a directory")
+    marker = directory / MARKER
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for left in directory.glob(".*.tmp"):  # of a killed run
+            left.unlink(missing_ok=True)
+        if marker.exists():
+            description = _same_run(directory, marker.read_text(), description)
+        elif any(directory.iterdir()):
+            raise ValueError(f"checkpoint {str(path)!r} holds other files; give an empty or a new directory")
+        # Written even where it is there already: what cannot be written is better known now than after a block.
+        with replacing(marker) as partial:
+            partial.write_text(json.dumps(description, indent=1))
+    except OSError as error:
+        raise OSError(f"checkpoint {str(path)!r} cannot be written: {error}") from error
+    return directory
+
+
+def _same_run(directory: Path, text: str, here: dict[str, Any]) -> dict[str, Any]:
+    """The description in a checkpoint, if it is that of this run."""
+    try:
+        there = json.loads(text)
+        found, versions = dict(_flat(there["run"])), dict(there["versions"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"checkpoint {str(directory)!r} is damaged at {MARKER}; remove it to start anew") from None
+    wanted = dict(_flat(here["run"]))
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            raise ValueError(
+                f"checkpoint {str(directory)!r} belongs to another run: {name} is {found.get(name)!r} there and "
+                f"{wanted.get(name)!r} here; give another directory, or the arguments it was made with"
+            )
+    changed = [f"{name} {old}" for name, old in versions.items() if here["versions"].get(name) != old]
+    if changed:
+        warnings.warn(
+            f"checkpoint {str(directory)!r} was begun with {', '.join(changed)}: what is drawn now belongs to the same "
+            "posterior, but need not be bitwise what those versions draw",
+            stacklevel=3,
+        )
+    return there
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf: Any) -> Any:
+    """A leaf of a state as numbers."""
+    return random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _like(template: Any, value: np.ndarray) -> Any:
+    """Numbers back as a leaf of a state."""
+    return random.wrap_key_data(jnp.asarray(value)) if _is_key(template) else value

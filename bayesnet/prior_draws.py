@@ -1,0 +1,94 @@
+"""sample_prior: what a network does before it has seen any target."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import lax, random
+from numpyro import handlers
+
+from bayesnet.coordinates import build_coordinates, choose_coordinates
+from bayesnet.engine import blank_problem
+from bayesnet.results import constant_data, installed_versions, invariant_data, observation_coords, observed_data
+from theory import arguments
+from theory.covariance import covariance_terms
+from theory.network import Network
+from theory.task import Task
+
+
+def sample_prior(
+    network: Network, task: Task, num_samples: int = 1000, coordinates: str = "auto", seed: int = 0
+) -> xr.DataTree:
+    """Independent draws from the prior of a network on a task's inputs, with the targets that it would give.
+
+    Args:
+        network: the network.
+        task: its inputs are what the network sees; its targets do not matter, only where they are supervised.
+        num_samples: number of draws.
+        coordinates: as for `sample`; all give the same law.
+        seed: the same seed gives the same draws.
+
+    Returns:
+        A DataTree with the groups prior (``kernel``, ``overlap``, ``prediction`` as in the posterior of `sample`),
+        prior_predictive (``y``, new targets y = f + noise), observed_data and constant_data; dims begin with (chain,
+        draw), one chain. ``bayesnet.to_arviz(posterior, prior)`` joins it with a posterior.
+
+    Raises:
+        ValueError: naming the argument, what was wrong with it and what is allowed.
+    """
+    if not isinstance(network, Network):
+        raise ValueError(f"network is {type(network).__name__}; it must be a bayesnet.Network")
+    if not isinstance(task, Task):
+        raise ValueError(f"task is {type(task).__name__}; it must be a bayesnet.Task")
+    coordinates = choose_coordinates(coordinates, network, task)
+    number, seed = arguments.integer("num_samples", num_samples, 1), arguments.integer("seed", seed, 0)
+    # float64 within this call only.
+    with jax.enable_x64(True):
+        terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+        program = _program(coordinates, *blank_problem(coordinates, network, task))
+        drawn = program(terms, random.split(random.key(seed), number))
+        kernels, predictions, targets = (np.asarray(part)[None] for part in drawn)
+    coords = {"chain": np.arange(1), "draw": np.arange(number)}
+    replicas = {"y": (("chain", "draw", "observation"), targets.reshape(1, number, -1))}
+    tree = xr.DataTree.from_dict(
+        {
+            "prior": invariant_data(task, kernels, predictions, coords),
+            "prior_predictive": xr.Dataset(replicas, {**coords, **observation_coords(task)}),
+            "observed_data": observed_data(task),
+            "constant_data": constant_data(task),
+        }
+    )
+    tree.attrs.update(
+        network=json.dumps(network.to_dict()),
+        coordinates=coordinates,
+        seed=seed,
+        versions=json.dumps(installed_versions()),
+    )
+    return tree
+
+
+@lru_cache(maxsize=32)
+def _program(coordinates: str, network: Network, task: Task) -> Callable:
+    """Compiled: (terms, keys) -> kernels (draw, n, n), outputs f (draw, n, O), targets y (draw, supervised, O)."""
+    space = build_coordinates(coordinates, network, task)
+
+    @jax.jit
+    def program(terms, keys):
+        def draw(key):
+            model_key, output_key = random.split(key)
+            sites = handlers.trace(handlers.seed(space.model, model_key)).get_trace(terms, False)
+            latents = {name: site["value"] for name, site in sites.items() if site["type"] == "sample" and name != "y"}
+            targets = sites["y"]["value"].T
+            # The pair (y, f given y) has the law of (f + noise, f).
+            seen = space.observe(terms._replace(targets=targets), latents, output_key)
+            return seen["kernel"], seen["prediction"], targets
+
+        return lax.map(draw, keys)
+
+    return program

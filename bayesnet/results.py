@@ -1,0 +1,159 @@
+"""Results as data: what the chains drew as an ArviZ-shaped DataTree, and the network and task read back from one."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import platform
+from dataclasses import asdict
+
+import jax
+import numpy as np
+import xarray as xr
+
+from bayesnet.chains import Chains
+from bayesnet.engine import Settings
+from bayesnet.observables import overlaps
+from theory.network import Network
+from theory.solution import KERNEL_DIMS, OUTPUT_DIMS, entry_coords
+from theory.task import Task
+
+PACKAGES = ("bayesnet", "jax", "jaxlib", "numpyro", "arviz", "xarray", "numpy")
+
+
+def assemble(network: Network, task: Task, settings: Settings, seed: int, chains: Chains) -> xr.DataTree:
+    """The DataTree that `sample` documents, from what the chains recorded."""
+    record = chains.record
+    lead = record["lp"].shape
+    coords = {"chain": np.arange(lead[0]), "draw": np.arange(lead[1])}
+    invariants = invariant_data(task, record["kernel"], record["prediction"], coords)
+    invariants["log_likelihood_marginal"] = (("chain", "draw"), record["log_likelihood_marginal"])
+    targets = observation_coords(task)
+    pointwise = record["log_likelihood"].reshape(*lead, -1)
+    draws = {"y": (("chain", "draw", "observation"), pointwise)}
+    tree = xr.DataTree.from_dict(
+        {
+            "posterior": invariants,
+            "posterior_predictive": predictive_data(network, task, invariants, seed),
+            "sample_stats": xr.Dataset(_statistics(task, settings, record), coords=coords),
+            "log_likelihood": xr.Dataset(draws, {**coords, **targets}),
+            "observed_data": observed_data(task),
+            "constant_data": constant_data(task),
+            "latents": _latent_data(chains),
+        }
+    )
+    tree.attrs.update(
+        network=json.dumps(network.to_dict()),
+        settings=json.dumps(asdict(settings)),
+        seed=seed,
+        versions=json.dumps(installed_versions()),
+        device=jax.devices()[0].device_kind,
+        wall_time=chains.seconds,
+    )
+    if settings.sampler == "langevin":
+        tree.attrs["bias"] = f"no Metropolis test: means are off by O(step_size), step_size {settings.step_size:g}"
+    return tree
+
+
+def network_of(posterior: xr.DataTree) -> Network:
+    """The network that a posterior was sampled for."""
+    return Network.from_dict(json.loads(posterior.attrs["network"]))
+
+
+def task_of(posterior: xr.DataTree) -> Task:
+    """The task that a posterior was sampled for."""
+    data = posterior["constant_data"]
+    return Task(data["inputs"].to_numpy(), data["targets"].to_numpy(), data["supervised"].to_numpy().astype(bool))
+
+
+def invariant_data(task: Task, kernels: np.ndarray, predictions: np.ndarray, coords: dict) -> xr.Dataset:
+    """Kernels (chain, draw, n, n) and outputs (chain, draw, n, O) with their labels; overlaps beside them."""
+    lead, shape = kernels.shape[:2], (task.steps, task.patterns)
+    kernel = kernels.reshape(*lead, *shape, *shape)
+    prediction = predictions.reshape(*lead, *shape, task.output_dim).swapaxes(-3, -2)
+    return xr.Dataset(
+        {
+            "kernel": (("chain", "draw", *KERNEL_DIMS), kernel),
+            "overlap": (("chain", "draw", *KERNEL_DIMS), overlaps(kernel)),
+            "prediction": (("chain", "draw", *OUTPUT_DIMS), prediction),
+        },
+        coords={**coords, **entry_coords(task)},
+    )
+
+
+def predictive_data(network: Network, task: Task, invariants: xr.Dataset, seed: int) -> xr.Dataset:
+    """Targets that the network of each draw would give: y = f + noise at the supervised entries."""
+    rng = np.random.default_rng([seed, 1])  # another stream than that of `draw_weights`
+    outputs = invariants["prediction"].to_numpy().swapaxes(2, 3)
+    means = outputs.reshape(*outputs.shape[:2], task.entries, task.output_dim)[:, :, task.supervised_entries]
+    deviation = math.sqrt(network.noise * network.target_variance_scale)
+    drawn = means + deviation * rng.normal(size=means.shape)
+    coords = {name: invariants[name].to_numpy() for name in ("chain", "draw")}
+    values = drawn.reshape(*drawn.shape[:2], -1)
+    return xr.Dataset({"y": (("chain", "draw", "observation"), values)}, {**coords, **observation_coords(task)})
+
+
+def observed_data(task: Task) -> xr.Dataset:
+    """The supervised targets, one number after the other."""
+    return xr.Dataset({"y": ("observation", task.supervised_targets.ravel())}, observation_coords(task))
+
+
+def observation_coords(task: Task) -> dict:
+    """Step, pattern and output of each observation, counted from 1."""
+    step, pattern = np.divmod(task.supervised_entries, task.patterns)
+    return {
+        "observation_step": ("observation", np.repeat(step + 1, task.output_dim)),
+        "observation_pattern": ("observation", np.repeat(pattern + 1, task.output_dim)),
+        "observation_output": ("observation", np.tile(np.arange(1, task.output_dim + 1), len(step))),
+    }
+
+
+def constant_data(task: Task) -> xr.Dataset:
+    """The task, from which `task_of` reads it back."""
+    coords = {name: values for name, values in entry_coords(task).items() if not name.endswith("_bis")}
+    return xr.Dataset(
+        {
+            "inputs": (("pattern", "step", "input_dim"), task.inputs),
+            "targets": (OUTPUT_DIMS, task.targets),
+            "supervised": (("pattern", "step"), task.supervised),
+            "has_input": (("pattern", "step"), task.has_input),
+        },
+        coords=coords,
+    )
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the draws depend on."""
+    return {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}}
+
+
+def version_of(package: str) -> str:
+    """The installed version of a package."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _statistics(task: Task, settings: Settings, record: dict[str, np.ndarray]) -> dict:
+    names = ("acceptance_rate", "n_steps", "diverging", "energy", "lp", "step_size")
+    stats = {name: record[name] for name in names if name in record}
+    if settings.sampler == "langevin":
+        errors = record["prediction"][:, :, task.supervised_entries] - task.supervised_targets
+        stats["loss"] = (errors**2).sum(axis=(2, 3)) / 2
+        draws = settings.num_warmup + 1 + np.arange(settings.num_samples)
+        time = settings.step_size * settings.steps_per_draw * draws
+        stats["training_time"] = np.broadcast_to(time, stats["loss"].shape).copy()
+    else:
+        stats["tree_depth"] = np.ceil(np.log2(record["n_steps"] + 1)).astype(int)
+    return {name: (("chain", "draw"), values) for name, values in stats.items()}
+
+
+def _latent_data(chains: Chains) -> xr.Dataset:
+    sites = {
+        name: (("chain", "latent_draw", *(f"{name}_dim_{i}" for i in range(values.ndim - 2))), values)
+        for name, values in chains.latents.items()
+    }
+    number = next(iter(chains.latents.values())).shape[0]
+    return xr.Dataset(sites, coords={"chain": np.arange(number), "latent_draw": chains.latent_draws})
