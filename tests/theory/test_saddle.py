@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from theory import Network, Solution, Task, fluctuations, nngp, solve, spectrum
+from theory import Network, Solution, Task, nngp, solve, spectrum
 from theory.activations import BUILT_IN
 from theory.causal import kernel_of_noise
 from theory.covariance import covariance_terms
@@ -172,35 +172,6 @@ def test_eigenvalue_outlier_threshold(steps, threshold):
         return np.abs(spectrum(solve(RNN, chain(steps, signal), starts=0)).eigenvalues[0][0]) - 1
 
     assert brentq(distance, 0.95 * threshold, 1.05 * threshold, xtol=1e-4) == pytest.approx(threshold, abs=6e-3)
-
-
-def test_fluctuations():
-    """N Var of the kernel entries at T = 3, N = 500, y = 2 as in SOLVER.md."""
-    solution = solve(RNN, chain(3, 2.0))
-    found = fluctuations(solution)
-    variance = 500 * np.diag(found.kernel_cov.reshape(9, 9))[[0, 1, 2, 4, 5, 8]]
-    for value, printed in zip(variance, ["2.83", "11.4", "9.09", "13.3", "120", "42.6"], strict=True):
-        assert value == pytest.approx(float(printed), rel=5e-3)
-    # Draws go through the exact map, which bends at finite N: not visibly at N = 10^6.
-    wide = fluctuations(Solution(**{**vars(solution), "network": RNN.replace(width=10**6)}))
-    draws = wide.draw_kernels(4000, seed=1).reshape(4000, 9)
-    spread = draws.var(0, ddof=1) / np.diag(wide.kernel_cov.reshape(9, 9))
-    assert np.abs(spread - 1).max() < 4 * np.sqrt(2 / 4000)
-
-
-@pytest.mark.parametrize(
-    ("solution", "error"),
-    [
-        (lambda: solve(RNN, chain(3, 4.3)).branches[1], ValueError),
-        (lambda: nngp(RNN, chain(3, 4.3)), ValueError),
-        (lambda: nngp(RNN.replace(activation="tanh"), chain(3, 1.0)), NotImplementedError),
-    ],
-    ids=["unstable", "lazy", "tanh"],
-)
-def test_fluctuations_refuse(solution, error):
-    """There is no Gaussian law around an unstable point or without a saddle point."""
-    with pytest.raises(error):
-        fluctuations(solution())
 
 
 def brute_force(network, task, kernel):
