@@ -11,12 +11,13 @@ import xarray as xr
 import bayesnet as bn
 from bayesnet.executors import connect_dask
 
+dask = pytest.importorskip("dask", reason="dask is not installed (pip install 'bayesnet[dask]')")
 distributed = pytest.importorskip("distributed", reason="dask is not installed (pip install 'bayesnet[dask]')")
 
 pytestmark = pytest.mark.filterwarnings("default")  # what Dask warns of is not ours
 
 GRID = {"noise": [0.1, 0.3, 0.5, 1.0], "factor": [1.0, 2.0, 3.0]}
-SETTINGS = {"sampling": {"num_warmup": 20, "num_samples": 20, "num_chains": 2}, "solving": {"starts": 0}}
+SETTINGS = {"sampling": {"num_warmup": 60, "num_samples": 20, "num_chains": 2}, "solving": {"starts": 0}}
 
 
 def run(**options):
@@ -64,7 +65,7 @@ def test_a_worker_killed_in_mid_run_is_made_up_for(cluster, here, tmp_path):
 
 def test_no_scheduler_at_the_address_is_an_error():
     with (
-        distributed.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
         pytest.raises(OSError),
         connect_dask("tcp://127.0.0.1:9"),
     ):
