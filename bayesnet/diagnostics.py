@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayesnet.agreement import mirror_modes, name_disagreement, name_modes
 from bayesnet.observables import Observable, default_observables
 from bayesnet.sampling import network_of, task_of
 
@@ -77,7 +78,10 @@ def summarise(posterior: xr.DataTree, observables: Sequence[Observable] | None =
 
 
 def check_gates(posterior: xr.DataTree, table: pd.DataFrame | None = None) -> list[Gate]:
-    """The gates of a run: R-hat <= 1.01, ESS >= 400, no divergence, no saturated tree, E-BFMI >= 0.3.
+    """The gates of a run: R-hat <= 1.01, ESS >= 400; by sampler no divergence, no saturated tree, E-BFMI >= 0.3.
+
+    A failed R-hat says which observable is worst and which chains stand apart in it. Where the sign symmetry holds, a
+    last entry, which always passes, tells the mirror mode of each chain.
 
     Args:
         posterior: what `sample` returned.
@@ -85,22 +89,35 @@ def check_gates(posterior: xr.DataTree, table: pd.DataFrame | None = None) -> li
     """
     table = summarise(posterior) if table is None else table
     stats = posterior["sample_stats"]
-    settings = json.loads(posterior.attrs["settings"])
-    diverging = stats["diverging"].to_numpy().astype(bool).sum(axis=1)
-    saturated = (stats["n_steps"].to_numpy() >= 2 ** settings["max_tree_depth"] - 1).sum(axis=1)
-    bfmi = _bfmi(stats["energy"].to_numpy())
     ess = table[["ess_bulk", "ess_tail"]].min(axis=1)
-    return [
-        Gate(f"R-hat <= {R_HAT_LIMIT}", *_extreme(table["r_hat"], R_HAT_LIMIT, "largest", ".4f")),
+    gates = [
+        _r_hat_gate(posterior, table["r_hat"]),
         Gate(f"ESS >= {ESS_LIMIT}", *_extreme(-ess, -ESS_LIMIT, "smallest", ".0f")),
-        Gate("no divergences", *_none(diverging, "divergent draws")),
-        Gate("no tree-depth saturation", *_none(saturated, "draws at the largest tree")),
-        Gate(
-            f"E-BFMI >= {BFMI_LIMIT}",
-            bool(bfmi.min() >= BFMI_LIMIT),
-            f"smallest {bfmi.min():.2f} (chain {int(bfmi.argmin())})",
-        ),
     ]
+    settings = json.loads(posterior.attrs["settings"])
+    if "diverging" in stats:
+        diverging = stats["diverging"].to_numpy().astype(bool).sum(axis=1)
+        gates.append(Gate("no divergences", *_none(diverging, "divergent draws")))
+    if settings["sampler"] == "nuts":
+        saturated = (stats["n_steps"].to_numpy() >= 2 ** settings["max_tree_depth"] - 1).sum(axis=1)
+        gates.append(Gate("no tree-depth saturation", *_none(saturated, "draws at the largest tree")))
+    if "energy" in stats:
+        bfmi = _bfmi(stats["energy"].to_numpy())
+        detail = f"smallest {bfmi.min():.2f} (chain {int(bfmi.argmin())})"
+        gates.append(Gate(f"E-BFMI >= {BFMI_LIMIT}", bool(bfmi.min() >= BFMI_LIMIT), detail))
+    modes = mirror_modes(posterior)
+    return gates if modes is None else [*gates, Gate("mirror modes", True, name_modes(modes))]
+
+
+def _r_hat_gate(posterior: xr.DataTree, r_hat: pd.Series) -> Gate:
+    passed, detail = _extreme(r_hat, R_HAT_LIMIT, "largest", ".4f")
+    worst = r_hat.fillna(np.inf).idxmax()
+    known = {o.label: o for o in default_observables(network_of(posterior), task_of(posterior))}
+    if not passed and worst in known:
+        draws = evaluate_observables(posterior, [known[worst]])[str(worst)]
+        log_likelihood = posterior["posterior"]["log_likelihood_marginal"].to_numpy()
+        detail = f"{detail}: {name_disagreement(draws, log_likelihood)}"
+    return Gate(f"R-hat <= {R_HAT_LIMIT}", passed, detail)
 
 
 def _bfmi(energy: np.ndarray) -> np.ndarray:
