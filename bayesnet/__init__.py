@@ -6,6 +6,7 @@ width; comparisons and reports lay the two side by side.
 
 from bayesnet import diagnostics, executors, models, observables, tasks
 from bayesnet.arviz_bridge import to_arviz
+from bayesnet.bridge_sampling import LogEvidence, log_evidence
 from bayesnet.comparison import compare
 from bayesnet.phase_diagrams import phase_diagram
 from bayesnet.prediction import predict
@@ -18,6 +19,7 @@ from bayesnet.weight_draws import draw_fields, draw_weights
 from theory import Network, Task
 
 __all__ = [
+    "LogEvidence",
     "Network",
     "Task",
     "compare",
@@ -26,6 +28,7 @@ __all__ = [
     "draw_weights",
     "executors",
     "load",
+    "log_evidence",
     "models",
     "observables",
     "phase_diagram",

@@ -1,0 +1,76 @@
+"""The evidence by bridge sampling, against quadrature, plain Monte Carlo over the prior, and its own refusals."""
+
+import jax
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.stats
+import xarray as xr
+
+import bayesnet as bn
+from bayesnet.bridge_sampling import log_evidence
+from theory.covariance import covariance_terms
+
+MANY = {"num_warmup": 200, "num_samples": 800, "num_latents": 400, "coordinates": "kernels", "progress": False}
+
+
+def test_one_step_agrees_with_quadrature():
+    """Phi = chi^2_N / N for one step and one pattern: a one-dimensional integral."""
+    width, noise, signal = 16, 0.1, 1.5
+    task = bn.tasks.chain(1, signal)
+    found = log_evidence(bn.sample(bn.Network.rnn(width, noise=noise), task, seed=1, **MANY))
+
+    def integrand(square):
+        likelihood = scipy.stats.norm.pdf(signal, scale=np.sqrt((noise + square / width) / width))
+        return likelihood * scipy.stats.chi2.pdf(square, width)
+
+    exact = np.log(scipy.integrate.quad(integrand, 0, 60 * width, epsrel=1e-10)[0])
+    assert 0 < found.error < 0.05
+    assert abs(found.value - exact) < 4 * found.error
+
+
+@pytest.mark.parametrize("shared", [("recurrent", "input", "readout"), ()], ids=["RNN", "DNN"])
+def test_three_steps_agree_with_the_average_over_the_prior(shared):
+    """p(y) = E_prior[p(y | Phi)]: plain Monte Carlo, at a width and signal where it still works.
+
+    For the RNN this counts both mirror modes.
+    """
+    width, signal, draws = 16, 1.5, 400_000
+    network, task = bn.Network(width, shared=shared), bn.tasks.chain(3, signal)
+    found = log_evidence(bn.sample(network, task, seed=2, **MANY))
+    rng = np.random.default_rng(0)
+    factor = np.tril(rng.normal(size=(draws, 3, 3)), -1)
+    for i in range(3):
+        factor[:, i, i] = np.sqrt(rng.chisquare(width - i, draws))
+    terms = covariance_terms(network, task)
+    # h_1 = z_1; h_2, h_3 by conditioning on the empirical kernel, step by step, as the model says.
+    gram = factor @ factor.swapaxes(1, 2) / width
+    kernel = np.zeros((draws, 3, 3))
+    root = np.zeros((draws, 3, 3))
+    mask = terms.recurrent
+    root[:, 0, 0] = 1.0
+    kernel[:, 0, 0] = gram[:, 0, 0]
+    for t in (1, 2):
+        cov = np.zeros((draws, t + 1, t + 1))
+        cov[:, 1:, 1:] = mask[1 : t + 1, 1 : t + 1] * kernel[:, :t, :t]
+        cov[:, 0, 0] = 1.0
+        root[:, : t + 1, : t + 1] = np.linalg.cholesky(cov)
+        part = root[:, : t + 1, : t + 1]
+        kernel[:, : t + 1, : t + 1] = part @ gram[:, : t + 1, : t + 1] @ part.swapaxes(1, 2)
+    variance = (network.noise + kernel[:, 2, 2]) / width
+    likelihoods = scipy.stats.norm.pdf(signal, scale=np.sqrt(variance))
+    exact = np.log(likelihoods.mean())
+    its_error = likelihoods.std() / likelihoods.mean() / np.sqrt(draws)
+    assert its_error < 0.02
+    assert 0 < found.error < 0.05
+    assert abs(found.value - exact) < 4 * np.hypot(found.error, its_error)
+
+
+def test_other_coordinates_and_too_few_latents_are_refused(chain_posterior):
+    with pytest.raises(ValueError, match="num_latents"):
+        log_evidence(chain_posterior)
+    fields = chain_posterior.copy()
+    fields["latents"] = xr.DataTree(xr.Dataset({"z": (("chain", "latent_draw", "z_dim_0"), np.zeros((4, 4, 2)))}))
+    with pytest.raises(ValueError, match="coordinates='kernels'"):
+        log_evidence(fields)
+    assert not jax.config.jax_enable_x64
