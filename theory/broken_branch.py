@@ -26,6 +26,7 @@ from theory.covariance import Terms
 from theory.fixed_point import Root, pack, root_of, unpack, violation, violation_slope
 from theory.frozen_problem import (
     GOOD_EFFECTIVE_SAMPLE_SIZE,
+    ON_THE_WAY,
     RESIDUAL_TOLERANCE,
     Problem,
     State,
@@ -150,7 +151,7 @@ class _Path:
             kernel, conjugate = map(np.asarray, unpack(jnp.asarray(guess[:-1]), self.scale, self.problem.layout))
             problem = self.problem.scaled(guess[-1])
             try:
-                state, points = draw_points(problem, State(kernel, conjugate, (noise,)), seed + redraw)
+                state, points = draw_points(problem, State(kernel, conjugate, (noise,)), seed + redraw, ON_THE_WAY)
             except np.linalg.LinAlgError:
                 return None
             if not np.isfinite(np.asarray(points[0].coordinates)).all():

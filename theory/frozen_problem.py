@@ -127,7 +127,7 @@ def draw_points(
             noise = noise[rng.integers(0, len(noise), problem.points)]
             key = jax.random.PRNGKey(rng.integers(2**31))
             noise = draw(noise, key, cov[index], state.conjugate[index], layout.phi, group.live, MOVES)
-            base = stein_tilt(noise, cov[index], state.conjugate[index], layout.phi, group.live)
+            base = stein_tilt(noise, cov[index], state.conjugate[index], layout.phi, group.live, layout.kinks)
             plain = freeze(problem, group, noise, cov, state.conjugate)
             points.append(Points(plain.coordinates, plain.log_base + base))
         noises.append(np.asarray(noise))

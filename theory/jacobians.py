@@ -16,5 +16,8 @@ def dense_jacobian(function: Callable[[Array], Array], at: Array, directions_at_
     def column(direction):
         return jax.jvp(function, (at,), (direction,))[1]
 
-    identity = jnp.eye(at.shape[0], dtype=at.dtype)
-    return jax.lax.map(column, identity, batch_size=directions_at_once).T
+    size = at.shape[0]
+    batch = min(size, directions_at_once)
+    # Whole batches only: a smaller last one would be compiled apart.
+    directions = jnp.eye(-(-size // batch) * batch, size, dtype=at.dtype)
+    return jax.lax.map(column, directions, batch_size=batch)[:size].T

@@ -14,13 +14,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 
-from theory.causal import propagate
-from theory.covariance import Terms, covariance_terms, preactivation_cov
+from theory.covariance import Terms, covariance_terms
 from theory.descent import descend
 from theory.network import Network
-from theory.noise_gram import free_energy, free_energy_and_gradient, hessian, kernels_of_coordinates, unpack
+from theory.noise_gram import Description, describe, free_energy, free_energy_and_gradient, hessian
 from theory.prediction import predict_given_kernel
 from theory.response import conjugate_kernel
 from theory.solution import Solution, kernel_of, outputs_of
@@ -32,24 +30,26 @@ SAME_BRANCH = 1e-6
 ROUGHLY = 1e-4  # before polishing
 MOST_EVALUATIONS = 5000
 GRADIENT_TOLERANCE = 1e-7
+BEFORE_POLISHING = 1e-5  # the same where Newton's method follows
 NEWTON_STEPS = 30
 STATIONARY = 1e-13  # root mean square gradient at which Newton's method stops: rounding error
+FLAT = 1e-12  # curvature, relative to the largest, that counts as none
 UNSTABLE_DIRECTIONS = 4
 KICK = 0.1
 STARTS_AT_ONCE = 5
 
 
 @partial(jax.jit, static_argnums=2)
-def _minima(starts, terms, patterns):
+def _minima(starts, terms, patterns, tolerance):
     def value_and_gradient(coordinates):
         return jax.value_and_grad(free_energy)(coordinates, terms, patterns)
 
-    return descend(value_and_gradient, starts, MOST_EVALUATIONS, GRADIENT_TOLERANCE)
+    return descend(value_and_gradient, starts, MOST_EVALUATIONS, tolerance)
 
 
-def minimise(starts: np.ndarray, terms: Terms, patterns: int) -> np.ndarray:
+def minimise(starts: np.ndarray, terms: Terms, patterns: int, tolerance: float = GRADIENT_TOLERANCE) -> np.ndarray:
     """Where F comes to rest from each of several starts (S, d): minima, or saddle points that a symmetry keeps to."""
-    return np.asarray(_minima(starts, terms, patterns))
+    return np.asarray(_minima(starts, terms, patterns, tolerance))
 
 
 class SaddlePoint(NamedTuple):
@@ -90,12 +90,13 @@ class LinearProblem:
             batch, queue = queue[:STARTS_AT_ONCE], queue[STARTS_AT_ONCE:]
             # One shape, one compilation.
             padded = np.array(batch + batch[-1:] * (STARTS_AT_ONCE - len(batch)))
-            ends = minimise(padded, self.terms, self.task.patterns)[: len(batch)]
-            for rough, kernel in zip(ends, self.kernels(ends), strict=True):
+            ends = minimise(padded, self.terms, self.task.patterns, BEFORE_POLISHING)[: len(batch)]
+            for rough in ends:
+                kernel = self._describe(rough).trajectory.kernel
                 if any(self._same(kernel, other, ROUGHLY) for other in kernels):
                     continue
                 point = self.polish(rough)
-                (kernel,) = self.kernels(point.coordinates[None])
+                kernel = self._describe(point.coordinates).trajectory.kernel
                 if any(self._same(kernel, other, SAME_BRANCH) for other in kernels):
                     continue
                 found.append(point)
@@ -119,11 +120,12 @@ class LinearProblem:
     def polish(self, point: np.ndarray) -> SaddlePoint:
         """Newton's method on the gradient; the Hessian is kept as long as it converges."""
         gradient = self._evaluate(point)[1]
-        curvature, fresh = self._hessian(point), True
+        (values, vectors), fresh = self._curvature(point), True
         for _ in range(NEWTON_STEPS):
             if np.linalg.norm(gradient) <= STATIONARY * np.sqrt(gradient.size):
                 break
-            trial = point - scipy.linalg.lstsq(curvature, gradient, cond=1e-12)[0]
+            curved = np.abs(values) > FLAT * np.max(np.abs(values))
+            trial = point - vectors[:, curved] @ ((gradient @ vectors[:, curved]) / values[curved])
             trial_gradient = self._evaluate(trial)[1]
             gain = np.linalg.norm(trial_gradient) / np.linalg.norm(gradient)
             if gain < 1:
@@ -132,19 +134,18 @@ class LinearProblem:
                 break
             fresh = bool(gain > 0.1)
             if fresh:
-                curvature = self._hessian(point)
-        return SaddlePoint(point, float(np.linalg.norm(gradient)), *np.linalg.eigh(curvature))
+                values, vectors = self._curvature(point)
+        return SaddlePoint(point, float(np.linalg.norm(gradient)), values, vectors)
 
-    def kernels(self, coordinates: np.ndarray) -> np.ndarray:
-        """Phi of several points (S, d), (S, n, n)."""
-        return np.asarray(kernels_of_coordinates(coordinates, self.terms, self.task.patterns))
+    def _describe(self, coordinates: np.ndarray) -> Description:
+        return jax.tree.map(np.asarray, describe(coordinates, self.terms, self.task.patterns))
 
     def _evaluate(self, coordinates):
         value, gradient = free_energy_and_gradient(coordinates, self.terms, self.task.patterns)
         return float(value), np.asarray(gradient)
 
-    def _hessian(self, coordinates):
-        return np.asarray(hessian(coordinates, self.terms, self.task.patterns))
+    def _curvature(self, coordinates):
+        return np.linalg.eigh(np.asarray(hessian(coordinates, self.terms, self.task.patterns)))
 
     def _same(self, one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
         """Equal kernels (n, n), up to the mirror image where there is one."""
@@ -157,23 +158,19 @@ class LinearProblem:
 
     def solution(self, point: SaddlePoint) -> Solution:
         """The `Solution` there; of two mirror images the one whose neighbouring steps correlate positively."""
-        task, terms, n = self.task, self.terms, self.task.entries
-        noise = unpack(jnp.asarray(point.coordinates), n)
-        trajectory = propagate(terms, noise, self.network.phi.function, task.patterns, 1)
-        kernel, factor = np.asarray(trajectory.kernel), np.asarray(trajectory.factor)
-        dual = np.asarray(predict_given_kernel(terms, kernel).dual)
-        conjugate = conjugate_kernel(terms, factor, kernel, dual, task.patterns)
+        task, n = self.task, self.task.entries
+        (_, _, kernel, factor), cov, (mean, _, dual) = self._describe(point.coordinates)
+        conjugate = conjugate_kernel(self.terms, factor, kernel, dual, task.patterns)
         # Phi = (C^{-1} + Phihat)^{-1} without an inverse of C, which may be singular.
         inner = np.eye(n) + factor.T @ conjugate @ factor
         implied = factor @ np.linalg.solve(inner, factor.T)
         scale = np.sqrt(np.diagonal(kernel))
         scale = np.where(scale > 0, scale, 1)
         residual = float(np.max(np.abs(kernel - implied) / np.outer(scale, scale)))
-        cov = np.asarray(preactivation_cov(terms, kernel, task.patterns))
         neighbours = sum(np.trace(kernel_of(kernel, task)[t, :, t + 1]) for t in range(task.steps - 1))
         if self.can_flip and neighbours < 0:
             kernel, conjugate, cov = (self._flipped(matrix) for matrix in (kernel, conjugate, cov))
-        predictive = predict_given_kernel(terms, kernel)
+            mean = np.asarray(predict_given_kernel(self.terms, kernel).mean)
         return Solution(
             network=self.network,
             task=task,
@@ -181,8 +178,8 @@ class LinearProblem:
             conjugate=kernel_of(conjugate, task),
             preactivation_cov=kernel_of(cov, task),
             free_energy=self._evaluate(point.coordinates)[0],
-            prediction=outputs_of(predictive.mean, task),
-            dual=outputs_of(predictive.dual, task),
+            prediction=outputs_of(mean, task),
+            dual=outputs_of(dual, task),
             residual=residual,
             stable=point.stable,
             converged=bool(residual <= TOLERANCE),

@@ -86,21 +86,21 @@ def range_of(cov: Array, live: tuple[int, ...]) -> Range:
 
 def has_kinks(phi: Callable) -> bool:
     """Whether phi'' misses part of phi: <x phi'(x)> = v <phi''(x)> is tested on shifted Gaussians."""
-
-    @jax.jit
-    def two_sides():
-        nodes = jnp.linspace(-9.0, 9.0, 4001)
-        weights = jnp.exp(-(nodes**2) / 2)
-        weights = weights / jnp.sum(weights)
-        centres, deviations = jnp.meshgrid(jnp.array([-3.0, -1.0, 0.0, 1.0, 3.0]), jnp.array([0.5, 1.5]))
-        x = centres[..., None] + deviations[..., None] * nodes
-        curvature: Array
-        _, slope, curvature = derivatives(phi, x, kinks=False)
-        return (nodes * slope) @ weights, deviations * jnp.dot(curvature, weights)
-
     with jax.enable_x64(True):
-        first, second = map(np.asarray, two_sides())
+        first, second = map(np.asarray, _two_sides(phi))
     return not bool(np.all(np.abs(first - second) < KINK_TOLERANCE * (1 + np.abs(first))))
+
+
+@partial(jax.jit, static_argnums=0)
+def _two_sides(phi):
+    nodes = jnp.linspace(-9.0, 9.0, 4001)
+    weights = jnp.exp(-(nodes**2) / 2)
+    weights = weights / jnp.sum(weights)
+    centres, deviations = jnp.meshgrid(jnp.array([-3.0, -1.0, 0.0, 1.0, 3.0]), jnp.array([0.5, 1.5]))
+    x = centres[..., None] + deviations[..., None] * nodes
+    curvature: Array
+    _, slope, curvature = derivatives(phi, x, kinks=False)
+    return (nodes * slope) @ weights, deviations * jnp.dot(curvature, weights)
 
 
 def energy(activity: Array, conjugate: Array) -> Array:

@@ -12,17 +12,17 @@ special care: noise that nothing uses stays at its prior.
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from theory.activations import BUILT_IN
-from theory.causal import kernel_of_noise
-from theory.covariance import Array, Terms
-from theory.prediction import data_term
-
-HESSIAN_BATCH = 8
+from theory.causal import Trajectory, kernel_of_noise, propagate
+from theory.covariance import Array, Terms, preactivation_cov
+from theory.jacobians import dense_jacobian
+from theory.prediction import Predictive, data_term, predict_given_kernel
 
 
 def pack(factor: np.ndarray) -> np.ndarray:
@@ -49,6 +49,23 @@ def kernels_of_coordinates(coordinates: Array, terms: Terms, patterns: int) -> A
     return jax.lax.map(lambda c: kernel_of_coordinates(terms, c, patterns), coordinates)
 
 
+class Description(NamedTuple):
+    """What a saddle point consists of: the causal construction, C[Phi] (n, n), and the law of f."""
+
+    trajectory: Trajectory
+    cov: Array
+    predictive: Predictive
+
+
+@partial(jax.jit, static_argnums=2)
+def describe(coordinates: Array, terms: Terms, patterns: int) -> Description:
+    """The `Description` of a point."""
+    noise = unpack(coordinates, terms.drive.shape[0])
+    trajectory = propagate(terms, noise, BUILT_IN["linear"].function, patterns, 1)
+    cov = preactivation_cov(terms, trajectory.kernel, patterns)
+    return Description(trajectory, cov, predict_given_kernel(terms, trajectory.kernel))
+
+
 def free_energy(coordinates: Array, terms: Terms, patterns: int) -> Array:
     """F(R)."""
     n = terms.drive.shape[0]
@@ -62,18 +79,5 @@ free_energy_and_gradient = jax.jit(jax.value_and_grad(free_energy), static_argnu
 
 @partial(jax.jit, static_argnums=2)
 def hessian(coordinates: Array, terms: Terms, patterns: int) -> Array:
-    """Second derivatives of F, forward over reverse, in batches so that memory stays bounded."""
-    gradient = jax.grad(free_energy)
-
-    def column(direction):
-        return jax.jvp(lambda c: gradient(c, terms, patterns), (coordinates,), (direction,))[1]
-
-    return jax.lax.map(column, jnp.eye(coordinates.shape[0], dtype=coordinates.dtype), batch_size=HESSIAN_BATCH)
-
-
-@partial(jax.jit, static_argnums=2)
-def kernel_jacobian(coordinates: Array, terms: Terms, patterns: int) -> Array:
-    """Derivative of the flattened kernel with respect to the coordinates, (n^2, n(n+1)/2)."""
-    _, pullback = jax.vjp(lambda c: kernel_of_coordinates(terms, c, patterns).ravel(), coordinates)
-    outputs = terms.drive.size
-    return jax.lax.map(lambda e: pullback(e)[0], jnp.eye(outputs, dtype=coordinates.dtype), batch_size=HESSIAN_BATCH)
+    """Second derivatives of F, forward over reverse."""
+    return dense_jacobian(lambda c: jax.grad(free_energy)(c, terms, patterns), coordinates)

@@ -8,6 +8,7 @@ that follow from earlier ones.
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
@@ -18,7 +19,12 @@ from theory.covariance import Terms, shift_earlier
 
 def factorise(cov: np.ndarray) -> np.ndarray:
     """The lower factor L of a covariance (n, n), zero columns where it is singular."""
-    return np.asarray(semidefinite_cholesky(jnp.asarray(cov), jnp.diagonal(cov)))
+    return np.asarray(_factorise(cov))
+
+
+@jax.jit
+def _factorise(cov):
+    return semidefinite_cholesky(cov, jnp.diagonal(cov))
 
 
 def inverse_factor(factor: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from theory.covariance import Terms, covariance_terms
 from theory.decoupling import SecondMoments, Softest, decoupled_terms, softest_perturbation
 from theory.fixed_point import Root
 from theory.frozen_problem import (
-    FINEST,
+    ON_THE_WAY,
     RESIDUAL_TOLERANCE,
     Problem,
     State,
@@ -87,7 +87,7 @@ class SymmetricBranch:
     def points(self, factor: float, seed: int) -> tuple[State, tuple[Points, ...], np.ndarray]:
         """Points frozen at a factor, with the state they were drawn at and the slope there."""
         problem = self.problem.scaled(factor)
-        state, points = draw_points(problem, self.state(factor), seed, FINEST)
+        state, points = draw_points(problem, self.state(factor), seed, ON_THE_WAY)
         return state, points, slope_on_points(problem, state, points)
 
     def root(self, factor: float, state: State, points: tuple[Points, ...], slope: np.ndarray) -> Root:

@@ -57,7 +57,7 @@ def test_draws_follow_the_law_and_their_weights_help():
         noise = jax.random.normal(jax.random.PRNGKey(0), (4096, 2))
         noise = draw(noise, jax.random.PRNGKey(1), COV, CONJUGATE, jnp.tanh, LIVE, 30)
         activity = np.tanh(np.asarray(noise) @ factorise(COV).T)
-        weights = np.exp(np.asarray(stein_tilt(noise, COV, CONJUGATE, jnp.tanh, LIVE)))
+        weights = np.exp(np.asarray(stein_tilt(noise, COV, CONJUGATE, jnp.tanh, LIVE, False)))
     weights /= weights.sum()
     products = activity[:, :, None] * activity[:, None, :]
     plain, error = products.mean(axis=0), products.std(axis=0) / np.sqrt(len(products))
