@@ -30,12 +30,13 @@ class PhaseDiagram:
     """What `phase_diagram` returns.
 
     Attributes:
-        dataset: dims (y, x) by the names of the axes. Of the theory: ``order_parameter``, ``converged``, ``outcome``,
-            ``error``. Of the posterior, where one was asked for: ``order_parameter_mean``, ``order_parameter_mcse``,
-            ``status``, ``message``; NaN and "" where none was sampled. Of the transition, as factors that multiply the
-            targets (so that they have no dim "factor"): ``instability`` of the symmetric solution, ``closed_form``
-            (whether by formula), ``crossing`` of the free energies (linear networks only), ``order``; NaN where there
-            is no symmetric branch.
+        dataset: dims (y, x) by the names of the axes.
+            Theory: ``order_parameter``, ``converged``, ``stable``, ``outcome``, ``error``.
+            Posterior, where one was asked for: ``order_parameter_mean``, ``order_parameter_mcse``, ``status``,
+            ``message``; NaN and "" where none was sampled.
+            Transition, as factors that multiply the targets (so without a dim "factor"): ``instability`` of the
+            symmetric solution, ``instability_error``, its standard error, ``closed_form`` (whether by formula),
+            ``crossing`` of the free energies (linear networks only), ``order``; NaN where there is no symmetric branch.
         network, task: what does not vary along the axes.
         message: in words, why there is no critical line; empty where there is one.
         sweeps: what came of the theory, of the critical line, and of the posterior where one was asked for.
@@ -54,7 +55,7 @@ class PhaseDiagram:
 
     @property
     def trusted(self) -> bool:
-        """Whether every theory solution and every sampler converged."""
+        """Whether every theory solution converged to a stable saddle point, and every sampler converged."""
         return all(swept.trusted for swept in self.sweeps.values())
 
     @property
@@ -128,8 +129,8 @@ def phase_diagram(
     work = {THEORY: (axes, points), LINE: (rest, thresholds)} | ({POSTERIOR: (coarse, samples)} if coarse else {})
     sweeps = {what: measure_grid(*grid, executor, store, retry_failed, progress, what) for what, grid in work.items()}
     theory = sweeps[THEORY].dataset
-    parts = [theory[["order_parameter", "converged", "outcome", "error"]]]
-    parts.append(sweeps[LINE].dataset[["instability", "closed_form", "crossing", "order"]])
+    parts = [theory[["order_parameter", "converged", "stable", "outcome", "error"]]]
+    parts.append(sweeps[LINE].dataset[list(empty_values(TRANSITION)[0])])
     if coarse:
         empty = empty_values("posterior")[0]
         same_places = {axis.name: theory[axis.name] for axis in axes}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -21,7 +23,7 @@ LABELS = {
     "noise": r"noise $\kappa$ (likelihood variance times N)",
     "factor": "factor that multiplies the targets",
 }
-LINES = {"instability": ("w", "-"), "crossing": ("w", ":")}
+LINES: dict[str, tuple[str, Any]] = {"instability": ("w", "-"), "crossing": ("w", ":")}
 ORDER = "order parameter: largest overlap$^2$ between two steps"
 
 
@@ -35,7 +37,7 @@ def draw_diagram(dataset: xr.Dataset, network: Network, task: Task | TaskMaker, 
     axes.set_facecolor("0.8")
     seen = theory.values[np.isfinite(theory.values)]
     norm = Normalize(0, max(0.1, float(seen.max(initial=0))))
-    style = {"cmap": "viridis", "norm": norm}
+    style: dict[str, Any] = {"cmap": "viridis", "norm": norm}
     mesh = axes.pcolormesh(_edges(x), _edges(y), np.ma.masked_invalid(theory.values), rasterized=True, **style)
     figure.colorbar(mesh, ax=axes, label=ORDER)
     handles = _mark_unsolved(axes, dataset, x, y) + _draw_lines(axes, dataset, x, y)
@@ -82,9 +84,9 @@ def _draw_points(axes: Axes, dataset: xr.Dataset, x: np.ndarray, y: np.ndarray, 
     means, status = dataset["order_parameter_mean"].values, dataset["status"].values
     rows, columns = np.nonzero(np.isfinite(means))
     axes.scatter(x[columns], y[rows], c=means[rows, columns], s=42, edgecolors="k", linewidths=0.8, **style)
-    name = {"marker": "o", "color": "k", "linestyle": "", "markerfacecolor": "none"}
+    ring: dict[str, Any] = {"marker": "o", "color": "k", "linestyle": "", "markerfacecolor": "none"}
     at_width = "" if "width" in dataset.dims else f" at N = {width}"
-    handles = [Line2D([], [], **name, label=f"posterior mean{at_width}")]
+    handles = [Line2D([], [], **ring, label=f"posterior mean{at_width}")]
     rows, columns = np.nonzero(status == "FAIL")
     if len(rows):
         axes.plot(x[columns], y[rows], "x", color="r", markersize=5)
@@ -93,9 +95,15 @@ def _draw_points(axes: Axes, dataset: xr.Dataset, x: np.ndarray, y: np.ndarray, 
 
 
 def _mark_unsolved(axes: Axes, dataset: xr.Dataset, x: np.ndarray, y: np.ndarray) -> list[Line2D]:
+    done = dataset["outcome"].values == "done"
+    converged, stable = dataset["converged"].values, dataset["stable"].values
     handles = []
-    for which, marker, label in (("done", ".", "theory not converged"), ("failed", "s", "theory failed")):
-        rows, columns = np.nonzero(~dataset["converged"].values & (dataset["outcome"].values == which))
+    for where, marker, label in (
+        (done & ~converged, "D", "theory not converged"),
+        (done & converged & ~stable, "v", "theory found unstable solutions only"),
+        (~done, "s", "theory failed"),
+    ):
+        rows, columns = np.nonzero(where)
         if len(rows):
             axes.plot(x[columns], y[rows], marker, color="r", markersize=4)
             handles.append(Line2D([], [], marker=marker, color="r", linestyle="", label=label))

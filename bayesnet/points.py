@@ -122,7 +122,8 @@ def name_error(error: BaseException) -> str:
 def empty_values(measure: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What stands for a value that is not there: scalar -> value, column -> value."""
     if measure == TRANSITION:
-        return {"instability": np.nan, "closed_form": False, "crossing": np.nan, "order": ""}, {}
+        thresholds = dict.fromkeys(("instability", "instability_error", "crossing"), np.nan)
+        return {**thresholds, "closed_form": False, "order": ""}, {}
     scalars: dict[str, Any] = {}
     if measure in THEORY:
         scalars |= {"order_parameter": np.nan, "free_energy": np.nan, "free_energy_error": np.nan, "residual": np.nan}
@@ -163,7 +164,9 @@ def _thresholds(network: Network, task: Task) -> dict[str, Any]:
     """The instability, in closed form where there is one; the crossing only where finding it takes seconds at most."""
     exact = closed_form_instability(network, task)
     found = critical_signal(network, task)
-    values = {"instability": found.instability if exact is None else exact, "closed_form": exact is not None}
+    values: dict[str, Any] = {"instability": found.instability, "instability_error": found.instability_error}
+    if exact is not None:
+        values |= {"instability": exact, "instability_error": 0.0, "closed_form": True}
     if network.activation == "linear":
         values |= {"crossing": found.crossing, "order": found.order}
     return values

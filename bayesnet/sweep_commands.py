@@ -113,7 +113,7 @@ def _sweep(options: argparse.Namespace) -> int:
     config = _read_config(options, {})
     measure = checks.one_of("[sweep] measure", config.measure, MEASURES)
     axes = read_axes(config.grid)
-    settings = {"seed": config.seed, "sampling": config.sampling, "solving": config.solving}
+    settings: dict[str, Any] = {"seed": config.seed, "sampling": config.sampling, "solving": config.solving}
     points = make_points(config.network, config.task, axes, measure, **settings)
     directory, store = _directories(options)
     with _executor(options) as executor:

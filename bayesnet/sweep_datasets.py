@@ -56,9 +56,9 @@ def gather(axes: list[Axis], points: list[Point], records: Mapping[str, Record])
     if columns:
         coords["observable"] = np.array(observables, dtype=str)
     dataset = xr.Dataset(variables, coords=coords, attrs=_attributes(points[0]))
-    for name in dataset.variables:
-        if str(name) in LONG_NAMES:
-            dataset[name].attrs["long_name"] = LONG_NAMES[str(name)]
+    for name, text in LONG_NAMES.items():
+        if name in dataset.variables:
+            dataset[name].attrs["long_name"] = text
     return dataset
 
 

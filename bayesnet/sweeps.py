@@ -109,9 +109,10 @@ class Sweep:
 
     @property
     def trusted(self) -> bool:
-        """Whether every theory solution and every sampler converged."""
-        converged = "converged" not in self.dataset or bool(self.dataset["converged"].all())
-        return converged and not ("status" in self.dataset and bool((self.dataset["status"] == "FAIL").any()))
+        """Whether every theory solution converged to a stable saddle point, and every sampler converged."""
+        data = self.dataset
+        solved = "converged" not in data or bool((data["converged"] & data["stable"]).all())
+        return solved and not ("status" in data and bool((data["status"] == "FAIL").any()))
 
     @property
     def summary(self) -> str:
