@@ -23,6 +23,7 @@ from bayesnet.sampling import network_of, task_of
 R_HAT_LIMIT = 1.01
 ESS_LIMIT = 400
 BFMI_LIMIT = 0.3
+MOVING_LIMIT = 0.1  # share of proposals accepted
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def summarise(posterior: xr.DataTree, observables: Sequence[Observable] | None =
 
 
 def check_gates(posterior: xr.DataTree, table: pd.DataFrame | None = None) -> list[Gate]:
-    """The gates of a run: R-hat <= 1.01, ESS >= 400; by sampler no divergence, no saturated tree, E-BFMI >= 0.3.
+    """The gates of a run: R-hat <= 1.01, ESS >= 400, no frozen chain; by sampler divergences, tree depth, E-BFMI.
 
     A failed R-hat says which observable is worst and which chains stand apart in it. Where the sign symmetry holds, a
     last entry, which always passes, tells the mirror mode of each chain.
@@ -93,6 +94,7 @@ def check_gates(posterior: xr.DataTree, table: pd.DataFrame | None = None) -> li
     gates = [
         _r_hat_gate(posterior, table["r_hat"]),
         Gate(f"ESS >= {ESS_LIMIT}", *_extreme(-ess, -ESS_LIMIT, "smallest", ".0f")),
+        _moving_gate(stats["lp"].to_numpy()),
     ]
     settings = json.loads(posterior.attrs["settings"])
     if "diverging" in stats:
@@ -118,6 +120,14 @@ def _r_hat_gate(posterior: xr.DataTree, r_hat: pd.Series) -> Gate:
         log_likelihood = posterior["posterior"]["log_likelihood_marginal"].to_numpy()
         detail = f"{detail}: {name_disagreement(draws, log_likelihood)}"
     return Gate(f"R-hat <= {R_HAT_LIMIT}", passed, detail)
+
+
+def _moving_gate(log_density: np.ndarray) -> Gate:
+    # R-hat does not see a single frozen chain, nor chains that are frozen in the same place.
+    moved = (np.diff(log_density, axis=1) != 0).mean(axis=1) if log_density.shape[1] > 1 else np.ones(len(log_density))
+    slowest = int(moved.argmin())
+    detail = f"smallest share of draws that moved {moved[slowest]:.2f} (chain {slowest})"
+    return Gate("every chain moves", bool(moved[slowest] >= MOVING_LIMIT), detail)
 
 
 def _bfmi(energy: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import bayesnet as bn
+from bayesnet.comparison import judge
 from bayesnet.diagnostics import check_gates, summarise, summarise_draws
 from bayesnet.observables import default_observables, overlaps, target_direction
 from theory.symmetry import flip_sign
@@ -91,6 +92,20 @@ def test_summary_of_independent_draws_and_of_a_constant():
     np.testing.assert_allclose(table.loc["normal", "mcse"], 2 / np.sqrt(4000), rtol=0.2)
     assert table.loc["normal", "r_hat"] < 1.01
     np.testing.assert_array_equal(table.loc["constant"], [7, 0, 0, 1, 4000, 4000])
+
+
+def test_a_frozen_chain_fails_though_nothing_varies():
+    """One chain that rejects every proposal: constants have no R-hat, and the drawn predictions look independent."""
+    stuck = bn.sample(
+        bn.Network.rnn(64), bn.tasks.chain(2, 40.0), sampler="hmc", num_warmup=0, num_samples=500, num_chains=1
+    )
+    assert np.ptp(stuck["posterior"]["kernel"].values, axis=1).max() == 0
+    calm = changed(stuck, "sample_stats/diverging", np.zeros((1, 500), bool))
+    assert summarise(calm).filter(like="kernel", axis=0)["r_hat"].eq(1).all()
+    assert "every chain moves" in failed(calm)
+    verdict = judge(calm, summarise(calm))
+    assert verdict.status == "FAIL"
+    assert "smallest share of draws that moved 0.00 (chain 0)" in verdict.message
 
 
 def test_a_good_run_passes_all_gates(chain_posterior):
