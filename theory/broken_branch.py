@@ -14,7 +14,9 @@ follows along the path without another integral, since F depends on f by the dat
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +25,7 @@ from scipy.linalg import solve_triangular
 
 from theory.broyden import solve_root
 from theory.covariance import Terms
+from theory.decoupling import Softest
 from theory.fixed_point import Root, pack, root_of, unpack, violation, violation_slope
 from theory.frozen_problem import (
     GOOD_EFFECTIVE_SAMPLE_SIZE,
@@ -35,7 +38,7 @@ from theory.frozen_problem import (
     make_problem,
     scale_of,
 )
-from theory.neuron import range_of
+from theory.neuron import Points, range_of
 from theory.prediction import predict_given_kernel
 from theory.symmetric_branch import SymmetricBranch
 
@@ -44,7 +47,7 @@ AMPLITUDE_RATIO = 1.4
 LARGEST_STEP = 0.15
 LEAST_STEP = 0.01
 PAST_INSTABILITY = 1.02  # times the instability: a path that has come that far does not turn back, it is assumed
-MOST_POINTS = 60
+MOST_STEPS = 60
 REDRAWS = 3
 START_NEURONS = 8192
 FACTOR_STEP = 1e-3
@@ -60,7 +63,6 @@ class BrokenPath:
         factors: of the targets, where the branch has that amplitude.
         slopes: dF/df of the broken branch less that of the symmetric one.
         roots: the solutions, from the second amplitude on.
-        complete: whether the path came past the instability again.
         exact: whether grids were used.
     """
 
@@ -68,7 +70,6 @@ class BrokenPath:
     factors: np.ndarray
     slopes: np.ndarray
     roots: tuple[Root, ...]
-    complete: bool
     exact: bool
 
     def thresholds(self) -> tuple[float, float]:
@@ -77,6 +78,8 @@ class BrokenPath:
         Raises:
             RuntimeError: if the path ends before the free energies cross.
         """
+        if len(self.amplitudes) < 3:
+            raise RuntimeError("the broken branch was lost right at the instability; use more points")
         # Even in a: the mirror image of the path goes along.
         mirrored = np.concatenate([-self.amplitudes[:0:-1], self.amplitudes])
         factor = scipy.interpolate.CubicSpline(mirrored, np.concatenate([self.factors[:0:-1], self.factors]))
@@ -84,7 +87,7 @@ class BrokenPath:
         fine = np.linspace(0, self.amplitudes[-1], FINE)
         factors = factor(fine)
         spinodal = float(factors.min())
-        if spinodal >= self.factors[0]:
+        if spinodal >= self.factors[0] and self.factors[-1] > self.factors[0]:
             return self.factors[0], self.factors[0]
         rate = slope(fine) * factor(fine, 1)
         steps = (rate[1:] + rate[:-1]) / 2 * np.diff(fine)
@@ -98,45 +101,75 @@ class BrokenPath:
         return spinodal, float(factors[beyond[0]])
 
 
-def follow_broken(symmetric: SymmetricBranch, instability: float, points: int, seed: int) -> BrokenPath:
-    """The `BrokenPath` from the instability of the symmetric branch, on one sequence of point sets."""
-    frozen = symmetric.points(instability, seed)
-    root = symmetric.root(instability, *frozen)
-    softest = symmetric.softest(root, frozen[1])
-    task, terms = symmetric.problem.task, symmetric.whole_terms
-    problem = make_problem(symmetric.problem.network, task, terms, root.kernel, points)
+@dataclass(frozen=True)
+class Step:
+    """A solution on the broken branch: its amplitude a, the factor of the targets, and neurons z (M, r) of its law."""
+
+    amplitude: float
+    factor: float
+    root: Root
+    noise: np.ndarray
+
+
+def walk(
+    problem: Problem,
+    symmetric: Problem,
+    root: Root,
+    points: tuple[Points, ...],
+    softest: Softest,
+    factor: float,
+    seed: int,
+) -> Iterator[Step]:
+    """The broken branch step by step from amplitude zero on, until it cannot be followed.
+
+    Args:
+        problem: with W whole.
+        symmetric: the decoupled problem, at targets times ``factor``.
+        root: its solution, at the instability or a little above.
+        points: on which that was found.
+        softest: the perturbation that it yields to.
+        factor: of the targets of ``problem`` there.
+        seed: of the points.
+    """
     scale = scale_of(root.kernel)
     direction = pack(softest.kernel, softest.conjugate, scale, problem.layout)
     half = len(direction) // 2
-    length = np.linalg.norm(direction[:half])
-    direction = direction / length
+    direction = direction / np.linalg.norm(direction[:half])
     path = _Path(problem, scale, np.concatenate([direction[:half], np.zeros(half)]))
-    start = np.append(pack(root.kernel, root.conjugate, scale, problem.layout), instability)
-    noise = _joint_noise(problem, root, laws(symmetric.problem.scaled(instability), root, frozen[1]), seed)
-
-    amplitudes, unknowns, roots, slopes = [0.0], [start], [], [0.0]
-    tangent = np.append(direction, 0.0)
-    step = FIRST_AMPLITUDE
-    while unknowns[-1][-1] < PAST_INSTABILITY * instability and len(amplitudes) < MOST_POINTS:
-        amplitude = amplitudes[-1] + step
-        found = path.solve(amplitude, unknowns[-1] + step * tangent, noise, seed + 10 * len(amplitudes))
+    noise = _joint_noise(problem, root, laws(symmetric, root, points), seed)
+    before = (0.0, np.append(pack(root.kernel, root.conjugate, scale, problem.layout), factor))
+    tangent, step = np.append(direction, 0.0), FIRST_AMPLITUDE
+    for number in range(1, MOST_STEPS):
+        amplitude = before[0] + step
+        found = path.solve(amplitude, before[1] + step * tangent, noise, seed + 10 * number)
         if found is None:
             step /= 2
             if step < LEAST_STEP:
-                break
+                return
             continue
-        solution, root, noise = found
-        factor = float(solution[-1])
-        amplitudes.append(amplitude)
-        unknowns.append(solution)
-        roots.append(root)
-        at_symmetric = symmetric.root(factor, *symmetric.points(factor, seed))
-        slopes.append(_slope(terms, root.kernel, factor) - _slope(terms, at_symmetric.kernel, factor))
-        tangent = (unknowns[-1] - unknowns[-2]) / (amplitudes[-1] - amplitudes[-2])
-        step = min(AMPLITUDE_RATIO * step, LARGEST_STEP)
-    factors = np.array([point[-1] for point in unknowns])
-    complete = bool(factors[-1] >= PAST_INSTABILITY * instability)
-    return BrokenPath(np.array(amplitudes), factors, np.array(slopes), tuple(roots), complete, problem.exact)
+        unknowns, solution, noise = found
+        yield Step(amplitude, float(unknowns[-1]), solution, noise)
+        tangent = (unknowns - before[1]) / step
+        before, step = (amplitude, unknowns), min(AMPLITUDE_RATIO * step, LARGEST_STEP)
+
+
+def follow_broken(symmetric: SymmetricBranch, instability: float, points: int, seed: int) -> BrokenPath:
+    """The `BrokenPath` from the instability of the symmetric branch, on one sequence of point sets."""
+    state, frozen, slope = symmetric.points(instability, seed)
+    root = symmetric.root(instability, state, frozen, slope)
+    softest = symmetric.softest(root, frozen)
+    network, task, terms = symmetric.problem.network, symmetric.problem.task, symmetric.whole_terms
+    problem = make_problem(network, task, terms, root.kernel, points)
+    amplitudes, factors, slopes, roots = [0.0], [instability], [0.0], []
+    for step in walk(problem, symmetric.problem.scaled(instability), root, frozen, softest, instability, seed):
+        at_symmetric = symmetric.root(step.factor, *symmetric.points(step.factor, seed))
+        amplitudes.append(step.amplitude)
+        factors.append(step.factor)
+        slopes.append(_slope(terms, step.root.kernel, step.factor) - _slope(terms, at_symmetric.kernel, step.factor))
+        roots.append(step.root)
+        if step.factor > PAST_INSTABILITY * instability:
+            break
+    return BrokenPath(np.array(amplitudes), np.array(factors), np.array(slopes), tuple(roots), problem.exact)
 
 
 class _Path:
@@ -157,10 +190,10 @@ class _Path:
             if not np.isfinite(np.asarray(points[0].coordinates)).all():
                 return None
             solution, value, size = solve_root(
-                lambda at, points=points: self._evaluate(at, amplitude, points),
+                partial(self._evaluate, amplitude=amplitude, points=points),
                 guess,
                 self._slope(guess, points),
-                lambda at, points=points: self._slope(at, points),
+                partial(self._slope, points=points),
                 RESIDUAL_TOLERANCE,
             )
             if not np.max(np.abs(value)) <= RESIDUAL_TOLERANCE:
@@ -180,7 +213,7 @@ class _Path:
     def _slope(self, at, points):
         layout = self.problem.layout
 
-        def value(factor):
+        def value(factor: float) -> np.ndarray:
             return violation(at[:-1], self.scale, self._terms(factor), points, layout)[0]
 
         inner = violation_slope(at[:-1], self.scale, self._terms(at[-1]), points, layout)

@@ -18,12 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from theory.broken_branch import walk
 from theory.covariance import Terms, covariance_terms
 from theory.decoupling import decoupled_terms, softest_perturbation
 from theory.fixed_point import Root, image
 from theory.frozen_problem import (
     FINEST,
     GRID_NODES,
+    ON_THE_WAY,
     RESIDUAL_TOLERANCE,
     Problem,
     State,
@@ -33,6 +35,7 @@ from theory.frozen_problem import (
     make_problem,
     scale_of,
     settle,
+    slope_on_points,
     solve_on_points,
 )
 from theory.mean_field_flow import flow
@@ -84,12 +87,26 @@ def find_branches(network: Network, task: Task, points: int, randomisations: int
     terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
     found: list[Branch] = []
     for number, (problem, state, broken) in enumerate(_starts(network, task, terms, points, seed)):
-        if found and found[0].stable and not broken:
-            continue
-        branch = _solve_branch(problem, terms, state, randomisations, seed + 1000 * number)
-        if not any(_same_branch(branch, other) for other in found):
-            found.append(branch)
+        start: State | None = state
+        if found and not broken:
+            start = None if found[0].stable else _leave_symmetric(found[0], problem, terms, seed)
+        if start is not None:
+            branch = _solve_branch(problem, terms, start, randomisations, seed + 1000 * number)
+            if not any(_same_branch(branch, other) for other in found):
+                found.append(branch)
     return found
+
+
+def _leave_symmetric(symmetric: Branch, problem: Problem, terms: Terms, seed: int) -> State | None:
+    """A broken state near an unstable symmetric branch, too slightly broken for the flow; None if there is none."""
+    state, points = draw_points(symmetric.problem, symmetric.state, seed, ON_THE_WAY)
+    root = solve_on_points(symmetric.problem, state, points, slope_on_points(symmetric.problem, state, points))
+    moments = second_moments(symmetric.problem, root, points)
+    softest = softest_perturbation(moments, terms, problem.task.patterns, odd_only=True)
+    for step in walk(problem, symmetric.problem, root, points, softest, 1.0, seed):
+        if step.factor >= 1:
+            return State(step.root.kernel, step.root.conjugate, (step.noise,))
+    return None
 
 
 def follow_branch(branch: Branch, task: Task, randomisations: int, seed: int) -> Branch | None:
