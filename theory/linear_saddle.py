@@ -36,7 +36,8 @@ STATIONARY = 1e-13  # root mean square gradient at which Newton's method stops: 
 FLAT = 1e-12  # curvature, relative to the largest, that counts as none
 UNSTABLE_DIRECTIONS = 4
 KICK = 0.1
-STARTS_AT_ONCE = 5
+AT_ONCE = 2
+RANDOM_STARTS = 4
 
 
 @partial(jax.jit, static_argnums=2)
@@ -49,7 +50,11 @@ def _minima(starts, terms, patterns, tolerance):
 
 def minimise(starts: np.ndarray, terms: Terms, patterns: int, tolerance: float = GRADIENT_TOLERANCE) -> np.ndarray:
     """Where F comes to rest from each of several starts (S, d): minima, or saddle points that a symmetry keeps to."""
-    return np.asarray(_minima(starts, terms, patterns, tolerance))
+    count = len(starts)
+    # One shape, one compilation.
+    padded = np.concatenate([starts, starts[-1:]]) if count % AT_ONCE else starts
+    batches = [padded[first : first + AT_ONCE] for first in range(0, count, AT_ONCE)]
+    return np.concatenate([_minima(batch, terms, patterns, tolerance) for batch in batches])[:count]
 
 
 class SaddlePoint(NamedTuple):
@@ -87,11 +92,8 @@ class LinearProblem:
         found: list[SaddlePoint] = []
         kernels: list[np.ndarray] = []
         while queue:
-            batch, queue = queue[:STARTS_AT_ONCE], queue[STARTS_AT_ONCE:]
-            # One shape, one compilation.
-            padded = np.array(batch + batch[-1:] * (STARTS_AT_ONCE - len(batch)))
-            ends = minimise(padded, self.terms, self.task.patterns, BEFORE_POLISHING)[: len(batch)]
-            for rough in ends:
+            batch, queue = queue[:AT_ONCE], queue[AT_ONCE:]
+            for rough in minimise(np.array(batch), self.terms, self.task.patterns, BEFORE_POLISHING):
                 kernel = self._describe(rough).trajectory.kernel
                 if any(self._same(kernel, other, ROUGHLY) for other in kernels):
                     continue
@@ -112,8 +114,8 @@ class LinearProblem:
         for _ in range(UNSTABLE_DIRECTIONS):
             if point.stable:
                 break
-            sides = [point.coordinates + sign * KICK * point.directions[:, 0] for sign in (1, -1)]
-            ends = [minimise(side[None], self.terms, self.task.patterns)[0] for side in sides]
+            kick = KICK * point.directions[:, 0]
+            ends = minimise(point.coordinates + np.array([kick, -kick]), self.terms, self.task.patterns)
             point = self.polish(min(ends, key=lambda end: self._evaluate(end)[0]))
         return point
 
@@ -196,7 +198,7 @@ class LinearFollower:
     def best(self, factor: float) -> tuple[Solution, np.ndarray]:
         """What `theory.solve` finds, and its noise coordinates."""
         problem = LinearProblem(self._network, self._task.scaled(factor))
-        points = problem.find_saddle_points(STARTS_AT_ONCE - 1, self._seed)
+        points = problem.find_saddle_points(RANDOM_STARTS, self._seed)
         solutions = [(problem.solution(point), point.coordinates) for point in points]
         return min(solutions, key=lambda pair: pair[0].free_energy)
 

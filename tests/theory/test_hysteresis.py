@@ -64,6 +64,18 @@ def test_in_standard_scaling_kernels_stay():
     np.testing.assert_array_equal(found.kernel.sel(factor=1.0), found.kernel.sel(factor=3.0))
 
 
+def test_other_activations_are_followed_as_solve_finds_them():
+    network, task = RNN.replace(activation="relu"), tasks.chain(2, 1.0)
+    found = theory.continuation(network, task, [1.0, 2.0])
+    assert found.converged.all()
+    for factor in (1.0, 2.0):
+        solution = theory.solve(network, task.scaled(factor))
+        for direction in ("up", "down"):
+            point = found.sel(direction=direction, factor=factor)
+            np.testing.assert_allclose(point.kernel, solution.kernel, atol=1e-4)
+
+
+@pytest.mark.slow
 def test_other_activations_are_followed_through_the_transition():
     """The identity as an unknown function against the linear solver, on either side of 2.86."""
     task, factors = tasks.chain(3, 1.0), [2.5, 3.5, 4.3]
