@@ -18,9 +18,11 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
+from tqdm import tqdm
 
 from theory import arguments
 
+PATIENCE = 10.0  # seconds for a process to end that has nothing left to do
 ATTEMPTS = 3  # how often a call may take its worker process down before it counts as failed; Dask's own number
 
 
@@ -69,7 +71,7 @@ class LocalProcesses(Executor):
         """End the processes, by default after all calls have been answered."""
         self._threads.shutdown(wait, cancel_futures=cancel_futures)
         if wait:
-            self._end_workers()
+            self._end_workers(PATIENCE)
 
     def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
         if kind is not None:
@@ -79,9 +81,9 @@ class LocalProcesses(Executor):
             self._end_workers()
         self.shutdown()
 
-    def _end_workers(self) -> None:
+    def _end_workers(self, patience: float = 0.0) -> None:
         for worker in list(self._workers):
-            worker.end()
+            worker.end(patience)
         self._compiled.cleanup()
 
     def _claim_cores(self) -> None:
@@ -130,9 +132,11 @@ class _Worker:
         self._pipe.send(call)
         return self._pipe.recv()
 
-    def end(self) -> int | None:
-        """Kill it, if it lives, and return its exit code."""
-        self._process.kill()  # it holds nothing that would need cleaning up
+    def end(self, patience: float = 0.0) -> int | None:
+        """Let it end by itself if it does so within ``patience`` seconds, else kill it; returns its exit code."""
+        self._pipe.close()
+        self._process.join(patience)
+        self._process.kill()
         self._process.join()
         return self._process.exitcode
 
@@ -141,7 +145,8 @@ def _serve(pipe: Any, compiled: str) -> None:
     """Answer calls until the other end closes. Runs in the worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # This process is ours alone, so its JAX may be set up globally.
+    # This process is ours alone, so it may be set up globally. A lock of tqdm's own would outlive a kill.
+    tqdm.set_lock(threading.RLock())
     jax.config.update("jax_compilation_cache_dir", compiled)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     with contextlib.suppress(EOFError, ConnectionError):

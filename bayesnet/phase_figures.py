@@ -83,8 +83,8 @@ def _draw_lines(axes: Axes, dataset: xr.Dataset, x: np.ndarray, y: np.ndarray) -
 def _draw_points(axes: Axes, dataset: xr.Dataset, x: np.ndarray, y: np.ndarray, width: int, style) -> list[Line2D]:
     means, status = dataset["order_parameter_mean"].values, dataset["status"].values
     rows, columns = np.nonzero(np.isfinite(means))
-    axes.scatter(x[columns], y[rows], c=means[rows, columns], s=42, edgecolors="k", linewidths=0.8, **style)
-    ring: dict[str, Any] = {"marker": "o", "color": "k", "linestyle": "", "markerfacecolor": "none"}
+    axes.scatter(x[columns], y[rows], c=means[rows, columns], s=46, edgecolors="w", linewidths=1.2, **style)
+    ring: dict[str, Any] = {"marker": "o", "color": "w", "linestyle": "", "markerfacecolor": "none"}
     at_width = "" if "width" in dataset.dims else f" at N = {width}"
     handles = [Line2D([], [], **ring, label=f"posterior mean{at_width}")]
     rows, columns = np.nonzero(status == "FAIL")
