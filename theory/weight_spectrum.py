@@ -2,28 +2,37 @@ r"""Spectrum of the recurrent weights given the neurons: a circular bulk and the
 
 The rows of W are Gaussian given the activity, so W is its conditional mean, of rank at most (T-1) P, plus prior noise:
 
-- eigenvalues: those of gw^2 C^{-1} <phi(h_{t-1}) h_s^T>, (n, n); those with modulus above gw leave the bulk disc;
-- singular values: with theta^2 the eigenvalues of gw^2 I - gw^4 Phi_pre (C^{-1} - C^{-1} <h h^T> C^{-1}) over steps
-  2..T (Phi_pre the kernel shifted by one step), an outlier leaves the bulk edge 2 gw where theta^2 > 2 gw^2, at
-  sigma^2 = theta^4 / (theta^2 - gw^2).
+- eigenvalues: those of gw^2 < phi(h_{t-1}) (C^{-1} h)_s^T >, (n, n); those with modulus above gw leave the bulk disc;
+- singular values: the rows of W have covariance Sigma / N, whose eigenvalues theta^2 are those of
+  gw^2 I - gw^4 Phi_pre Q over steps 2..T (Phi_pre the kernel shifted by one step, Q = C^{-1} - C^{-1} <h h^T> C^{-1}),
+  so an outlier leaves the bulk edge 2 gw where theta^2 > 2 gw^2, at sigma^2 = theta^4 / (theta^2 - gw^2).
 
-Where W is unshared each step has its own matrix and everything holds step by step.
+Where W is unshared each step has its own matrix and everything holds step by step. For nonlinear phi both averages are
+taken over neurons in Stein's form, which needs no inverse of C: with psi = phi'(h) o (Phihat phi(h)),
+
+    < phi(h_{t-1}) (C^{-1} h)_s^T > = delta_{t-1,s} < phi' > - < phi(h_{t-1}) psi_s^T >.
 
 Sources: DESIGN.md section 3; spiked random matrices: Benaych-Georges and Nadakuditi 2012, Tao 2013.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from theory.covariance import shift_later
+from theory.covariance import covariance_terms, shift_later
+from theory.finite_width import draw_sets
 from theory.network import Network
+from theory.neuron import derivatives, live_entries, range_of
 from theory.response import covariance_inverse, covariance_response, factorise
 from theory.solution import Solution
 from theory.task import Task
+
+NEURONS = 16384
 
 
 @dataclass(frozen=True)
@@ -36,12 +45,15 @@ class Spectrum:
         singular_values: positions of the singular value outliers, decreasing, one array per weight matrix.
         radius: gw, the radius of the eigenvalue bulk.
         edge: 2 gw, the upper edge of the singular value bulk.
+        eigenvalue_error: statistical standard error of each eigenvalue's modulus, from independent sets of neurons;
+            zero for linear networks.
     """
 
     eigenvalues: tuple[np.ndarray, ...]
     singular_values: tuple[np.ndarray, ...]
     radius: float
     edge: float
+    eigenvalue_error: tuple[np.ndarray, ...]
 
     @property
     def outliers(self) -> tuple[np.ndarray, ...]:
@@ -49,42 +61,96 @@ class Spectrum:
         return tuple(values[np.abs(values) > self.radius] for values in self.eigenvalues)
 
 
-def spectrum(solution: Solution) -> Spectrum:
-    """The spectrum of the recurrent weights that the `Solution` of a linear network predicts.
+class LearnedWeights(NamedTuple):
+    """The averages over neurons that determine the spectrum, (n, n) each.
+
+    Attributes:
+        mean: < phi(h_{t-1}) (C^{-1} h)_s^T >, zero rows at the first step.
+        pre_kernel: < phi(h_{t-1}) phi(h_{s-1})^T >.
+        response: Q.
+    """
+
+    mean: np.ndarray
+    pre_kernel: np.ndarray
+    response: np.ndarray
+
+
+def spectrum(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -> Spectrum:
+    """The spectrum of the recurrent weights that a `Solution` predicts.
+
+    Args:
+        solution: of any activation; inputs at any steps, any weights shared.
+        neurons: how many to draw from q, four times over. Nonlinear networks only.
+        seed: of the draws.
 
     Raises:
-        NotImplementedError: if the activation is not linear.
+        ValueError: if an argument is out of its range.
     """
     network, task = solution.network, solution.task
-    if network.activation != "linear":
-        raise NotImplementedError(
-            f"theory.spectrum handles activation 'linear' only so far, not {network.activation!r}"
-        )
-    n = task.entries
     # float64 within this call only, as everywhere in the theory.
     with jax.enable_x64(True):
-        kernel = solution.kernel.reshape(n, n)
-        factor = factorise(solution.preactivation_cov.reshape(n, n))
-        pre_kernel = np.asarray(shift_later(kernel, task.patterns))
-    pre_post = np.zeros((n, n))
-    pre_post[task.patterns :] = kernel[: n - task.patterns]
-    return spectrum_of_moments(network, task, factor, pre_kernel, pre_post, kernel)
+        found = [_learned(solution, drawn) for drawn in draw_sets(solution, neurons, seed)]
+    average = LearnedWeights(*(np.mean(parts, axis=0) for parts in zip(*found, strict=True)))
+    result = spectrum_of_averages(network, task, average)
+    if len(found) == 1:
+        return result
+    repeated = [spectrum_of_averages(network, task, one).eigenvalues for one in found]
+    moduli = [np.abs(np.array(copies)) for copies in zip(*repeated, strict=True)]
+    return replace(result, eigenvalue_error=tuple(m.std(axis=0, ddof=1) / np.sqrt(len(m)) for m in moduli))
 
 
-def spectrum_of_moments(network: Network, task: Task, factor, pre_kernel, pre_post, second_moment) -> Spectrum:
-    """The same from <phi(h_{t-1}) phi(h_{s-1})>, <phi(h_{t-1}) h_s>, <h h^T> and the factor of C, all (n, n)."""
+def spectrum_of_averages(network: Network, task: Task, learned: LearnedWeights) -> Spectrum:
+    """The spectrum from the averages over neurons."""
     gain = network.recurrent_gain
-    mean = gain**2 * pre_post @ covariance_inverse(factor)
-    response = covariance_response(factor, second_moment)
+    mean = gain**2 * learned.mean
     eigenvalues, singular_values = [], []
     for block in _matrices(network, task):
         window = np.ix_(block, block)
         values = np.linalg.eigvals(mean[window])
         eigenvalues.append(values[np.argsort(-np.abs(values))])
-        squares = np.linalg.eigvals(gain**2 * np.eye(len(block)) - gain**4 * pre_kernel[window] @ response[window]).real
+        population = gain**2 * np.eye(len(block)) - gain**4 * learned.pre_kernel[window] @ learned.response[window]
+        squares = np.linalg.eigvals(population).real
         above = squares[squares > 2 * gain**2]
         singular_values.append(np.sort(above / np.sqrt(above - gain**2))[::-1])
-    return Spectrum(tuple(eigenvalues), tuple(singular_values), gain, 2 * gain)
+    exact = tuple(np.zeros(len(values)) for values in eigenvalues)
+    return Spectrum(tuple(eigenvalues), tuple(singular_values), gain, 2 * gain, exact)
+
+
+def linear_averages(kernel: np.ndarray, factor: np.ndarray, patterns: int) -> LearnedWeights:
+    """`LearnedWeights` of a linear network from its kernel and the factor of C, (n, n)."""
+    return LearnedWeights(
+        _step_later(kernel @ covariance_inverse(factor), patterns),
+        np.asarray(shift_later(kernel, patterns)),
+        covariance_response(factor, kernel),
+    )
+
+
+def _learned(solution: Solution, neurons: np.ndarray | None) -> LearnedWeights:
+    network, task = solution.network, solution.task
+    n, patterns = task.entries, task.patterns
+    kernel, conjugate, cov = (
+        array.reshape(n, n) for array in (solution.kernel, solution.conjugate, solution.preactivation_cov)
+    )
+    factor = factorise(cov)
+    if neurons is None:
+        return linear_averages(kernel, factor, patterns)
+    live = live_entries(factor)
+    spread = np.zeros((n, n))
+    spread[:, list(live)] = np.asarray(range_of(jnp.asarray(cov), live).spread)
+    activity, slope, _ = derivatives(network.phi.function, jnp.asarray(neurons), kinks=True)
+    activity, slope = np.asarray(activity), np.asarray(slope)
+    psi = (slope * (activity @ conjugate)) @ spread
+    mean = slope.mean(axis=0)[:, None] * spread - activity.T @ psi / len(neurons)
+    # Q at the later steps is what Phihat carries back from them.
+    dual = solution.dual.transpose(1, 0, 2).reshape(n, -1)
+    carried = conjugate + covariance_terms(network, task).readout * (dual @ dual.T)
+    response = np.asarray(shift_later(carried, patterns)) / network.recurrent_gain**2
+    return LearnedWeights(_step_later(mean, patterns), np.asarray(shift_later(kernel, patterns)), response)
+
+
+def _step_later(rows: np.ndarray, patterns: int) -> np.ndarray:
+    """Row t-1 in place of row t; zero at the first step."""
+    return np.vstack([np.zeros((patterns, rows.shape[1])), rows[:-patterns]])
 
 
 def _matrices(network: Network, task: Task) -> list[np.ndarray]:

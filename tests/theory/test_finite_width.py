@@ -56,7 +56,9 @@ def test_two_coordinate_systems_agree(task, shared):
     )
 
 
-@pytest.mark.parametrize("task", [chain(3, 4.3), repeated()], ids=["broken", "repeated"])
+@pytest.mark.parametrize(
+    "task", [pytest.param(chain(3, 4.3), marks=pytest.mark.slow), repeated()], ids=["broken", "repeated"]
+)
 def test_neurons_give_what_the_closed_form_gives(task):
     """A linear network treated as any other; t of 3 degrees of freedom is below 12 with probability .999."""
     solution = solve(RNN, task)
@@ -68,6 +70,7 @@ def test_neurons_give_what_the_closed_form_gives(task):
     assert (error < 0.2 * np.outer(scale, scale)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_nonlinear_networks_fluctuate_as_predicted(activation):
     """N Cov(Phi) of weighted draws of whole networks at width 100, within their scatter and 1/N."""
