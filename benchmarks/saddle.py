@@ -6,7 +6,7 @@ gw^2 = 2). "cold" is the first call, compilation included; "warm" the median of 
 Standard errors are relative to sqrt(Phi_ii Phi_jj), the largest over the kernel entries and their root mean square,
 which is what the target is held against. Run on an idle machine:
 
-    python -m benchmarks.theory        (as a module: beside this file "import theory" would find it)
+    python benchmarks/saddle.py
 """
 
 from __future__ import annotations
