@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
@@ -51,14 +51,15 @@ def compare(
 
     Returns:
         A table with one row for each observable and the columns ``theory``; ``mean``, ``sd`` of the posterior; ``mcse``
-        of the mean, ``r_hat``, ``ess_bulk``, ``ess_tail``; ``z_sd`` = (mean - theory) / sd and ``z_mcse`` = (mean -
-        theory) / mcse, where the theory's own statistical error (nonlinear networks) is added to the mcse in
-        quadrature; ``expected_sd``, the spread that the theory predicts at this width (NaN where it does not:
-        nonlinear networks, unstable solutions); ``verdict``:
+        of the mean, ``r_hat``, ``ess_bulk``, ``ess_tail``; ``expected_sd``, the spread that the theory predicts at this
+        width (NaN where it predicts none: lazy limits, unstable solutions, at a transition); ``z_sd`` = (mean -
+        theory) / expected_sd, over the posterior's own sd where none is predicted; ``z_mcse`` = (mean - theory) /
+        mcse, where the theory's own statistical error (nonlinear networks) is added to the mcse in quadrature;
+        ``verdict``:
 
         - "agree": the mean is within 4 such errors of the theory;
-        - "within spread": it is not, but within 2 standard deviations of the posterior: a bias of the order expected
-          at finite width, which shrinks as 1/N (the spread as 1/sqrt(N));
+        - "within spread": it is not, but |z_sd| is at most 2: a bias of the order expected at finite width, which
+          shrinks as 1/N (the spread as 1/sqrt(N));
         - "differ": neither;
         - "unreliable": R-hat or ESS of this row fails its gate, so its error bar means nothing.
 
@@ -78,11 +79,14 @@ def compare(
     table.insert(0, "theory", theory)
     # A constant observable that the theory hits has z = 0, not 0/0.
     gap = np.where(np.isclose(table["mean"], theory, rtol=1e-12, atol=1e-12), 0.0, table["mean"] - theory)
-    scales = {"sd": table["sd"], "mcse": np.hypot(table["mcse"], theory_error(solution, observables))}
+    table["expected_sd"] = _expected_sd(solution, network.width, observables)
+    scales = {
+        "sd": table["expected_sd"].fillna(table["sd"]),
+        "mcse": np.hypot(table["mcse"], theory_error(solution, observables)),
+    }
     for name, scale in scales.items():
         floor = np.where(scale > 0, scale, np.finfo(float).tiny)
         table[f"z_{name}"] = np.clip(np.where(gap == 0, 0.0, gap / floor), -1e9, 1e9)
-    table["expected_sd"] = _expected_sd(solution, network.width, observables)
     table["verdict"] = [_row_verdict(row) for _, row in table.iterrows()]
     return table[list(COLUMNS)]
 
@@ -105,6 +109,12 @@ class Verdict:
 
 def judge(posterior: xr.DataTree, table: pd.DataFrame) -> Verdict:
     """The `Verdict` on a table of `compare` (or of `diagnostics.summarise`, where there is no theory)."""
+    verdict = _judge(posterior, table)
+    bias = posterior.attrs.get("bias")
+    return replace(verdict, message=f"{verdict.message}; {bias}") if bias else verdict
+
+
+def _judge(posterior: xr.DataTree, table: pd.DataFrame) -> Verdict:
     gates = sorted(check_gates(posterior, table), key=lambda gate: gate.passed)
     failed = [f"{gate.name}: {gate.detail}" for gate in gates if not gate.passed]
     if failed:
@@ -115,7 +125,7 @@ def judge(posterior: xr.DataTree, table: pd.DataFrame) -> Verdict:
     agree, spread, differ = (int(counts.get(name, 0)) for name in (AGREE, SPREAD, DIFFER))
     message = f"{agree} of {len(table)} observables within {MCSE_LIMIT:g} MCSE of the infinite-width theory"
     if spread:
-        message += f", {spread} more within {SPREAD_LIMIT:g} posterior sd (finite-width bias)"
+        message += f", {spread} more within {SPREAD_LIMIT:g} sd (finite-width bias)"
     if differ:
         worst = table.loc[table["verdict"] == DIFFER, "z_sd"].abs().idxmax()
         return Verdict("DIFFER", f"{message}; {differ} differ, most of all {worst}", gates)
@@ -151,11 +161,9 @@ def _expected_sd(solution: Solution, width: int, observables: Sequence[Observabl
     """Predicted standard deviation of each observable at width N: Gaussian kernels, and f given the kernel."""
     nothing = np.full(len(observables), np.nan)
     network = solution.network.replace(width=width)
-    if network.activation != "linear" or network.scaling != "mup" or solution.kind != "saddle point":
-        return nothing
     try:
-        kernels = fluctuations(Solution(**{**vars(solution), "network": network})).draw_kernels(EXPECTED_DRAWS)
-    except ValueError:  # an unstable solution or one at its transition has no Gaussian fluctuations
+        kernels = fluctuations(replace(solution, network=network)).draw_kernels(EXPECTED_DRAWS)
+    except ValueError:  # a lazy limit, an unstable solution or one at its transition has no Gaussian fluctuations
         return nothing
     task = solution.task
     # float64 within this call only.
