@@ -100,17 +100,12 @@ def test_only_weights_are_trained(coordinates):
 @pytest.mark.slow
 def test_the_bias_vanishes_with_the_step():
     """Against NUTS in kernel coordinates: linear in the step, plain at the largest, gone in the limit."""
-    network, task = Network.rnn(8), tasks.chain(3, 2.0)
+    network, task = Network.rnn(8, noise=1.0), tasks.chain(2, 2.0)
     exact = summarise(sample(network, task, "kernels", num_samples=20_000, seed=1))
-    steps, time = np.array([0.004, 0.008, 0.016]), 0.16
-    tables = []
+    steps, tables = np.array([0.01, 0.02, 0.04]), []
     for size in steps:
-        per_draw = round(time / size)
-        tree = sample(
-            network, task, sampler="langevin", step_size=size, steps_per_draw=per_draw, num_warmup=500,
-            num_samples=20_000, num_chains=8, seed=2,
-        )  # fmt: skip
-        tables.append(summarise(tree))
+        settings = {"step_size": float(size), "steps_per_draw": round(0.2 / size)}
+        tables.append(summarise(sample(network, task, sampler="langevin", num_samples=30_000, seed=2, **settings)))
     largest = []
     for label in exact.index:
         means, errors = (np.array([table.loc[label, column] for table in tables]) for column in ("mean", "mcse"))
@@ -119,4 +114,4 @@ def test_the_bias_vanishes_with_the_step():
         limit, error = weights @ means, np.sqrt(weights**2 @ errors**2 + exact.loc[label, "mcse"] ** 2)
         assert abs(limit - exact.loc[label, "mean"]) < 4 * error, label
         largest.append(abs(means[-1] - exact.loc[label, "mean"]) / np.hypot(errors[-1], exact.loc[label, "mcse"]))
-    assert max(largest) > 8
+    assert max(largest) > 5
