@@ -58,21 +58,24 @@ def decoupled_terms(terms: Terms, patterns: int) -> Terms:
     return terms._replace(recurrent=terms.recurrent * kept)
 
 
-def softest_perturbation(moments: SecondMoments, terms: Terms, patterns: int, odd_only: bool = False) -> Softest:
-    """The `Softest` perturbation of a decoupled branch; eigenvalue 0 where nothing lies between groups.
+def softest_perturbation(
+    moments: SecondMoments, terms: Terms, patterns: int, between: np.ndarray, odd_only: bool = False
+) -> Softest:
+    """The `Softest` perturbation of a decoupled branch; eigenvalue 0 where W ties no two groups.
 
     Args:
         moments: of its law.
         terms: the network on the task, W whole.
         patterns: P.
+        between: whether two entries lie in different groups, (n, n).
         odd_only: between steps at odd offsets only.
     """
     steps = np.arange(len(terms.drive)) // patterns
-    offsets = np.abs(steps[:, None] - steps[None, :])
-    cut = np.asarray(decoupled_terms(terms, patterns).recurrent) != np.asarray(terms.recurrent)
-    rows, columns = np.nonzero(np.tril(cut & ((offsets % 2 == 1) | (not odd_only))))
+    odd = np.abs(steps[:, None] - steps[None, :]) % 2 == 1
+    free = between & (np.asarray(terms.recurrent) != 0) & (odd | (not odd_only))
+    rows, columns = np.nonzero(np.tril(free))
     if not rows.size:
-        return Softest(0.0, np.zeros(cut.shape), np.zeros(cut.shape))
+        return Softest(0.0, np.zeros(free.shape), np.zeros(free.shape))
     matrix = np.asarray(_map(moments, terms, patterns, (tuple(rows.tolist()), tuple(columns.tolist()))))
     values, vectors = np.linalg.eig(matrix)
     top = int(np.argmax(values.real))

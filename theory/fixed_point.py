@@ -66,6 +66,14 @@ class Layout(NamedTuple):
         return rows, columns
 
     @property
+    def between(self) -> np.ndarray:
+        """Whether two entries lie in different groups, (n, n)."""
+        label = np.empty(len(self.needed), dtype=int)
+        for number, group in enumerate(self.groups):
+            label[list(group.entries)] = number
+        return label[:, None] != label[None, :]
+
+    @property
     def alike(self) -> list[list[int]]:
         """Numbers of the groups of one shape, which are averaged over together."""
         shapes: dict[tuple, list[int]] = {}

@@ -18,7 +18,7 @@ import numpy as np
 from theory.covariance import Terms, covariance_terms
 from theory.descent import descend
 from theory.network import Network
-from theory.noise_gram import Description, describe, free_energy, free_energy_and_gradient, hessian
+from theory.noise_gram import Description, describe, free_energy, free_energy_and_gradient, hessian, pack
 from theory.prediction import predict_given_kernel
 from theory.response import conjugate_kernel
 from theory.solution import Solution, kernel_of, outputs_of
@@ -38,6 +38,8 @@ UNSTABLE_DIRECTIONS = 4
 KICK = 0.1
 AT_ONCE = 2
 RANDOM_STARTS = 4
+COHERENCE = 0.6  # between any two steps, in the noise
+STRONGER = 1.5
 
 
 @partial(jax.jit, static_argnums=2)
@@ -84,11 +86,15 @@ class LinearProblem:
         self.can_flip = has_sign_symmetry(network, task)
 
     def find_saddle_points(self, starts: int, seed: int) -> list[SaddlePoint]:
-        """Every distinct one reached from the starts and from unstable directions of those found."""
+        """Every distinct one reached from the starts and from unstable directions of those found.
+
+        Besides ``starts`` random ones, the lazy limit and coherent steps.
+        """
         rng = np.random.default_rng(seed)
         size = self.task.entries * (self.task.entries + 1) // 2
         amplitudes = np.linspace(0.1, 0.5, starts)
-        queue = [np.zeros(size), *(amplitude * rng.normal(size=size) for amplitude in amplitudes)]
+        queue = [np.zeros(size), *self._coherent_starts()]
+        queue += [amplitude * rng.normal(size=size) for amplitude in amplitudes]
         found: list[SaddlePoint] = []
         kernels: list[np.ndarray] = []
         while queue:
@@ -107,6 +113,19 @@ class LinearProblem:
                     downhill = np.flatnonzero(point.curvatures < -SAME_BRANCH)[:UNSTABLE_DIRECTIONS]
                     queue += [point.coordinates + KICK * point.directions[:, i] for i in downhill]
         return found
+
+    def _coherent_starts(self) -> list[np.ndarray]:
+        """Where a broken branch is likely that the symmetric one, being stable, does not lead to: steps that correlate.
+
+        As they are, and as they come to rest under stronger targets, where broken branches have no rival.
+        """
+        if not self.can_flip:
+            return []
+        steps, patterns = self.task.steps, self.task.patterns
+        gram = (1 - COHERENCE) * np.eye(steps) + COHERENCE
+        coherent = pack(np.kron(np.linalg.cholesky(gram), np.eye(patterns)))
+        stronger = self.terms._replace(targets=STRONGER * self.terms.targets)
+        return [coherent, minimise(coherent[None], stronger, patterns, BEFORE_POLISHING)[0]]
 
     def follow(self, coordinates: np.ndarray) -> SaddlePoint:
         """The stable saddle point downhill from somewhere, over unstable ones if they are met."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from theory.broken_branch import walk
 from theory.covariance import Terms, covariance_terms
-from theory.decoupling import decoupled_terms, softest_perturbation
+from theory.decoupling import decoupled_terms
 from theory.fixed_point import Root, image
 from theory.frozen_problem import (
     FINEST,
@@ -44,7 +44,7 @@ from theory.neuron import Points
 from theory.nonlinear_stability import is_stable
 from theory.partition_function import divergence
 from theory.prediction import data_term
-from theory.symmetric_branch import second_moments
+from theory.symmetric_branch import softest_of
 from theory.symmetry import has_sign_symmetry
 from theory.task import Task
 
@@ -101,8 +101,7 @@ def _leave_symmetric(symmetric: Branch, problem: Problem, terms: Terms, seed: in
     """A broken state near an unstable symmetric branch, too slightly broken for the flow; None if there is none."""
     state, points = draw_points(symmetric.problem, symmetric.state, seed, ON_THE_WAY)
     root = solve_on_points(symmetric.problem, state, points, slope_on_points(symmetric.problem, state, points))
-    moments = second_moments(symmetric.problem, root, points)
-    softest = softest_perturbation(moments, terms, problem.task.patterns, odd_only=True)
+    softest = softest_of(symmetric.problem, root, points, terms, odd_only=True)
     for step in walk(problem, symmetric.problem, root, points, softest, 1.0, seed):
         if step.factor >= 1:
             return State(step.root.kernel, step.root.conjugate, (step.noise,))
@@ -171,10 +170,7 @@ def _oddness(kernel: np.ndarray, task: Task) -> float:
 def _first_state(problem: Problem, noise: np.ndarray, kernel: np.ndarray) -> State:
     """Phihat for the neurons of the flow: exact after one backward sweep over the steps."""
     layout, terms = problem.layout, problem.terms
-    between = np.ones_like(kernel, dtype=bool)
-    for group in layout.groups:
-        between[np.ix_(group.entries, group.entries)] = False
-    kernel = np.where(between, 0, kernel)
+    kernel = np.where(layout.between, 0, kernel)
     cov = problem.cov(kernel)
     draws = tuple(noise[np.array(g.entries)[list(g.live)]].T for g in layout.groups)
     if problem.network.phi.odd:
@@ -200,8 +196,7 @@ def _solve_branch(problem: Problem, terms: Terms, state: State, randomisations: 
         # A grid has no independent repetitions, but what is drawn from it has.
         for repetition in range(GRID_DRAWS if exact and number == 0 else 1 - exact):
             neurons.append(_neurons(problem, root, points, seed + 300 + number + repetition))
-    moments = second_moments(problem, root, points)
-    between = softest_perturbation(moments, terms, problem.task.patterns).eigenvalue
+    between = softest_of(problem, root, points, terms).eigenvalue
     scale = scale_of(root.kernel)
     stable = between < 1 and is_stable(root.kernel, root.conjugate, scale, problem.terms, points, problem.layout, slope)
     return Branch(problem, state, tuple(roots), tuple(energies), tuple(neurons), tuple(means), stable, exact)

@@ -36,8 +36,8 @@ def solve(
     Args:
         network: its width does not matter here. In standard scaling the answer is the lazy limit.
         task: any number of patterns and outputs, inputs at any steps.
-        starts: number of random starts besides the lazy one and those along its unstable directions.
-            Linear networks only.
+        starts: number of random starts besides the lazy one, coherent ones where the sign symmetry holds, and those
+            along unstable directions. Linear networks only.
         seed: of the random starts and of the points.
         points: size of each set of points.
         randomisations: how many independent sets; at least 2.
@@ -68,5 +68,5 @@ def solve(
     branches = tuple(sorted(found, key=lambda solution: solution.free_energy))
     best = branches[0]
     unsolved = "" if best.converged else f"; NOT CONVERGED: its residual exceeds {TOLERANCE:g}"
-    message = f"{best.message}; {len(branches)} saddle point(s) found from {starts} random starts and the lazy one"
+    message = f"{best.message}; {len(branches)} saddle point(s) found from {starts} random starts and the fixed ones"
     return replace(best, branches=branches, message=message + unsolved)

@@ -55,10 +55,7 @@ class SymmetricBranch:
         terms = decoupled_terms(self.whole_terms, task.patterns)
         kernel = prior_kernel(network, task)
         self.problem = make_problem(network, task, terms, kernel, points)
-        between = np.ones_like(kernel, dtype=bool)
-        for group in self.problem.layout.groups:
-            between[np.ix_(group.entries, group.entries)] = False
-        kernel[between] = 0
+        kernel[self.problem.layout.between] = 0
         rng = np.random.default_rng(seed)
         noise = tuple(rng.normal(size=(PRIOR_NEURONS, len(group.live))) for group in self.problem.layout.groups)
         dual = np.asarray(predict_given_kernel(terms, jnp.asarray(kernel)).dual)
@@ -104,10 +101,9 @@ class SymmetricBranch:
             )
         return root
 
-    def softest(self, root: Root, points: tuple[Points, ...], odd_only: bool = True) -> Softest:
-        """The `theory.decoupling.Softest` perturbation of a solution."""
-        moments = second_moments(self.problem, root, points)
-        return softest_perturbation(moments, self.whole_terms, self.problem.task.patterns, odd_only)
+    def softest(self, root: Root, points: tuple[Points, ...]) -> Softest:
+        """The `theory.decoupling.Softest` perturbation of a solution at odd offsets."""
+        return softest_of(self.problem, root, points, self.whole_terms, odd_only=True)
 
     def find_instability(self, seed: int) -> float:
         """The factor at which the largest eigenvalue of `softest` reaches 1, on one set of points; infinite if none.
@@ -145,6 +141,14 @@ class SymmetricBranch:
             if factor > LARGEST_RATIO * self.first_factor:
                 return factor, math.inf
         return factor / (SCAN_RATIO * SLACK), factor * SLACK
+
+
+def softest_of(
+    problem: Problem, root: Root, points: tuple[Points, ...], terms: Terms, odd_only: bool = False
+) -> Softest:
+    """The `Softest` perturbation between the groups of a problem's solution; ``terms`` has W whole."""
+    moments = second_moments(problem, root, points)
+    return softest_perturbation(moments, terms, problem.task.patterns, problem.layout.between, odd_only)
 
 
 def second_moments(problem: Problem, root: Root, points: tuple[Points, ...]) -> SecondMoments:

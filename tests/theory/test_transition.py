@@ -69,6 +69,15 @@ def test_first_order_transitions_have_three_thresholds(steps, noise, crossing):
     assert coherent == [False, True]
 
 
+def test_no_random_start_is_needed_to_find_the_winning_branch():
+    """Below the instability the symmetric branch, which the lazy start leads to, is stable and has no way out."""
+    task = tasks.chain(6, 1.0)
+    instability = closed_form(6, 0.1)
+    for factor in (0.966, 0.975, 0.99):
+        solution = theory.solve(RNN, task.scaled(factor * instability), starts=0)
+        assert [branch.stable for branch in solution.branches] == [True, True]
+
+
 def test_without_a_shared_w_or_with_two_steps_there_is_no_transition():
     for network, steps in ((theory.Network.dnn(8), 3), (RNN, 2), (RNN.replace(scaling="standard"), 3)):
         found = theory.critical_signal(network, tasks.chain(steps, 1.0))
