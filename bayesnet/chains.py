@@ -22,6 +22,7 @@ from theory.covariance import Terms, covariance_terms
 from theory.network import Network
 from theory.task import Task
 
+FULL = (1.0, 1.0)
 Progress = Callable[[int, dict[str, np.ndarray]], None]
 
 
@@ -44,9 +45,10 @@ class Chains:
 
 @dataclass(frozen=True)
 class Block:
-    """A stretch of a chain: ``number`` draws from draw ``first`` on, the likelihood weighted by ``weight``."""
+    """A stretch of the chains: ``number`` draws from draw ``first`` on, the likelihood weighted by ``weights``: that of
+    even and that of odd chains."""
 
-    weight: float
+    weights: tuple[float, float]
     first: int
     number: int
     sampling: bool
@@ -100,8 +102,8 @@ def run_chains(
         if index != leader:
             compiled.wait()
         try:
-            lane_keys = keys if together else keys[index]
-            _follow(machine, settings, schedule, terms, lane_keys, lanes[index], started, announce, stop)
+            members = np.arange(settings.num_chains) if together else index
+            _follow(machine, settings, schedule, terms, keys[members], members, lanes[index], started, announce, stop)
         except BaseException as error:
             failures.append(error)
             stop.set()
@@ -125,8 +127,8 @@ def run_chains(
 def make_schedule(settings: Settings) -> list[Block]:
     """Annealed warm-up, warm-up, then the draws in stretches that end where latents are kept."""
     stage = min(BLOCK, settings.num_warmup // (2 * len(ANNEALING_WEIGHTS))) if settings.anneal else 0
-    blocks = [Block(float(weight), 0, stage, False) for weight in ANNEALING_WEIGHTS if stage]
-    blocks += [Block(1.0, 0, number, False) for number in _pieces(settings.num_warmup - stage * len(blocks))]
+    blocks = [Block(_bounded(weights, settings), 0, stage, False) for weights in ANNEALING_WEIGHTS if stage]
+    blocks += [Block(FULL, 0, number, False) for number in _pieces(settings.num_warmup - stage * len(blocks))]
     total = settings.num_samples
     if settings.keep:
         kept = list(range(settings.thin, total + 1, settings.thin))
@@ -136,8 +138,14 @@ def make_schedule(settings: Settings) -> list[Block]:
         first = start
         for number in _pieces(end - start):
             first += number
-            blocks.append(Block(1.0, first - number, number, True, keep_latents=first == end and end in kept))
+            blocks.append(Block(FULL, first - number, number, True, keep_latents=first == end and end in kept))
     return blocks
+
+
+def _bounded(weights: tuple[float, float], settings: Settings) -> tuple[float, float]:
+    # Without a Metropolis test a stronger likelihood is beyond the edge of stability.
+    most = 1.0 if settings.sampler == "langevin" else np.inf
+    return float(min(weights[0], most)), float(min(weights[1], most))
 
 
 def _follow(
@@ -146,12 +154,13 @@ def _follow(
     schedule: list[Block],
     terms: Terms,
     keys: jax.Array,
+    members: np.ndarray | int,
     lane: Lane,
     started: float,
     progress: Progress,
     stop: threading.Event,
 ) -> None:
-    """One chain, or all of them in lockstep where ``keys`` has a leading axis, through what is left of the schedule."""
+    """One chain, or several in lockstep with a leading axis of ``keys``, through what is left of the schedule."""
     together = keys.ndim == 2
     chains = keys.shape[0] if together else 1
     # float64 within this call only; the switch is local to a thread.
@@ -164,7 +173,8 @@ def _follow(
                 state = lane.state(jax.eval_shape(machine.start, keys[..., 0], terms))
             elif state is None:
                 state = machine.start(keys[..., 0], terms)
-            state, record = machine.advance(state, keys[..., 1], terms, block.weight, block.first, block.number)
+            weight = np.choose(np.remainder(members, 2), block.weights)
+            state, record = machine.advance(state, keys[..., 1], terms, weight, block.first, block.number)
             # Draws lead, whether or not chains come before them.
             draws = {
                 site: np.moveaxis(np.asarray(values), int(together), 0)[: block.number]
@@ -193,7 +203,7 @@ def _check_finite(draws: dict[str, np.ndarray], name: str, block: Block, setting
         return
     site, where = min(bad.items(), key=lambda item: item[1][0][0])
     draw, *rest = where[0].tolist()
-    place = f"draw {block.first + draw}" if block.sampling else f"warm-up, likelihood weight {block.weight:.2g}"
+    place = f"draw {block.first + draw}" if block.sampling else f"warm-up, likelihood weight {max(block.weights):.2g}"
     who = f"chain {rest[0]}" if name == "chains" else name
     what = "the log density" if "lp" in bad else site
     if settings.sampler == "langevin":

@@ -3,7 +3,8 @@
 NumPyro's `MCMC` compiles anew at every call and stores every latent number. Here one compiled block of up to
 `BLOCK` draws serves warm-up and sampling, all chains, all seeds, and RNN and DNN alike (the `Terms` are an
 argument). Warm-up is annealed: the log likelihood is weighted by a factor that rises from .01 to 1, which keeps chains
-from freezing in metastable phases (SAMPLER.md, pitfall 1).
+from freezing in metastable phases, and for odd chains beyond, so that two phases that coexist are both found and the
+chains disagree, instead of agreeing on the one that is nearer to the prior.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ from theory.network import Network
 from theory.task import Task
 
 BLOCK = 25
-ANNEALING_WEIGHTS = np.geomspace(0.01, 0.7, 8)
+# What the likelihood is weighted by in the stages of the warm-up, for even and for odd chains. Both rise from .01; odd
+# ones go on to twice the signal and come back, so that the chains meet a first-order transition from either side.
+RISE = np.geomspace(0.01, 0.7, 8)
+ANNEALING_WEIGHTS = tuple(zip([*RISE, 1.0, 1.0, 1.0, 1.0], [*RISE, 2.0, 4.0, 2.8, 1.4], strict=True))
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ class Machine:
         self.advance: Callable = jax.jit(advance)
         if settings.chain_method == "vectorized":
             self.start = _in_lockstep(start, (True, False), devices)
-            self.advance = _in_lockstep(advance, (True, True, False, False, False, False), devices)
+            self.advance = _in_lockstep(advance, (True, True, False, True, False, False), devices)
 
 
 def build_machine(settings: Settings, network: Network, task: Task) -> Machine:

@@ -71,7 +71,8 @@ def sample(
         max_tree_depth: of NUTS; a trajectory has at most 2^depth - 1 leapfrog steps.
         step_size: of Langevin, in units of the time in which the prior forgets a whitened weight.
         steps_per_draw: of Langevin; training time between draws is step_size times steps_per_draw.
-        anneal: raise the weight of the likelihood from .01 to 1 in the first half of the warm-up.
+        anneal: raise the weight of the likelihood from .01 to 1 in the first half of the warm-up; in every second chain
+            to 4 and back, twice the signal, so that chains do not agree on one of two phases that coexist.
         num_latents: number of draws of each chain, evenly spaced, whose latent numbers are kept, so that weights and
             new patterns can be drawn from them.
         keep: keep the latent numbers of every ``thin``-th draw instead, and beside them what is named here: "latents"

@@ -1,0 +1,85 @@
+"""Where two phases coexist, chains meet both and disagree; their weights follow from the evidence."""
+
+import numpy as np
+import pytest
+
+import bayesnet as bn
+import theory
+from bayesnet.diagnostics import check_gates
+from bayesnet.phases import weigh_phases
+
+# Chain with T = 8, kappa = .1, unit gains: signals at which the symmetric phase becomes unstable, and at which the free
+# energies of the two phases are equal.
+INSTABILITY = 0.778367
+CROSSING = 0.9034 * INSTABILITY
+QUICK = {"num_warmup": 400, "num_samples": 150, "progress": False}
+
+
+def squared_overlap(posterior):
+    kernel = posterior["posterior"]["kernel"].to_numpy()
+    return kernel[..., 6, 0, 7, 0] ** 2 / (kernel[..., 6, 0, 6, 0] * kernel[..., 7, 0, 7, 0])
+
+
+@pytest.fixture(scope="module")
+def torn():
+    """A wide network between crossing and instability, where the phase nearer to the prior weighs nothing."""
+    return bn.sample(bn.Network.rnn(100_000), bn.tasks.chain(8, 0.95 * INSTABILITY), **QUICK)
+
+
+def test_chains_meet_both_phases_and_say_so(torn):
+    broken = squared_overlap(torn).mean(axis=1) > 0.1
+    np.testing.assert_array_equal(broken, [False, True, False, True])
+    gate = next(gate for gate in check_gates(torn) if gate.name.startswith("R-hat"))
+    assert not gate.passed
+    assert "chains 0, 2 at " in gate.detail
+    assert "chains 1, 3 at " in gate.detail
+
+
+def test_the_weights_tell_which_phase_is_the_posterior(torn):
+    task = bn.tasks.chain(8, 0.95 * INSTABILITY)
+    table = weigh_phases(torn, theory.solve(bn.Network.rnn(10), task))
+    assert list(table["chains"]) == [(1, 3), (0, 2)]
+    assert table["weight"].sum() == pytest.approx(1)
+    assert table["weight"][1] < 1e-50
+    gap = table["free_energy"][1] - table["free_energy"][0]
+    assert table["log_evidence"][0] - table["log_evidence"][1] == pytest.approx(100_000 * gap, rel=0.05)
+
+
+def test_refusals(torn):
+    with pytest.raises(ValueError, match="another task"):
+        weigh_phases(torn, theory.solve(bn.Network.rnn(10), bn.tasks.chain(8, 0.5)))
+    with pytest.raises(ValueError, match="more than width"):
+        weigh_phases(torn, theory.solve(bn.Network.dnn(10), bn.tasks.chain(8, 0.95 * INSTABILITY)))
+
+
+@pytest.mark.slow
+def test_weights_are_the_time_spent_in_each_phase():
+    """At a width where chains still go to and fro, slowly; the phases are nearly separate there."""
+    task = bn.tasks.chain(8, CROSSING)
+    posterior = bn.sample(bn.Network.rnn(8000), task, num_warmup=400, num_samples=20_000, progress=False)
+    share = (squared_overlap(posterior) > 0.12).mean(axis=1)
+    table = weigh_phases(posterior, theory.solve(bn.Network.rnn(10), task))
+    error = share.std(ddof=1) / 2
+    broken = table["weight"][table["chains"].map(len).idxmax()]
+    print(share, error, table)
+    assert error < 0.1
+    assert abs(share.mean() - broken) < 4 * error
+
+
+@pytest.mark.slow
+def test_annealing_frees_the_chains_of_frustrated_patterns():
+    """Five steps, eight patterns, tanh, N = 256 (SAMPLER.md, pitfall 1): 24 chains from as many prior draws."""
+    network, task = bn.Network.rnn(256, activation="tanh"), bn.tasks.endpoint(5, 1.0, patterns=8)
+    settings = {"num_samples": 100, "num_chains": 24, "sampler": "hmc", "seed": 0, "progress": False}
+
+    def stuck(tree):
+        height = tree["posterior"]["log_likelihood_marginal"].mean("draw").to_numpy()
+        return height < np.median(height) - 20  # they spread by 1.5, their chains by 11
+
+    plain = bn.sample(network, task, "fields", num_warmup=150, anneal=False, **settings)
+    annealed = bn.sample(network, task, "fields", num_warmup=350, **settings)
+    assert stuck(plain).any()
+    assert not stuck(annealed).any()
+    worst = next(gate for gate in check_gates(plain) if gate.name.startswith("R-hat"))
+    assert not worst.passed
+    assert " at " in worst.detail
