@@ -105,7 +105,7 @@ def _mark_unsolved(axes: Axes, dataset: xr.Dataset, x: np.ndarray, y: np.ndarray
     ):
         rows, columns = np.nonzero(where)
         if len(rows):
-            axes.plot(x[columns], y[rows], marker, color="r", markersize=4)
+            axes.plot(x[columns], y[rows], marker, color="r", markersize=5, zorder=3)
             handles.append(Line2D([], [], marker=marker, color="r", linestyle="", label=label))
     return handles
 
@@ -122,4 +122,7 @@ def _edges(values: np.ndarray) -> np.ndarray:
     scaled = np.log(values) if _geometric(values) else values
     middle = (scaled[1:] + scaled[:-1]) / 2
     edges = np.concatenate([[2 * scaled[0] - middle[0]], middle, [2 * scaled[-1] - middle[-1]]])
-    return np.exp(edges) if _geometric(values) else edges
+    if _geometric(values):
+        return np.exp(edges)
+    # What is positive (gains, noise) does not reach below zero.
+    return np.maximum(edges, 0) if values[0] >= 0 else edges
