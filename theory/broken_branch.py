@@ -31,6 +31,7 @@ from theory.frozen_problem import (
     GOOD_EFFECTIVE_SAMPLE_SIZE,
     ON_THE_WAY,
     RESIDUAL_TOLERANCE,
+    LostError,
     Problem,
     State,
     draw_points,
@@ -185,9 +186,7 @@ class _Path:
             problem = self.problem.scaled(guess[-1])
             try:
                 state, points = draw_points(problem, State(kernel, conjugate, (noise,)), seed + redraw, ON_THE_WAY)
-            except np.linalg.LinAlgError:
-                return None
-            if not np.isfinite(np.asarray(points[0].coordinates)).all():
+            except LostError:
                 return None
             solution, value, size = solve_root(
                 partial(self._evaluate, amplitude=amplitude, points=points),

@@ -34,6 +34,10 @@ GOOD_EFFECTIVE_SAMPLE_SIZE = 0.8
 MOVES = 10
 
 
+class LostError(RuntimeError):
+    """A search has come where nothing is finite any more."""
+
+
 @dataclass(frozen=True)
 class State:
     """A guess: Phi and Phihat (n, n), and neurons z (M, r) of each group that follow about their law."""
@@ -113,7 +117,18 @@ def freeze(problem: Problem, group: Group, noise: np.ndarray, cov: np.ndarray, c
 def draw_points(
     problem: Problem, state: State, seed: int, grid_choice: int = FINEST
 ) -> tuple[State, tuple[Points, ...]]:
-    """Points of every group frozen at a state, and the state with the neurons that they came from."""
+    """Points of every group frozen at a state, and the state with the neurons that they came from.
+
+    Raises:
+        LostError: if there are none.
+    """
+    try:
+        return _draw_points(problem, state, seed, grid_choice)
+    except (np.linalg.LinAlgError, ValueError) as error:
+        raise LostError(f"no points can be drawn: {error}") from error
+
+
+def _draw_points(problem: Problem, state: State, seed: int, grid_choice: int) -> tuple[State, tuple[Points, ...]]:
     layout, cov = problem.layout, problem.cov(state.kernel)
     rng = np.random.default_rng(seed)
     noises, points = [], []
@@ -159,7 +174,10 @@ def slope_on_points(problem: Problem, state: State, points: tuple[Points, ...]) 
     """The `theory.fixed_point.violation_slope` at a state."""
     scale = scale_of(state.kernel)
     unknowns = pack(state.kernel, state.conjugate, scale, problem.layout)
-    return violation_slope(unknowns, scale, problem.terms, points, problem.layout)
+    slope = violation_slope(unknowns, scale, problem.terms, points, problem.layout)
+    if not np.isfinite(slope).all():
+        raise LostError("the slope of the stationarity equations is not finite")
+    return slope
 
 
 def settle(problem: Problem, state: State, seed: int) -> tuple[State, np.ndarray]:

@@ -26,6 +26,7 @@ from theory.symmetry import flip_sign, has_sign_symmetry
 from theory.task import Task
 
 TOLERANCE = 1e-9
+MOST_ENTRIES = 150
 SAME_BRANCH = 1e-6
 ROUGHLY = 1e-4  # before polishing
 MOST_EVALUATIONS = 5000
@@ -81,6 +82,11 @@ class LinearProblem:
     """
 
     def __init__(self, network: Network, task: Task) -> None:
+        if task.entries > MOST_ENTRIES:
+            raise ValueError(
+                f"task has {task.entries} (step, pattern) entries; the theory of linear networks takes at most "
+                f"{MOST_ENTRIES}, so that second derivatives between all pairs of entries fit into memory"
+            )
         self.network, self.task = network, task
         self.terms: Terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
         self.can_flip = has_sign_symmetry(network, task)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from theory.broken_branch import walk
+from theory.causal_reach import connected_entries
 from theory.covariance import Terms, covariance_terms
 from theory.decoupling import decoupled_terms
 from theory.fixed_point import Root, image
@@ -27,6 +28,7 @@ from theory.frozen_problem import (
     GRID_NODES,
     ON_THE_WAY,
     RESIDUAL_TOLERANCE,
+    LostError,
     Problem,
     State,
     draw_points,
@@ -55,6 +57,7 @@ KEPT_NEURONS = 16384
 GRID_DRAWS = 4
 BROKEN = 0.1  # overlap between odd offsets above which a start counts as broken: far above the flow's own scatter
 SAME_BRANCH = 0.1
+MOST_UNKNOWNS = 12_000  # their square takes 1.2 GB
 
 
 @dataclass(frozen=True)
@@ -83,18 +86,38 @@ class Branch:
 
 
 def find_branches(network: Network, task: Task, points: int, randomisations: int, seed: int) -> list[Branch]:
-    """Every saddle point of a task, all of whose steps and patterns matter, that the starts lead to."""
+    """Every saddle point of a task, all of whose steps and patterns matter, that the starts lead to.
+
+    Raises:
+        ValueError: if more entries hang together than fit, or if the kernels are not finite.
+    """
     terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+    _check_size(terms)
     found: list[Branch] = []
     for number, (problem, state, broken) in enumerate(_starts(network, task, terms, points, seed)):
         start: State | None = state
         if found and not broken:
             start = None if found[0].stable else _leave_symmetric(found[0], problem, terms, seed)
-        if start is not None:
+        if start is None:
+            continue
+        try:
             branch = _solve_branch(problem, terms, start, randomisations, seed + 1000 * number)
-            if not any(_same_branch(branch, other) for other in found):
-                found.append(branch)
+        except LostError:
+            continue
+        if not any(_same_branch(branch, other) for other in found):
+            found.append(branch)
     return found
+
+
+def _check_size(terms: Terms) -> None:
+    """The slope of the stationarity equations is a dense matrix of the pairs of entries that hang together."""
+    sizes = [len(entries) for entries in connected_entries(terms)]
+    if sum(size * (size + 1) for size in sizes) > MOST_UNKNOWNS:
+        raise ValueError(
+            f"task has {sum(sizes)} (step, pattern) entries, {max(sizes)} of which shared weights tie together; if the "
+            "activation is not linear the theory takes at most 108 that are tied together, fewer if there are several "
+            "such groups"
+        )
 
 
 def _leave_symmetric(symmetric: Branch, problem: Problem, terms: Terms, seed: int) -> State | None:

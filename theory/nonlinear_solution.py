@@ -27,13 +27,11 @@ def solve_nonlinear(
     """The saddle point of smallest free energy, converged ones first; arguments as for `theory.solve`."""
     # float64 within this call only: residuals of 1e-9 are not reachable in float32.
     with jax.enable_x64(True):
-        found, good = _search(network, task, points, randomisations, seed)
-        solutions = [_finish(branch, network, task, seed, tolerance) for branch in good or found]
+        found = _search(network, task, points, randomisations, seed)
+        solutions = [_finish(branch, network, task, seed, tolerance) for branch in found]
     branches = tuple(sorted(solutions, key=_rank))
-    best = branches[0]
-    failed = f", {len(found) - len(good)} start(s) led nowhere" if len(good) < len(found) else ""
-    message = f"{best.message}; {len(branches)} saddle point(s) found{failed}"
-    return replace(best, branches=branches, message=message)
+    message = f"{branches[0].message}; {len(branches)} saddle point(s) found"
+    return replace(branches[0], branches=branches, message=message)
 
 
 class NonlinearFollower:
@@ -48,10 +46,8 @@ class NonlinearFollower:
     def best(self, factor: float) -> tuple[Solution, Branch]:
         """What `theory.solve` finds."""
         task = self._task.scaled(factor)
-        found, good = _search(self._network, task, self._points, self._randomisations, self._seed)
-        finished = [
-            (_finish(branch, self._network, task, self._seed, self._tolerance), branch) for branch in good or found
-        ]
+        found = _search(self._network, task, self._points, self._randomisations, self._seed)
+        finished = [(_finish(branch, self._network, task, self._seed, self._tolerance), branch) for branch in found]
         return min(finished, key=lambda pair: _rank(pair[0]))
 
     def follow(self, factor: float, branch: Branch) -> tuple[Solution, Branch]:
@@ -63,12 +59,18 @@ class NonlinearFollower:
         return _finish(followed, self._network, task, self._seed, self._tolerance), followed
 
 
-def _search(
-    network: Network, task: Task, points: int, randomisations: int, seed: int
-) -> tuple[list[Branch], list[Branch]]:
-    """Every branch found, and those whose residual is a saddle point's."""
+def _search(network: Network, task: Task, points: int, randomisations: int, seed: int) -> list[Branch]:
+    """Every branch found whose residual is a saddle point's."""
     found = find_branches(network, needed_task(task)[0], points, randomisations, seed)
-    return found, [branch for branch in found if max(root.residual for root in branch.roots) <= HOPELESS]
+    residuals = [_largest([root.residual for root in branch.roots]) for branch in found]
+    good = [branch for branch, residual in zip(found, residuals, strict=True) if residual <= HOPELESS]
+    if not good:
+        best = f"the best residual is {min(residuals):.1e}" if residuals else "none stayed finite"
+        raise RuntimeError(
+            f"no saddle point of the network on this task was found: {best}; use more points or a weaker signal, or "
+            "follow it from a weaker signal with theory.continuation"
+        )
+    return good
 
 
 def _rank(solution: Solution) -> tuple[bool, float]:

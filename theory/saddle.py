@@ -49,7 +49,10 @@ def solve(
         holds, of two mirror images the one whose neighbouring steps correlate positively.
 
     Raises:
-        ValueError: if an argument is out of its range, or if the kernels are not finite.
+        ValueError: if an argument is out of its range, if the task has too many entries, or if the kernels are not
+            finite.
+        RuntimeError: if no saddle point is found at all. One that is found but not to its tolerance is returned, with
+            ``converged`` False.
 
     Source: Bauer et al. 2026 (arXiv 2602.15593); DESIGN.md section 3.
     """
