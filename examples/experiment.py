@@ -227,7 +227,7 @@ class Experiment:
     def save(self, figure: Figure, suffix: str = "") -> Path:
         """Write a figure as <script><suffix>.png."""
         path = self.out / f"{self.name}{suffix}.png"
-        _write(path, lambda partial: figure.savefig(partial, dpi=130, format="png"))
+        _write(path, lambda partial: figure.savefig(partial, dpi=110, format="png"))
         return path
 
     def finish(self, statement: str, results: dict[str, Any]) -> int:

@@ -33,7 +33,7 @@ CASES = {
         "widths": (16, 64, 256, 1024, 4096, 32768),
         "widest": 10**6,
         "least": 256,
-        "sampling": {"num_samples": 2500},
+        "sampling": {"num_samples": 1500},
     },
     "tanh": {
         "signal": 3.0,
@@ -41,7 +41,7 @@ CASES = {
         "widths": (16, 64, 256, 1024),
         "widest": 4096,
         "least": 64,
-        "sampling": {"sampler": "hmc", "num_samples": 4000},
+        "sampling": {"sampler": "hmc", "num_samples": 3000},
     },
 }
 DRAWN = ("kernel[t=1, mu=1]", "kernel[t=3, mu=1]", "overlap^2[t=1,2, mu=1]", "overlap^2[t=2,3, mu=1]")

@@ -35,11 +35,11 @@ SHOWN = (0, 1, 3)  # of the signals, for the clouds
 def main(argv: list[str] | None = None) -> int:
     """Run the experiment; exit status 1 if the claim fails."""
     run = Experiment(
-        argv, __file__, __doc__, width=240, width_help="the wider of two widths; the other is a third of it"
+        argv, __file__, __doc__, width=180, width_help="the wider of two widths; the other is a third of it"
     )
     steps, signals, shown = (3, (4.6,), (0,)) if run.quick else (STEPS, SIGNALS, SHOWN)
     widths = [run.width] if run.quick else [run.width // 3, run.width]
-    draws = 4 if run.quick else 60
+    draws = 4 if run.quick else 48
     prior = {width: prior_extremes(width, draws, run.seed()) for width in widths}
     drawn, clouds, predicted = {}, {}, {}
     for name, make in MAKERS.items():
