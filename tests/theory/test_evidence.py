@@ -68,8 +68,8 @@ def averaged(logs):
 @pytest.mark.parametrize(
     ("network", "task"),
     [
-        (Network.rnn(1), chain(1, 1.5)),
-        (Network.rnn(1), chain(2, 1.5)),
+        pytest.param(Network.rnn(1), chain(1, 1.5), marks=pytest.mark.slow),
+        pytest.param(Network.rnn(1), chain(2, 1.5), marks=pytest.mark.slow),
         (Network.rnn(1), chain(3, 4.3)),
         (Network.dnn(1), chain(3, 4.3)),
     ],
@@ -103,7 +103,7 @@ def test_nonlinear_evidence_by_importance_sampling(activation):
 
 
 def test_the_parts():
-    solution = solve(Network.rnn(100), chain(3, 4.3))
+    solution = solve(Network.rnn(100), chain(3, 4.3), starts=0)
     found = log_evidence(solution)
     assert found.leading == -100 * solution.free_energy
     assert found.mirror == np.log(2)
@@ -111,13 +111,13 @@ def test_the_parts():
     # One supervised entry: the likelihood's normalisation is that of a Gaussian of variance A / N.
     variance = (0.1 + solution.kernel[2, 0, 2, 0]) / 100
     assert found.normalisation == pytest.approx(-np.log(2 * np.pi * variance) / 2)
-    symmetric = log_evidence(solve(Network.rnn(100), chain(3, 2.0)))
+    symmetric = log_evidence(solve(Network.rnn(100), chain(3, 2.0), starts=0))
     assert symmetric.mirror == 0
 
 
 def test_without_signal_kernels_do_not_matter():
     """At vanishing targets the fluctuations are the prior's, whose determinant is one."""
-    solution = solve(Network.rnn(100), chain(3, 1e-6))
+    solution = solve(Network.rnn(100), chain(3, 1e-6), starts=0)
     assert log_evidence(solution).determinant == pytest.approx(0, abs=1e-9)
 
 
@@ -148,11 +148,11 @@ def test_bayes_factor():
     assert found == pytest.approx(1000 * (deep.free_energy - shared.free_energy), rel=0.1)
     assert found > 0
     with pytest.raises(ValueError, match="another task"):
-        log_bayes_factor(shared, solve(Network.dnn(100), chain(3, 4.2)))
+        log_bayes_factor(shared, solve(Network.dnn(100), chain(3, 4.2), starts=0))
 
 
 def test_refusals():
     with pytest.raises(ValueError, match="stable saddle point"):
         log_evidence(nngp(Network.rnn(8), chain(2, 1.0)))
     with pytest.raises(ValueError, match="stable saddle point"):
-        log_evidence(solve(Network.rnn(8), chain(3, 4.3)).branches[1])
+        log_evidence(solve(Network.rnn(8), chain(3, 4.3), starts=0).branches[1])

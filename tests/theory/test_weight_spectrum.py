@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from small_problems import as_general, chain, sequence
 
-from theory import Network, Task, solve, spectrum
+from theory import Network, Task, nngp, solve, spectrum
 
 SHARINGS = [("recurrent", "input", "readout"), (), ("input",)]
 
@@ -34,7 +34,8 @@ def matrices_given_neurons(solution, width, seed=0):
     return drawn * network.recurrent_gain / np.sqrt(width)
 
 
-@pytest.mark.parametrize("shared", [SHARINGS[0], *(pytest.param(s, marks=pytest.mark.slow) for s in SHARINGS[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", SHARINGS, ids=["RNN", "DNN", "input shared"])
 def test_neurons_give_what_the_closed_form_gives(shared):
     """A linear network treated as any other: inputs at every step, two patterns."""
     solution = solve(Network(300, shared=shared), sequence(), starts=2)
@@ -70,7 +71,14 @@ def test_matrices_drawn_given_neurons(activation, shared):
             assert abs(found.mean() - value) < 4 * scatter + 0.03 * value
 
 
+def test_the_prior_has_no_outliers():
+    """Without data < phi(h_{t-1}) (C^{-1} h)_s > is <phi'> just below the diagonal, and W is all noise."""
+    prior = spectrum(nngp(Network.rnn(8, activation="tanh", recurrent_gain=1.5), chain(3, 1.0)), neurons=1024)
+    assert np.abs(prior.eigenvalues[0]).max() < 1e-6
+    assert prior.singular_values[0].size == prior.outliers[0].size == 0
+    assert (prior.radius, prior.edge) == (1.5, 3.0)
+
+
 def test_arguments_are_checked():
-    solution = solve(Network.rnn(8), chain(2, 1.0), starts=0)
     with pytest.raises(ValueError, match="neurons"):
-        spectrum(solution, neurons=1.5)
+        spectrum(nngp(Network.rnn(8, activation="tanh"), chain(2, 1.0)), neurons=1.5)
