@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ class Lane:
         if directory is not None and self._path("state").exists():
             try:
                 self._read()
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
                 raise ValueError(
                     f"checkpoint {str(directory)!r} is damaged at {name} ({error}); remove it to start anew"
                 ) from None
@@ -94,37 +93,30 @@ class Lane:
         return self._directory / f"{self.name.replace(' ', '-')}.{kind}"
 
     def _write(self, state: Any, records: dict[str, np.ndarray]) -> None:
-        content = {
-            "position": np.array([self.blocks, self.made]),
-            "seconds": np.array(self.seconds),
-            **{f"leaf_{i}": np.asarray(_plain(leaf)) for i, leaf in enumerate(jax.tree.leaves(state))},
-        }
-        for kind, earlier in self.records.items():
-            number = sum(map(len, earlier))
-            new = records.get(kind)
-            if new is not None:
-                path = self._path(kind)
-                with open(path, "r+b" if path.exists() else "wb") as file:
-                    file.seek(number * new.dtype.itemsize)
-                    file.write(new.tobytes())
-                number += len(new)
-            if number:
-                layout = (earlier[0] if new is None else new).dtype
-                content |= {kind: np.empty(0, layout), f"{kind}_number": np.array(number)}
+        numbers = {kind: sum(map(len, earlier)) for kind, earlier in self.records.items()}
+        for kind, new in records.items():
+            path = self._path(kind)
+            with open(path, "r+b" if path.exists() else "wb") as file:
+                file.seek(numbers[kind] * new.dtype.itemsize)
+                file.write(new.tobytes())
+            numbers[kind] += len(new)
+        position = {"blocks": self.blocks, "made": self.made, "seconds": self.seconds, **numbers}
+        leaves = {f"leaf {i}": np.asarray(_plain(leaf))[None] for i, leaf in enumerate(jax.tree.leaves(state))}
+        latest = [records.get(kind, earlier[-1] if earlier else np.empty(0)) for kind, earlier in self.records.items()]
+        layouts = [part[:0] for part in latest]
         with replacing(self._path("state")) as partial, open(partial, "wb") as file:
-            np.savez(file, **content)  # type: ignore[arg-type]
+            for array in (pack({name: np.array([value]) for name, value in position.items()}), pack(leaves), *layouts):
+                np.save(file, array)
 
     def _read(self) -> None:
-        # Opened here, because np.load leaves what it cannot read open.
-        with open(self._path("state"), "rb") as file, np.load(file) as archive:
-            content = {name: archive[name] for name in archive.files}
-        self.blocks, self.made = content["position"].tolist()
-        self.seconds = float(content["seconds"])
-        self._leaves = [content[f"leaf_{i}"] for i in range(sum(name.startswith("leaf_") for name in content))]
-        for kind, records in self.records.items():
-            if kind in content:
-                number = int(content[f"{kind}_number"])
-                records.append(np.fromfile(self._path(kind), content[kind].dtype, number))
+        with open(self._path("state"), "rb") as file:
+            position, leaves, *layouts = (np.load(file) for _ in range(2 + len(self.records)))
+        self.blocks, self.made, self.seconds = (position[name][0].item() for name in ("blocks", "made", "seconds"))
+        self._leaves = [leaves[name][0] for name in leaves.dtype.names]
+        for (kind, records), layout in zip(self.records.items(), layouts, strict=True):
+            number = position[kind][0].item()
+            if number:
+                records.append(np.fromfile(self._path(kind), layout.dtype, number))
                 if len(records[0]) < number:
                     raise ValueError(f"{kind} are missing")
 

@@ -42,7 +42,7 @@ def assert_same_draws(one, other):
 
 def blocks_of(directory, name):
     path = directory / f"{name}.state"
-    return int(np.load(path)["position"][0]) if path.exists() else 0
+    return int(np.load(path)["blocks"][0]) if path.exists() else 0
 
 
 def start_and_kill(directory, blocks):
