@@ -37,6 +37,7 @@ def tanh_solution():
     return theory.solve(theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN), chain(3, 3.0))
 
 
+@pytest.mark.slow
 def test_an_identity_activation_reproduces_the_linear_solver_on_both_branches():
     network, task = theory.Network.rnn(1, activation=identity), chain(3, 4.3)
     solution, exact = theory.solve(network, task), theory.solve(network.replace(activation="linear"), task)
@@ -68,7 +69,9 @@ def test_a_slightly_broken_branch_is_not_missed():
     assert solution.kernel[0, 0, 1, 0] == pytest.approx(0.0685, abs=1e-3)
 
 
-@pytest.mark.parametrize("shared", [("recurrent", "readout"), ("input",)])
+@pytest.mark.parametrize(
+    "shared", [pytest.param(("recurrent", "readout"), marks=pytest.mark.slow), pytest.param(("input",))]
+)
 def test_several_outputs_patterns_and_inputs_against_the_linear_solver(shared):
     """Four entries of which the first weights tie all, the second the two patterns of a step."""
     rng = np.random.default_rng(1)
@@ -89,6 +92,7 @@ def test_solutions_survive_storage(tanh_solution):
     assert len(back.branches) == 2
 
 
+@pytest.mark.slow
 def test_unshared_networks_factorise(monkeypatch):
     network, task = theory.Network.dnn(1, activation="relu", recurrent_gain=GAIN), chain(2, 3.0)
     by_steps = theory.solve(network, task)
