@@ -284,23 +284,31 @@ if __name__ == "__main__":
 """
 
 
-def finish_in_spite_of_kills(script, store, jobs, delays):
-    """Start the script again and again, kill it after each delay, let it end at last; how often it was killed."""
-    kills, contents = 0, {}
-    for delay in [*delays, None]:
+def points_in(store):
+    return {path: path.read_bytes() for path in store.glob("points/*/*.json")}
+
+
+def finish_in_spite_of_kills(script, store, jobs, kills, rng):
+    """Kill the script at random moments, start it again, at last let it end; how often it was killed."""
+    killed, before = 0, {}
+    for attempt in range(kills + 1):
         command = [sys.executable, str(script), str(store), "both", str(jobs)]
         with subprocess.Popen(command, start_new_session=True) as process:
-            try:
-                process.wait(delay)
-            except subprocess.TimeoutExpired:
-                kills += 1
-                # The whole session or the parent alone: its workers must not go on writing.
-                (os.killpg if kills % 2 else os.kill)(process.pid, signal.SIGKILL)
+            if attempt < kills:
+                # At any moment of the start, or of the measurement of one of the first two points.
+                further = rng.choice([0, 1, 1, 2])
+                while process.poll() is None and len(points_in(store)) < len(before) + further:
+                    time.sleep(0.001)
+                time.sleep(rng.uniform(0, 5 if further == 0 else 0.5))
+                # The whole session, or the parent alone: its workers must not go on writing.
+                if process.poll() is None:
+                    (os.killpg if attempt % 2 else os.kill)(process.pid, signal.SIGKILL)
+        killed += process.returncode == -signal.SIGKILL
         assert process.returncode in (0, -signal.SIGKILL)
-        found = {path: path.read_bytes() for path in store.glob("points/*/*.json")}
-        assert contents.items() <= found.items()  # nothing lost, nothing measured again
-        contents = found
-    return kills
+        after = points_in(store)
+        assert before.items() <= after.items()  # nothing lost, nothing measured again
+        before = after
+    return killed
 
 
 def result_of(store):
@@ -312,16 +320,12 @@ def result_of(store):
 def test_kills_at_random_moments_lose_nothing(tmp_path, jobs):
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
-    finish_in_spite_of_kills(script, tmp_path / "whole", jobs, [])
-    started = time.monotonic()
-    finish_in_spite_of_kills(script, tmp_path / "again", jobs, [])
-    shortest = time.monotonic() - started
     rng = random.Random(jobs)
-    delays = [rng.uniform(0.2, 0.8) * shortest for _ in range(8)]
-    assert finish_in_spite_of_kills(script, tmp_path / "killed", jobs, delays) >= 3
-    for other in ("again", "killed"):
-        xr.testing.assert_identical(untimed(result_of(tmp_path / other)), untimed(result_of(tmp_path / "whole")))
-    assert set(result_of(tmp_path / "killed")["outcome"].values.ravel()) == {"done"}
+    finish_in_spite_of_kills(script, tmp_path / "whole", jobs, 0, rng)
+    assert finish_in_spite_of_kills(script, tmp_path / "killed", jobs, 8, rng) >= 5
+    killed, whole = (result_of(tmp_path / name) for name in ("killed", "whole"))
+    xr.testing.assert_identical(untimed(killed), untimed(whole))
+    assert set(killed["outcome"].values.ravel()) == {"done"}
 
 
 def test_a_killed_sweep_resumes(tmp_path):
@@ -333,10 +337,10 @@ def test_a_killed_sweep_resumes(tmp_path):
         while process.poll() is None and not list(store.glob("points/*/*.json")):
             time.sleep(0.01)
         process.kill()
-    before = {path: path.read_bytes() for path in store.glob("points/*/*.json")}
+    before = points_in(store)
     assert process.returncode == -signal.SIGKILL
     assert 1 <= len(before) < 12
     grid = {"noise": [0.1, 0.2, 0.3, 0.4], "factor": [1.0, 2.0, 3.0]}
     resumed = sweep(RNN, CHAIN, grid, store=store, **QUICK)
-    assert before.items() <= {path: path.read_bytes() for path in store.glob("points/*/*.json")}.items()
+    assert before.items() <= points_in(store).items()
     xr.testing.assert_identical(untimed(resumed), untimed(sweep(RNN, CHAIN, grid, **QUICK)))
