@@ -1,0 +1,234 @@
+"""Our samplers beside everybody else's, in one run: effective draws per second and per 1000 gradients, and targets.
+
+1. The chain task above its transition: our default, our fields with NUTS and HMC, plain NumPyro NUTS on the weights,
+   BlackJAX (NUTS, HMC, MCLMC) on the log densities of our weights and fields, Langevin on the weights. `contestants.py`
+   says how each is measured. Contestants in our coordinates run --repeats times with different seeds, the slow ones in
+   weights once; the table shows the run with the median ESS per second.
+2. The wide nonlinear case, T = 5, P = 8, tanh: HMC against NUTS in fields.
+3. What a leapfrog step costs against a bare value_and_grad of the same log density.
+
+The targets stand below the tables, each with the figure that was reached. BlackJAX is optional: without it its rows are
+left out, with a word.
+
+    python benchmarks/sampling.py --out sampling.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from contestants import (
+    CHAINS,
+    CLOCKS,
+    LANGEVIN_STEPS,
+    PHI,
+    chain_problem,
+    machine_name,
+    print_table,
+    run_blackjax,
+    run_langevin,
+    run_ours,
+    run_plain_nuts,
+)
+from numpyro.infer.util import log_density
+
+import bayesnet as bn
+from bayesnet.coordinates import build_coordinates
+from bayesnet.diagnostics import summarise
+from theory.covariance import covariance_terms
+
+TARGETS = {
+    "default over plain NUTS, ESS/s": 500.0,
+    "default over plain NUTS, ESS 4000 with compilation": 50.0,
+    "hmc over nuts, ESS per 1000 gradients, T=5 P=8": 3.0,
+    "leapfrog over bare value_and_grad": 1.4,
+}
+WANTED_ESS = 4000
+
+
+def median_run(contestant, repeats, key="ess_per_second"):
+    """The row of the run with the median ``key``, out of ``repeats`` with seeds 1, 2, ..."""
+    rows = sorted((contestant(seed=seed) for seed in range(1, repeats + 1)), key=lambda row: row[key])
+    spread = [row[key] for row in rows]
+    # Only the first run compiles; the others find the program.
+    compile_seconds = max(row["compile_seconds"] for row in rows)
+    row = {**rows[(len(rows) - 1) // 2], "runs": spread, "compile_seconds": compile_seconds}
+    row["ess_per_second_with_compile"] = row["ess"] / (row["seconds"] + compile_seconds)
+    return row
+
+
+def run_chain_task(options):
+    """Rows of all contestants, our default first."""
+    few, once = options.repeats, 1
+    contestants = [
+        (partial(run_ours, "default (auto, nuts)", "auto", options), few),
+        (partial(run_ours, "fields, nuts", "fields", options), few),
+        (partial(run_ours, "fields, hmc", "fields", options, sampler="hmc"), few),
+    ]
+    if importlib.util.find_spec("blackjax"):
+        for coordinates, repeats in (("fields", few), ("weights", once)):
+            for algorithm in ("nuts", "hmc", "mclmc"):
+                contestants.append((partial(run_blackjax, algorithm, coordinates, options), repeats))
+    else:
+        print("blackjax is not installed: its rows are left out\n")
+    contestants.append((partial(run_plain_nuts, options), once))
+    contestants += [(partial(run_langevin, step_size, options), once) for step_size in LANGEVIN_STEPS]
+    rows = []
+    for contestant, repeats in contestants:
+        rows.append(median_run(contestant, repeats))
+        print(f"{rows[-1]['name']}: {rows[-1]['ess_per_second']:.3g} ESS/s", file=sys.stderr, flush=True)
+    return rows
+
+
+def time_to(row, ess):
+    """Seconds to an effective sample size, compilation included."""
+    return row["compile_seconds"] + ess / row["ess_per_second"] if row["ess_per_second"] else float("inf")
+
+
+def run_wide_task(options):
+    """Fields of a tanh RNN on eight orthogonal patterns over five steps: one row for each sampler."""
+    network, task = bn.Network.rnn(options.width, activation="tanh"), bn.tasks.endpoint(5, 1.0, patterns=8)
+    clock, draws = CLOCKS[options.clock], options.wide_draws
+    rows = []
+    for sampler in ("nuts", "hmc"):
+        settings = {"coordinates": "fields", "sampler": sampler, "num_chains": CHAINS, "progress": False}
+        bn.sample(network, task, num_warmup=2, num_samples=2, **settings)
+        started = clock()
+        tree = bn.sample(network, task, num_warmup=300, num_samples=draws, seed=1, **settings)
+        seconds = clock() - started
+        table, steps = summarise(tree), tree["sample_stats"]["n_steps"].values.sum()
+        ess = float(table["ess_bulk"].min())
+        rows.append(
+            {
+                "name": sampler,
+                "ess_per_1000_gradients": 1000 * ess / steps,
+                "ess_per_second": ess / seconds,
+                "r_hat": float(table["r_hat"].max()),
+                "steps_per_draw": steps / (CHAINS * draws),
+                "means": table["mean"].to_dict(),
+                "mcse": table["mcse"].to_dict(),
+            }
+        )
+    gap = max(
+        abs(rows[0]["means"][label] - rows[1]["means"][label])
+        / np.hypot(rows[0]["mcse"][label], rows[1]["mcse"][label])
+        for label in rows[0]["means"]
+    )
+    print(f"\nRNN, tanh, N = {options.width}, T = 5, P = 8, fields (largest |z| between the means: {gap:.1f})")
+    for row in rows:
+        print(
+            f"{row['name']:6} {row['ess_per_1000_gradients']:8.3g} ESS/1000 gradients {row['ess_per_second']:8.3g} "
+            f"ESS/s {row['steps_per_draw']:6.1f} steps per draw  R-hat {row['r_hat']:.3f}"
+        )
+    return rows
+
+
+def leapfrog_overhead(network, task, coordinates, options, rounds=7, draws=100):
+    """Seconds per leapfrog step of `sample` after warm-up, over seconds per bare value_and_grad; medians.
+
+    Both run inside one compiled loop, in turn, on the same processor time.
+    """
+    clock = CLOCKS[options.clock]
+    space = build_coordinates(coordinates, network, task)
+    gradients = 400
+    settings = {"num_warmup": 200, "num_chains": 1, "num_latents": 1, "progress": False}
+
+    with jax.enable_x64(True):
+        terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+        site = bn.sample(network, task, coordinates, num_samples=1, **settings)["latents"]
+        latents = {str(name): jnp.asarray(values.values[0, 0]) for name, values in site.data_vars.items()}
+        bare = jax.value_and_grad(lambda z, terms: log_density(space.model, (terms,), {}, z)[0])
+
+        @jax.jit
+        def loop(z, terms):
+            # The result moves the next point by nothing that matters, so that the loop cannot be skipped.
+            def one(_, z):
+                value, slope = bare(z, terms)
+                return jax.tree.map(lambda z, g: z + 1e-30 * g + 0 * value, z, slope)
+
+            return jax.lax.fori_loop(0, gradients, one, z)
+
+        def bare_time():
+            started = clock()
+            jax.block_until_ready(loop(latents, terms))
+            return (clock() - started) / gradients
+
+        jax.block_until_ready(loop(latents, terms))
+
+    def run(number, seed):
+        started = clock()
+        steps = bn.sample(network, task, coordinates, num_samples=number, seed=seed, **settings)["sample_stats"]
+        return clock() - started, int(steps["n_steps"].sum())
+
+    ratios = []
+    for seed in range(rounds):
+        # The same seed with fewer draws is the same run cut short: the difference is sampling alone.
+        short, long = run(draws // 10, seed), run(draws, seed)
+        ratios.append((long[0] - short[0]) / (long[1] - short[1]) / bare_time())
+    return float(np.median(ratios)), ratios
+
+
+def main(arguments=None):
+    """Run everything, print the tables and the targets, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--activation", choices=sorted(PHI), default="linear")
+    parser.add_argument("--seconds", type=float, default=60.0, help="sampling time of each contestant but plain NUTS")
+    parser.add_argument("--plain-draws", type=int, default=500, help="draws of each of plain NUTS's chains")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each contestant in our coordinates")
+    parser.add_argument("--wide-draws", type=int, default=1000, help="draws of each chain at T = 5, P = 8")
+    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall", help="cpu: for a machine shared with others")
+    parser.add_argument("--out", type=Path, help="where to write all figures as JSON")
+    options = parser.parse_args(arguments)
+    machine = machine_name()
+    print(f"{machine}; {options.clock} time")
+    print(f"RNN, {options.activation}, N = {options.width}, T = {options.steps}, chain task\n")
+    rows = run_chain_task(options)
+    print_table(rows)
+    wide = run_wide_task(options)
+    overheads = {
+        name: leapfrog_overhead(*problem, options)
+        for name, problem in {
+            "chain, kernels": (*chain_problem(options), "auto"),
+            "chain, fields": (*chain_problem(options), "fields"),
+            "T=5 P=8 tanh, fields": (
+                bn.Network.rnn(options.width, activation="tanh"),
+                bn.tasks.endpoint(5, 1.0, patterns=8),
+                "fields",
+            ),
+        }.items()
+    }
+    plain = next(row for row in rows if row["name"].startswith("plain NUTS"))
+    reached = {
+        "default over plain NUTS, ESS/s": rows[0]["ess_per_second"] / plain["ess_per_second"],
+        "default over plain NUTS, ESS 4000 with compilation": time_to(plain, WANTED_ESS) / time_to(rows[0], WANTED_ESS),
+        "hmc over nuts, ESS per 1000 gradients, T=5 P=8": wide[1]["ess_per_1000_gradients"]
+        / wide[0]["ess_per_1000_gradients"],
+        "leapfrog over bare value_and_grad": max(ratio for ratio, _ in overheads.values()),
+    }
+    print("\nleapfrog over bare value_and_grad: " + ", ".join(f"{k} {v:.2f}" for k, (v, _) in overheads.items()))
+    print(f"hmc over nuts, ESS per second, T=5 P=8: {wide[1]['ess_per_second'] / wide[0]['ess_per_second']:.3g}x")
+    print("\ntargets")
+    for name, target in TARGETS.items():
+        met = reached[name] <= target if name.startswith("leapfrog") else reached[name] >= target
+        bound = "at most" if name.startswith("leapfrog") else "at least"
+        print(f"{name:52} {bound} {target:5g}, reached {reached[name]:8.3g}  {'met' if met else 'MISSED'}")
+    if plain["status"] != "converged":
+        print("plain NUTS has not converged: its ESS means little, and the ratios to it are estimates")
+    if options.out:
+        settings = {key: str(value) for key, value in vars(options).items()}
+        figures = {"rows": rows, "wide": wide, "overheads": overheads, "reached": reached}
+        options.out.write_text(json.dumps({"machine": machine, "options": settings, **figures}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
