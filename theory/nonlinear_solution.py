@@ -24,7 +24,7 @@ HOPELESS = 0.05  # a residual above it is no saddle point at all
 def solve_nonlinear(
     network: Network, task: Task, points: int, randomisations: int, seed: int, tolerance: float
 ) -> Solution:
-    """The saddle point of smallest free energy, converged ones first; arguments as for `theory.solve`."""
+    """The stable saddle point of smallest free energy; arguments as for `theory.solve`."""
     # float64 within this call only: residuals of 1e-9 are not reachable in float32.
     with jax.enable_x64(True):
         found = _search(network, task, points, randomisations, seed)
@@ -73,8 +73,9 @@ def _search(network: Network, task: Task, points: int, randomisations: int, seed
     return good
 
 
-def _rank(solution: Solution) -> tuple[bool, float]:
-    return not solution.converged, solution.free_energy
+def _rank(solution: Solution) -> tuple[bool, bool, float]:
+    """Stable and solved ones first; a statistical error above its tolerance is no reason to prefer another branch."""
+    return not solution.stable, solution.residual > STATED_RESIDUAL, solution.free_energy
 
 
 def _finish(branch: Branch, network: Network, task: Task, seed: int, tolerance: float) -> Solution:

@@ -67,8 +67,8 @@ class CriticalSignal:
         instability_error: its standard error; 0 where it is exact up to rounding.
         crossing: of the free energies.
         spinodal: the end of the broken branch.
-        order: "continuous", "first order" (a broken branch reaches more than 1e-3, and more than twice the standard
-            error, below the instability), or "none": all three are infinite.
+        order: "continuous", "first order" (a broken branch reaches more than 1e-3, and more than twice the scatter
+            between sets of points, below the instability), or "none": all three are infinite.
         crossing_error, spinodal_error: their standard errors.
     """
 
@@ -185,7 +185,9 @@ def _nonlinear(network: Network, task: Task, seed: int, points: int, randomisati
                     paths.append(follow_broken(symmetric, own, points, seed + 1000 * number))
         ends = np.array([path.thresholds() for path in paths])
         (spinodal, spinodal_error), (crossing, crossing_error) = (_mean_and_error(column) for column in ends.T)
-        if spinodal > instability * (1 - HYSTERESIS) - 2 * math.hypot(error, spinodal_error):
+        # The smallest factor of a path that scatters lies too low by about the scatter of one path.
+        scatter = math.sqrt(len(paths)) * math.hypot(error, spinodal_error)
+        if spinodal > instability * (1 - HYSTERESIS) - 2 * scatter:
             return Thresholds(instability, instability, "continuous", error, error)
         return Thresholds(crossing, spinodal, "first order", crossing_error, spinodal_error)
 
