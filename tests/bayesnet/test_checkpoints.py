@@ -48,7 +48,7 @@ def blocks_of(directory, name):
 def start_and_kill(directory, blocks):
     """Run LONG in a process of its own until its second chain has ``blocks`` blocks on disk, then SIGKILL."""
     with subprocess.Popen([sys.executable, "-c", WORKER, str(directory)], stderr=subprocess.PIPE) as process:
-        limit = time.monotonic() + 120
+        limit = time.monotonic() + 900
         while blocks_of(directory, "chain-1") < blocks:
             assert process.poll() is None, process.stderr.read().decode()
             assert time.monotonic() < limit

@@ -24,7 +24,7 @@ assert tree["latents"]["recurrent"].sizes["latent_draw"] == 4
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("run", "limit"), [(FIELDS, 2.0), (WEIGHTS, 1.0)], ids=["fields", "weights"])
+@pytest.mark.parametrize(("run", "limit"), [(FIELDS, 2.0), (WEIGHTS, 1.5)], ids=["fields", "weights"])
 def test_peak_memory_in_gib(run, limit):
     """Fields at N = 2048, n = 40; weights at N = 512, whose draws would take 8 GiB. Short trees: memory is the same."""
     done = subprocess.run([sys.executable, "-c", PROGRAM.format(run=run)], capture_output=True, text=True)
