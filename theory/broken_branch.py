@@ -64,14 +64,12 @@ class BrokenPath:
         amplitudes: a, from 0.
         factors: of the targets, where the branch has that amplitude.
         slopes: dF/df of the broken branch less that of the symmetric one.
-        roots: the solutions, from the second amplitude on.
         exact: whether grids were used.
     """
 
     amplitudes: np.ndarray
     factors: np.ndarray
     slopes: np.ndarray
-    roots: tuple[Root, ...]
     exact: bool
 
     def thresholds(self) -> tuple[float, float]:
@@ -80,8 +78,10 @@ class BrokenPath:
         Raises:
             RuntimeError: if the path ends before the free energies cross.
         """
-        if len(self.amplitudes) < 3:
+        if len(self.amplitudes) == 1:
             raise RuntimeError("the broken branch was lost right at the instability; use more points")
+        if np.all(self.factors[1:] > self.factors[0]):
+            return self.factors[0], self.factors[0]
         # Even in a: the mirror image of the path goes along.
         mirrored = np.concatenate([-self.amplitudes[:0:-1], self.amplitudes])
         factor = scipy.interpolate.CubicSpline(mirrored, np.concatenate([self.factors[:0:-1], self.factors]))
@@ -89,8 +89,6 @@ class BrokenPath:
         fine = np.linspace(0, self.amplitudes[-1], FINE)
         factors = factor(fine)
         spinodal = float(factors.min())
-        if spinodal >= self.factors[0] and self.factors[-1] > self.factors[0]:
-            return self.factors[0], self.factors[0]
         rate = slope(fine) * factor(fine, 1)
         steps = (rate[1:] + rate[:-1]) / 2 * np.diff(fine)
         excess = np.concatenate([[0.0], np.cumsum(steps)])
@@ -162,16 +160,18 @@ def follow_broken(symmetric: SymmetricBranch, instability: float, points: int, s
     softest = symmetric.softest(root, frozen)
     network, task, terms = symmetric.problem.network, symmetric.problem.task, symmetric.whole_terms
     problem = make_problem(network, task, terms, root.kernel, points)
-    amplitudes, factors, slopes, roots = [0.0], [instability], [0.0], []
+    amplitudes, factors, slopes = [0.0], [instability], [0.0]
     for step in walk(problem, symmetric.problem.scaled(instability), root, frozen, softest, instability, seed):
         at_symmetric = symmetric.root(step.factor, *symmetric.points(step.factor, seed))
         amplitudes.append(step.amplitude)
         factors.append(step.factor)
-        slopes.append(_slope(terms, step.root.kernel, step.factor) - _slope(terms, at_symmetric.kernel, step.factor))
-        roots.append(step.root)
+        slopes.append(
+            _free_energy_slope(terms, step.root.kernel, step.factor)
+            - _free_energy_slope(terms, at_symmetric.kernel, step.factor)
+        )
         if step.factor > PAST_INSTABILITY * instability:
             break
-    return BrokenPath(np.array(amplitudes), np.array(factors), np.array(slopes), tuple(roots), problem.exact)
+    return BrokenPath(np.array(amplitudes), np.array(factors), np.array(slopes), problem.exact)
 
 
 class _Path:
@@ -223,7 +223,7 @@ class _Path:
         return np.block([[inner, column[:, None]], [self.amplitude_of[None, :], np.zeros((1, 1))]])
 
 
-def _slope(terms: Terms, kernel: np.ndarray, factor: float) -> float:
+def _free_energy_slope(terms: Terms, kernel: np.ndarray, factor: float) -> float:
     """dF/df = y . r at targets f y."""
     scaled = terms._replace(targets=factor * terms.targets)
     dual = np.asarray(predict_given_kernel(scaled, jnp.asarray(kernel)).dual)[np.asarray(terms.supervised)]

@@ -142,3 +142,27 @@ def test_many_patterns_come_with_an_error_bar():
     found = theory.critical_signal(RNN.replace(activation=identity), task)
     assert 0 < found.instability_error < 5e-3 * found.instability
     assert abs(found.instability - exact.instability) < 5 * found.instability_error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("activation", "gain_squared", "low", "high"),
+    [pytest.param(identity, 1.0, 0.971, 0.971, id="identity"), pytest.param("tanh", 2.0, 0.92, 0.95, id="tanh")],
+)
+def test_first_order_transitions_of_other_activations(activation, gain_squared, low, high):
+    """SOLVER.md: T = 6, the free energies cross at .971 of the instability (linear), between .92 and .95 (tanh)."""
+    network = RNN.replace(activation=activation, recurrent_gain=gain_squared**0.5)
+    found = theory.critical_signal(network, tasks.chain(6, 1.0))
+    assert found.order == "first order"
+    assert found.spinodal < found.crossing < found.instability
+    slack = 3 * found.crossing_error
+    assert low * found.instability - slack < found.crossing < high * found.instability + slack
+    assert found.crossing_error < 0.02 * found.instability
+
+
+@pytest.mark.slow
+def test_order_and_thresholds_where_three_entries_are_integrated_exactly():
+    """The transition of the chain of three steps is continuous; a path through the pitchfork shows it."""
+    found = theory.critical_signal(RNN.replace(activation="tanh", recurrent_gain=2**0.5), tasks.chain(3, 1.0))
+    assert found.order == "continuous"
+    assert found.crossing == found.spinodal == found.instability
