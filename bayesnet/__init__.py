@@ -9,6 +9,7 @@ from bayesnet.arviz_bridge import to_arviz
 from bayesnet.bridge_sampling import LogEvidence, log_evidence
 from bayesnet.comparison import compare
 from bayesnet.phase_diagrams import phase_diagram
+from bayesnet.phases import weigh_phases
 from bayesnet.prediction import predict
 from bayesnet.prior_draws import sample_prior
 from bayesnet.reporting import report
@@ -40,4 +41,5 @@ __all__ = [
     "sweep",
     "tasks",
     "to_arviz",
+    "weigh_phases",
 ]
