@@ -59,3 +59,42 @@ def test_other_dimensions_are_refused(posterior):
         bn.predict(posterior, bn.tasks.chain(2, 1.0))
     with pytest.raises(ValueError, match="task is"):
         bn.predict(posterior, theory.nngp(bn.Network.rnn(4), TRAIN))
+
+
+def test_theory_predicts_what_drawn_back_networks_answer(posterior):
+    """theory.predict against `bn.predict` at width 256: means within 4 standard errors and 1/N, spreads within 4."""
+    found = theory.predict(theory.solve(bn.Network.rnn(256), TRAIN, starts=0), TEST)
+    assert_close(bn.predict(posterior, TEST), found, effective=50)
+
+
+@pytest.mark.slow
+def test_theory_predicts_what_drawn_back_tanh_networks_answer():
+    network = bn.Network.rnn(256, activation="tanh", recurrent_gain=1.2)
+    settings = {"num_chains": 2, "num_samples": 400, "num_latents": 50, "seed": 3, "progress": False}
+    posterior = bn.sample(network, TRAIN, "fields", **settings)
+    found = theory.predict(theory.solve(network, TRAIN), TEST)
+    assert_close(bn.predict(posterior, TEST), found, effective=50)
+
+
+@pytest.mark.slow
+def test_theory_predicts_what_wide_networks_answer():
+    """theory.predict against the joint posterior of a linear RNN of width 50 000: mean and variance of f."""
+    network = bn.Network.rnn(50_000)
+    inputs = np.concatenate([TRAIN.inputs, TEST.inputs])
+    targets = np.concatenate([TRAIN.targets, np.full_like(TEST.targets, np.nan)])
+    joint = bn.sample(network, bn.Task(inputs, targets), num_samples=500, seed=2, progress=False)
+    drawn = joint["posterior"]["prediction"].to_numpy()[:, :, 4:, -1, 0].reshape(-1, 6)
+    found = theory.predict(theory.solve(network, TRAIN), TEST)
+    mean, variance = found.mean[:, -1, 0], found.variance[:, -1, 0]
+    assert np.abs((drawn.mean(0) - mean) / np.sqrt(variance / 500)).max() < 4
+    assert np.abs(drawn.var(0, ddof=1) / variance - 1).max() < 4 * np.sqrt(2 / 500)
+
+
+def assert_close(drawn, found, effective):
+    """Answers at the last step, from draws of this effective number, against the theory's."""
+    values = drawn["prediction"].to_numpy()[..., -1, 0].reshape(-1, TEST.patterns)
+    mean, variance = found.mean[:, -1, 0], found.variance[:, -1, 0]
+    error = np.hypot(np.sqrt(variance / effective), found.standard_error[:, -1, 0])
+    # The mean is off by O(1/N), as large as the variance up to a factor.
+    assert (np.abs(values.mean(0) - mean) < 4 * error + 2 * variance).all()
+    assert np.abs(values.var(0, ddof=1) / variance - 1).max() < 4 * np.sqrt(2 / effective)
