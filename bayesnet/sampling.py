@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 
@@ -171,12 +172,15 @@ def _method(settings: Settings) -> str:
 def _shown_on(bar: tqdm) -> Progress:
     """Progress as the bar shows it: draws, and step size and acceptance of the last block."""
 
+    one_at_a_time = threading.Lock()  # the chains report from threads of their own
+
     def show(draws: int, record: dict[str, np.ndarray]) -> None:
         shown = {"step size": f"{record['step_size'].mean():.2g}"}
         if "acceptance_rate" in record:
             shown["acceptance"] = f"{record['acceptance_rate'].mean():.2f}"
-        bar.set_postfix(shown, refresh=False)
-        bar.update(draws)
+        with one_at_a_time:
+            bar.set_postfix(shown, refresh=False)
+            bar.update(draws)
 
     return show
 
