@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from theory.covariance import covariance_terms, target_cov
-from theory.finite_width import NEURONS, draw_sets, kernel_covariance, second_variation
+from theory.finite_width import NEURONS, draw_sets, jackknife, kernel_covariance, require_stable, second_variation
 from theory.solution import Solution
 from theory.symmetry import flip_sign, has_sign_symmetry
 
@@ -77,21 +77,18 @@ def log_evidence(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -
     """
     network = solution.network
     lazy = network.scaling == "standard"
-    determinants = np.zeros(1)
+    determinant, scatter = 0.0, 0.0
     if not lazy:
+        require_stable(solution)
         matrices = [second_variation(solution, drawn) for drawn in draw_sets(solution, neurons, seed)]
-        for matrix in matrices:
-            kernel_covariance(matrix)  # refuses what sits at a transition
-        determinants = np.array([-np.linalg.slogdet(matrix)[1] / 2 for matrix in matrices])
-    count = len(determinants)
-    scatter = float(determinants.std(ddof=1) / math.sqrt(count)) if count > 1 else 0.0
+        determinant, scatter = map(float, jackknife(matrices, _half_log_det))
     factor = 1 if lazy else network.width
     return Evidence(
         solution,
         network.width,
         leading=-factor * solution.free_energy,
         normalisation=_normalisation(solution),
-        determinant=float(determinants.mean()),
+        determinant=determinant,
         mirror=math.log(2) if _has_mirror_image(solution) else 0.0,
         standard_error=math.hypot(factor * solution.free_energy_error, scatter),
     )
@@ -111,6 +108,12 @@ def log_bayes_factor(solution: Solution, other: Solution, *, neurons: int = NEUR
         raise ValueError("other belongs to another task than solution; a Bayes factor compares networks on one task")
     first, second = (log_evidence(s, neurons=neurons, seed=seed).log_evidence for s in (solution, other))
     return first - second
+
+
+def _half_log_det(second_variation: np.ndarray) -> float:
+    """-1/2 ln |det Gamma|; refuses what sits at a transition."""
+    kernel_covariance(second_variation)
+    return -np.linalg.slogdet(second_variation)[1] / 2
 
 
 def _normalisation(solution: Solution) -> float:

@@ -11,6 +11,7 @@ transition, where Gamma is singular.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -80,15 +81,40 @@ def fluctuations(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -
         ValueError: if the solution is not a stable saddle point, around which nothing is Gaussian, or if an argument is
             out of its range.
     """
+    require_stable(solution)
     matrices = [second_variation(solution, drawn) for drawn in draw_sets(solution, neurons, seed)]
     n, width = solution.task.entries, solution.network.width
-    covariances = np.array([kernel_covariance(matrix) for matrix in matrices])
+    covariance, error = jackknife(matrices, kernel_covariance)
     shape = solution.kernel.shape * 2
-    error = np.zeros_like(covariances[0])
-    if len(covariances) > 1:
-        error = covariances.std(axis=0, ddof=1) / np.sqrt(len(covariances))
-    full = [_by_entry(values, n).reshape(shape) / width for values in (covariances.mean(axis=0), error)]
+    full = [_by_entry(values, n).reshape(shape) / width for values in (covariance, error)]
     return Fluctuations(solution, width, *full)
+
+
+def require_stable(solution: Solution) -> None:
+    """Refuse what no Gaussian law surrounds.
+
+    Raises:
+        ValueError: if the solution is no saddle point, or an unstable one.
+    """
+    if solution.kind != "saddle point" or not solution.stable:
+        raise ValueError("solution is not a stable saddle point; fluctuations are Gaussian around a stable one only")
+
+
+def jackknife(matrices: list[np.ndarray], function: Callable) -> tuple[np.ndarray, np.ndarray]:
+    """A function of the mean of independent estimates, less its bias of first order, and its standard error.
+
+    Zero error for a single matrix, which is exact.
+
+    Source: Quenouille 1956; Tukey 1958.
+    """
+    count, mean = len(matrices), np.mean(matrices, axis=0)
+    whole = np.asarray(function(mean))
+    if count == 1:
+        return whole, np.zeros_like(whole)
+    parts = np.array([function((count * mean - left_out) / (count - 1)) for left_out in matrices])
+    centre = parts.mean(axis=0)
+    error = np.sqrt((count - 1) / count * np.sum((parts - centre) ** 2, axis=0))
+    return count * whole - (count - 1) * centre, error
 
 
 def draw_sets(solution: Solution, neurons: int, seed: int) -> list[np.ndarray | None]:
@@ -101,14 +127,8 @@ def draw_sets(solution: Solution, neurons: int, seed: int) -> list[np.ndarray | 
 
 
 def second_variation(solution: Solution, neurons: np.ndarray | None) -> np.ndarray:
-    """Gamma (2d, 2d) at a stable saddle point, from one of `draw_sets`.
-
-    Raises:
-        ValueError: if the solution is no stable saddle point.
-    """
+    """Gamma (2d, 2d) at a stable saddle point, from one of `draw_sets`."""
     network, task = solution.network, solution.task
-    if solution.kind != "saddle point" or not solution.stable:
-        raise ValueError("solution is not a stable saddle point; fluctuations are Gaussian around a stable one only")
     n = task.entries
     kernel, conjugate = solution.kernel.reshape(n, n), solution.conjugate.reshape(n, n)
     # float64 within this call only: second derivatives.

@@ -23,7 +23,7 @@ import xarray as xr
 from theory.causal_reach import needed_task
 from theory.covariance import covariance_terms
 from theory.extension import new_patterns, predictors
-from theory.finite_width import draw_sets, kernel_covariance, second_variation
+from theory.finite_width import draw_sets, kernel_covariance, require_stable, second_variation
 from theory.influence import linear_variance, sampled_variance
 from theory.lazy import prior_kernel
 from theory.network import WEIGHTS
@@ -110,6 +110,8 @@ def predict(solution: Solution, task: Task | None = None, *, neurons: int = NEUR
     _check(solution, task)
     known = ~np.isnan(task.targets).any(axis=-1)
     scored = known & ~task.supervised if task == solution.task else known
+    if solution.kind != "lazy limit":
+        require_stable(solution)
     # float64 within this call only, as everywhere in the theory.
     with jax.enable_x64(True):
         if solution.kind == "lazy limit":
