@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -130,3 +131,15 @@ def test_an_output_path_that_is_a_file_ends_in_one_line(experiment, tmp_path, ca
     with pytest.raises(SystemExit):
         start(experiment, tmp_path / "taken")
     assert "--out" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_gallery_shows_figures_that_exist_with_the_scripts_that_made_them():
+    text = (EXAMPLES.parent / "docs" / "gallery.md").read_text()
+    figures = re.findall(r"\]\((images/[^)]+)\)", text)
+    commands = re.findall(r"^    python examples/(\w+)\.py", text, re.MULTILINE)
+    assert len(commands) >= 5
+    assert {Path(figure).stem for figure in figures} >= set(commands)
+    for command in commands:
+        assert (EXAMPLES / f"{command}.py").exists()
+    for figure in figures:
+        assert 0 < (EXAMPLES.parent / "docs" / figure).stat().st_size < 200_000
