@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     """Measure, print a table, return 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--posteriors", type=int, default=64, help="a multiple of 8")
-    parser.add_argument("--draws", type=int, default=1000, help="of each of the four chains")
+    parser.add_argument("--draws", type=int, default=2000, help="of each of the four chains")
     parser.add_argument("--repeats", type=int, default=1, help="of one process and two, in turn")
     parser.add_argument("--out", type=Path, help="write the figures to a JSON file")
     options = parser.parse_args(argv)
