@@ -11,7 +11,12 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SHARED = "experiment"
-SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if path.stem != SHARED)
+HEAVY = {"architecture_evidence", "co2", "digits", "sequence_interpolation"}  # shapes of their own to compile
+SCRIPTS = [
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in HEAVY else [])
+    for path in sorted(EXAMPLES.glob("*.py"))
+    if path.stem != SHARED
+]
 
 
 def load(name):
@@ -30,7 +35,7 @@ def experiment():
     return load(SHARED)
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SCRIPTS)
 def test_script_runs_quickly_without_a_verdict(path, tmp_path, capsys):
     assert load(path.stem).main(["--quick", "--width", "64", "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out.startswith("NO VERDICT")
