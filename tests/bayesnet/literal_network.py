@@ -43,7 +43,8 @@ def log_likelihood(network, task, kernel, targets):
 
 def quantities(network, task, kernel, output, targets):
     """What calibration looks at: label -> number for each draw. Kernels as logarithms and overlaps (both signed and
-    squared), outputs at the first and last entry, and how likely the targets are, which depends on draw and data."""
+    squared), outputs, how large they are where unsupervised and how far from the targets elsewhere, and how likely the
+    targets are: the last two depend on draw and data."""
     n = task.entries
     diagonal = np.einsum("...ii->...i", kernel)
     overlap = kernel / np.sqrt(diagonal[..., :, None] * diagonal[..., None, :])
@@ -53,6 +54,9 @@ def quantities(network, task, kernel, output, targets):
         found[f"squared overlap {i} {j}"] = overlap[..., i, j] ** 2
     for i in (0, n - 1):
         found[f"output {i}"] = output[..., i, 0]
-        found[f"squared output {i}"] = output[..., i, 0] ** 2
+    unsupervised = np.setdiff1d(np.arange(n), task.supervised_entries)
+    error = targets - output[..., task.supervised_entries, :]
+    found["size of outputs"] = np.log(np.sum(output[..., unsupervised, :] ** 2, axis=(-2, -1)))
+    found["size of errors"] = np.log(np.sum(error**2, axis=(-2, -1)))
     found["log likelihood"] = log_likelihood(network, task, kernel, targets)
     return found
