@@ -318,8 +318,9 @@ def posterior_p_values(truth, assumed, coordinates, sampler, num_samples, batche
     return p
 
 
-def test_strong_targets_quickly():
-    """Fields of a tanh RNN with fewer neurons than entries; and a readout gain that is 20% off."""
+@slow
+def test_strong_targets_see_a_wrong_readout_gain():
+    """Fields of a tanh RNN with fewer neurons than entries, right, and with a readout gain that is 20% off."""
     network, wrong = network_of("fields", "rnn", "tanh"), network_of("fields", "rnn", "tanh", readout_gain=1.2 * 1.2)
     assert family_wise(posterior_p_values(network, network, "fields", "hmc", 1000, 4)) > LEVEL
     assert family_wise(posterior_p_values(network, wrong, "fields", "hmc", 1000, 4)) < LEVEL**2
