@@ -4,18 +4,19 @@ NUTS samples the posterior of networks with weights shared over time (RNN) or no
 width; comparisons and reports lay the two side by side.
 """
 
-from bayesnet import diagnostics, executors, models, observables, tasks
+from bayesnet import diagnostics, models, observables, tasks
 from bayesnet.arviz_bridge import to_arviz
 from bayesnet.bridge_sampling import LogEvidence, log_evidence
 from bayesnet.comparison import compare
-from bayesnet.phase_diagrams import phase_diagram
 from bayesnet.phases import weigh_phases
 from bayesnet.prediction import predict
 from bayesnet.prior_draws import sample_prior
 from bayesnet.reporting import report
 from bayesnet.sampling import sample
 from bayesnet.storage import load, save
-from bayesnet.sweeps import sweep
+from bayesnet.sweeping import executors
+from bayesnet.sweeping.phase_diagrams import phase_diagram
+from bayesnet.sweeping.sweeps import sweep
 from bayesnet.weight_draws import draw_fields, draw_weights
 from theory import Network, Task
 

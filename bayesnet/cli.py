@@ -9,8 +9,8 @@ from pathlib import Path
 
 import bayesnet as bn
 import theory
-from bayesnet import sweep_commands
 from bayesnet.config import Config, build_config, default_tables, read_assignment, read_tables, to_toml
+from bayesnet.sweeping import commands as sweep_commands
 
 ERROR, GATE_FAILED, INTERRUPTED = 2, 1, 130
 

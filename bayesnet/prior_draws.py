@@ -14,8 +14,8 @@ from jax import lax, random
 from numpyro import handlers
 
 from bayesnet.coordinates import build_coordinates, choose_coordinates
-from bayesnet.engine import blank_problem
 from bayesnet.results import constant_data, installed_versions, invariant_data, observation_coords, observed_data
+from bayesnet.samplers.engine import blank_problem
 from theory import arguments
 from theory.covariance import covariance_terms
 from theory.network import Network

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import xarray as xr
 
-from bayesnet.chains import Chains
-from bayesnet.engine import Settings
 from bayesnet.observables import overlaps
+from bayesnet.samplers.chains import Chains
+from bayesnet.samplers.engine import Settings
 from theory.network import Network
 from theory.solution import KERNEL_DIMS, OUTPUT_DIMS, entry_coords
 from theory.task import Task

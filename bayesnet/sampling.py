@@ -13,11 +13,11 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
-from bayesnet.chains import Progress, open_lanes, run_chains
-from bayesnet.checkpoints import describe_run, open_checkpoint
 from bayesnet.coordinates import choose_coordinates
-from bayesnet.engine import Settings
 from bayesnet.results import assemble, installed_versions, network_of, task_of, version_of
+from bayesnet.samplers.chains import Progress, open_lanes, run_chains
+from bayesnet.samplers.checkpoints import describe_run, open_checkpoint
+from bayesnet.samplers.engine import Settings
 from bayesnet.weight_draws import KEPT, kept_group
 from theory import arguments
 from theory.network import Network
@@ -63,11 +63,11 @@ def sample(
         num_samples: draws of each chain.
         num_chains: number of chains. Never fewer than four for a result: chains can freeze in metastable phases.
         seed: the same seed gives the same draws.
-        sampler: "nuts" (NumPyro's); "hmc" (`bayesnet.split_hmc`: trajectories of a quarter period with the prior
-            solved exactly), several times faster on wide networks in fields; or "langevin" (`bayesnet.langevin`: noisy
-            gradient descent on the weights from a prior draw, as in training, in weight coordinates, without a
-            Metropolis test). Langevin's means are off by O(step_size), and it moves slowly: it is there to look at
-            training, and ``num_warmup=0`` keeps the transient.
+        sampler: "nuts" (NumPyro's); "hmc" (`bayesnet.samplers.split_hmc`: trajectories of a quarter period with the
+            prior solved exactly), several times faster on wide networks in fields; or "langevin"
+            (`bayesnet.samplers.langevin`: noisy gradient descent on the weights from a prior draw, as in training, in
+            weight coordinates, without a Metropolis test). Langevin's means are off by O(step_size), and it moves
+            slowly: it is there to look at training, and ``num_warmup=0`` keeps the transient.
         target_accept: acceptance rate that the step size aims at, between 0 and 1; not of Langevin.
         max_tree_depth: of NUTS; a trajectory has at most 2^depth - 1 leapfrog steps.
         step_size: of Langevin, in units of the time in which the prior forgets a whitened weight.

@@ -22,7 +22,7 @@ import numpy as np
 import xarray as xr
 
 import bayesnet as bn
-from bayesnet.executors import LocalProcesses
+from bayesnet.sweeping.executors import LocalProcesses
 
 CORES = sorted(os.sched_getaffinity(0))[:2]
 FACTORS, NOISES = np.linspace(0.3, 6.0, 20), np.linspace(0.5, 10.0, 20)

@@ -12,9 +12,9 @@ import xarray as xr
 
 from theory import arguments
 from theory.lazy import nngp
-from theory.linear_saddle import LinearFollower
+from theory.linear.saddle import LinearFollower
 from theory.network import Network
-from theory.nonlinear_solution import NonlinearFollower
+from theory.nonlinear.solution import NonlinearFollower
 from theory.solution import ARRAY_DIMS, SCALAR_KINDS, Solution, entry_coords
 from theory.task import Task
 

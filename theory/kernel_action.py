@@ -39,7 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from theory.covariance import Terms, target_cov
-from theory.neuron import derivatives, has_kinks, live_entries, range_of
+from theory.nonlinear.neuron import derivatives, has_kinks, live_entries, range_of
 from theory.response import covariance_inverse, factorise
 
 CHUNK = 4096  # neurons at once
@@ -135,7 +135,8 @@ def sampled_curvature(neurons: np.ndarray, cov: np.ndarray, conjugate: np.ndarra
 
 
 class _Law(NamedTuple):
-    """The single-neuron law as the products of `_products` need it; ``spread`` as in `theory.neuron.Range`, (n, n)."""
+    """The single-neuron law as the products of `_products` need it; ``spread`` as in `theory.nonlinear.neuron.Range`,
+    (n, n)."""
 
     phi: Callable
     kinks: bool

@@ -27,7 +27,7 @@ from theory.finite_width import draw_sets, kernel_covariance, require_stable, se
 from theory.influence import linear_variance, sampled_variance
 from theory.lazy import prior_kernel
 from theory.network import WEIGHTS
-from theory.neuron import live_entries
+from theory.nonlinear.neuron import live_entries
 from theory.prediction import predict_given_kernel
 from theory.response import factorise
 from theory.solution import OUTPUT_DIMS, Solution, entry_coords, outputs_of

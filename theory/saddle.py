@@ -8,9 +8,9 @@ import jax
 
 from theory import arguments
 from theory.lazy import nngp
-from theory.linear_saddle import TOLERANCE, LinearProblem
+from theory.linear.saddle import TOLERANCE, LinearProblem
 from theory.network import Network
-from theory.nonlinear_solution import solve_nonlinear
+from theory.nonlinear.solution import solve_nonlinear
 from theory.solution import Solution
 from theory.task import Task
 
@@ -30,7 +30,7 @@ def solve(
         Phi = <phi(h) phi(h)^T>_q,    q(h) ~ exp( -1/2 h^T C[Phi]^{-1} h - 1/2 phi(h)^T Phihat phi(h) ),
         Phihat = -gv^2 Mv o sum_o r_o r_o^T + gw^2 Mw o shift[C^{-1} - C^{-1} <h h^T>_q C^{-1}]
 
-    Linear networks are solved to rounding error, others on points (`theory.nonlinear_saddle`): by quadrature where at
+    Linear networks are solved to rounding error, others on points (`theory.nonlinear.saddle`): by quadrature where at
     most three entries hang together, else with a standard error that falls as 1/sqrt(points x randomisations).
 
     Args:

@@ -13,7 +13,7 @@ import xarray as xr
 from theory import arguments
 from theory.covariance import covariance_terms
 from theory.network import Network
-from theory.neuron_sampling import draw_neurons
+from theory.nonlinear.neuron_sampling import draw_neurons
 from theory.task import Task
 
 KERNEL_DIMS = ("step", "pattern", "step_bis", "pattern_bis")

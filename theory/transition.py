@@ -25,13 +25,13 @@ import numpy as np
 import scipy.optimize
 
 from theory import arguments
-from theory.broken_branch import follow_broken
 from theory.causal_reach import needed_task
 from theory.covariance import Terms, covariance_terms
-from theory.linear_saddle import minimise
+from theory.linear.noise_gram import free_energy_and_gradient, hessian
+from theory.linear.saddle import minimise
 from theory.network import Network
-from theory.noise_gram import free_energy_and_gradient, hessian
-from theory.symmetric_branch import SymmetricBranch
+from theory.nonlinear.broken_branch import follow_broken
+from theory.nonlinear.symmetric_branch import SymmetricBranch
 from theory.symmetry import has_sign_symmetry
 from theory.task import Task
 
@@ -108,10 +108,10 @@ def critical_signal(
 ) -> CriticalSignal:
     r"""The `CriticalSignal` of a network with an odd activation on a task.
 
-    The instability is where the largest eigenvalue of the stability map (`theory.decoupling`; linear: the lowest
-    curvature) passes through zero against odd offsets. It is exact as long as at most three entries of the symmetric
-    branch hang together: three patterns in endpoint tasks of any depth. The other thresholds follow from the broken
-    branch, where all n = T P entries hang together.
+    The instability is where the largest eigenvalue of the stability map (`theory.nonlinear.decoupling`; linear: the
+    lowest curvature) passes through zero against odd offsets. It is exact as long as at most three entries of the
+    symmetric branch hang together: three patterns in endpoint tasks of any depth. The other thresholds follow from the
+    broken branch, where all n = T P entries hang together.
 
     Args:
         network: its width does not matter.
@@ -202,7 +202,7 @@ def _mean_and_error(values: Sequence[float] | np.ndarray) -> tuple[float, float]
 
 
 class _Branches:
-    """The symmetric and the broken branch of one problem, in the coordinates of `theory.noise_gram`."""
+    """The symmetric and the broken branch of one problem, in the coordinates of `theory.linear.noise_gram`."""
 
     def __init__(self, network: Network, task: Task):
         self.patterns = task.patterns

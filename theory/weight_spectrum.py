@@ -27,7 +27,7 @@ import numpy as np
 from theory.covariance import covariance_terms, shift_later
 from theory.finite_width import draw_sets
 from theory.network import Network
-from theory.neuron import derivatives, live_entries, range_of
+from theory.nonlinear.neuron import derivatives, live_entries, range_of
 from theory.response import covariance_inverse, covariance_response, factorise
 from theory.solution import Solution
 from theory.task import Task

@@ -23,8 +23,9 @@ import pytest
 import scipy.stats
 from literal_network import draw_prior, log_likelihood, quantities
 
-from bayesnet import Network, Task, engine, sample, split_hmc
+from bayesnet import Network, Task, sample
 from bayesnet.models import kernel_space
+from bayesnet.samplers import engine, split_hmc
 from theory.covariance import covariance_terms
 
 PATTERNS, STEPS, INPUT_DIM, OUTPUTS = 2, 3, 2, 2

@@ -13,8 +13,8 @@ import pytest
 import bayesnet as bn
 import theory
 from bayesnet import cli
-from bayesnet.checkpoints import Lane
 from bayesnet.config import default_tables
+from bayesnet.samplers.checkpoints import Lane
 
 SMALL = ["--width", "16", "--num-warmup", "50", "--num-samples", "50", "--num-chains", "2"]
 SMALL += ["--set", "task.patterns=2", "--set", "task.steps=2"]

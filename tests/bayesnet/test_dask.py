@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import bayesnet as bn
-from bayesnet.executors import connect_dask
+from bayesnet.sweeping.executors import connect_dask
 
 dask = pytest.importorskip("dask", reason="dask is not installed (pip install 'bayesnet[dask]')")
 distributed = pytest.importorskip("distributed", reason="dask is not installed (pip install 'bayesnet[dask]')")

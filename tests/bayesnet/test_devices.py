@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from bayesnet import Network, engine, sample, tasks
+from bayesnet import Network, sample, tasks
+from bayesnet.samplers import engine
 
 RUN = {"num_warmup": 0, "num_samples": 6, "num_latents": 6, "sampler": "hmc", "chain_method": "vectorized", "seed": 3}
 TWO_DEVICES = f"""
@@ -15,8 +16,10 @@ import sys
 import types
 import jax
 import numpy as np
-from bayesnet import Network, chains, engine, sample, tasks
-from bayesnet.checkpoints import Lane
+from bayesnet import Network, sample, tasks
+from bayesnet.samplers import chains
+from bayesnet.samplers import engine
+from bayesnet.samplers.checkpoints import Lane
 
 assert len(jax.local_devices()) == 2
 network, task = Network(8, activation="tanh"), tasks.chain(2, 1.5)

@@ -12,8 +12,9 @@ import pytest
 import tqdm
 import xarray as xr
 
-from bayesnet import Network, Task, chains, sample, sampling, tasks
+from bayesnet import Network, Task, sample, sampling, tasks
 from bayesnet.observables import default_observables
+from bayesnet.samplers import chains
 from theory.causal import propagate
 from theory.covariance import covariance_terms
 

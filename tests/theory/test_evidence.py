@@ -12,7 +12,7 @@ from small_problems import as_general, chain, repeated, sequence, weighted_netwo
 
 from theory import Network, log_bayes_factor, log_evidence, nngp, solve
 from theory.covariance import covariance_terms, target_cov
-from theory.noise_gram import hessian, kernels_of_coordinates, pack
+from theory.linear.noise_gram import hessian, kernels_of_coordinates, pack
 from theory.response import factorise, inverse_factor
 
 DRAWS = 40_000

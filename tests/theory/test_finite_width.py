@@ -10,14 +10,14 @@ from small_problems import as_general, chain, repeated, sequence, weighted_netwo
 
 from theory import Network, Task, fluctuations, nngp, solve
 from theory.covariance import covariance_terms
-from theory.noise_gram import hessian, kernel_of_coordinates, pack
+from theory.linear.noise_gram import hessian, kernel_of_coordinates, pack
 from theory.response import factorise, inverse_factor
 
 RNN, DNN = Network.rnn(500), Network.dnn(500)
 
 
 def in_noise_coordinates(solution):
-    """N Cov(Phi) = J (d^2 F)^{-1} J^T in the coordinates of `theory.noise_gram`, (n^2, n^2)."""
+    """N Cov(Phi) = J (d^2 F)^{-1} J^T in the coordinates of `theory.linear.noise_gram`, (n^2, n^2)."""
     n, patterns = solution.task.entries, solution.task.patterns
     with jax.enable_x64(True):
         terms = jax.tree.map(jnp.asarray, covariance_terms(solution.network, solution.task))

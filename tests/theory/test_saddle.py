@@ -9,7 +9,7 @@ from theory import Network, Solution, Task, nngp, solve, spectrum
 from theory.activations import BUILT_IN
 from theory.causal import kernel_of_noise
 from theory.covariance import covariance_terms
-from theory.noise_gram import hessian, pack
+from theory.linear.noise_gram import hessian, pack
 
 RNN, DNN = Network.rnn(500), Network.dnn(500)
 ALL = ("recurrent", "input", "readout")

@@ -1,0 +1,224 @@
+"""Running chains: a schedule of blocks for each, in threads or in lockstep, stopped when anything goes wrong."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+
+from bayesnet.samplers.checkpoints import Lane, pack, unpack
+from bayesnet.samplers.engine import ANNEALING_WEIGHTS, BLOCK, Machine, Settings, build_machine
+from theory.covariance import Terms, covariance_terms
+from theory.network import Network
+from theory.task import Task
+
+FULL = (1.0, 1.0)
+Progress = Callable[[int, dict[str, np.ndarray]], None]
+
+
+@dataclass(frozen=True)
+class Chains:
+    """What a run returns.
+
+    Attributes:
+        record: per-draw arrays (chains, draws, ...): the invariants and the sampler's statistics.
+        latents: latent sites of some draws (chains, kept draws, ...).
+        latent_draws: which draws those are, 0-based.
+        seconds: wall time, that of interrupted runs before this one included.
+    """
+
+    record: dict[str, np.ndarray]
+    latents: dict[str, np.ndarray]
+    latent_draws: np.ndarray
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Block:
+    """A stretch of the chains: ``number`` draws from draw ``first`` on, the likelihood weighted by ``weights``: that of
+    even and that of odd chains."""
+
+    weights: tuple[float, float]
+    first: int
+    number: int
+    sampling: bool
+    keep_latents: bool = False
+
+
+def open_lanes(settings: Settings, directory: Path | None = None) -> list[Lane]:
+    """A lane for each chain, or one for all of them in lockstep, going on from a checkpoint where there is one."""
+    together = settings.chain_method == "vectorized"
+    names = ["chains"] if together else [f"chain {index}" for index in range(settings.num_chains)]
+    return [Lane(name, directory) for name in names]
+
+
+def run_chains(
+    network: Network,
+    task: Task,
+    settings: Settings,
+    seed: int,
+    lanes: Sequence[Lane],
+    progress: Progress = lambda draws, record: None,
+) -> Chains:
+    """Run all chains to their end.
+
+    Args:
+        network, task, settings, seed: as for `bayesnet.sample`.
+        lanes: of `open_lanes`.
+        progress: called after each block with the number of draws in it and what was recorded of them.
+
+    Raises:
+        FloatingPointError: if a log density stops being finite, naming the chain, the draw and the likely cause.
+        OSError: if a checkpoint cannot be written.
+    """
+    started = time.perf_counter() - max(lane.seconds for lane in lanes)
+    with jax.enable_x64(settings.precision == "float64"):
+        machine = build_machine(settings, network, task)
+        terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+        keys = random.split(random.key(seed), (settings.num_chains, 2))
+    schedule = make_schedule(settings)
+    together = settings.chain_method == "vectorized"
+    unfinished = [index for index, lane in enumerate(lanes) if lane.blocks < len(schedule)]
+    leader = unfinished[0] if unfinished else 0
+    compiled, stop = threading.Event(), threading.Event()
+    failures: list[BaseException] = []
+
+    def announce(draws: int, record: dict[str, np.ndarray]) -> None:
+        compiled.set()
+        progress(draws, record)
+
+    def run_lane(index: int) -> None:
+        # One chain compiles; the others wait for its program instead of making their own.
+        if index != leader:
+            compiled.wait()
+        try:
+            members = np.arange(settings.num_chains) if together else index
+            _follow(machine, settings, schedule, terms, keys[members], members, lanes[index], started, announce, stop)
+        except BaseException as error:
+            failures.append(error)
+            stop.set()
+        finally:
+            compiled.set()
+
+    workers = 1 if settings.chain_method == "sequential" else min(len(lanes), os.cpu_count() or 1)
+    order = sorted(range(len(lanes)), key=lambda index: index != leader)
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            list(pool.map(run_lane, order))
+        finally:
+            stop.set()  # an interrupt reaches this thread only; the chains end with their block
+    if failures:
+        raise failures[0]
+    kept = np.array([block.first + block.number - 1 for block in schedule if block.keep_latents])
+    record, latents = _join(lanes, "draws", together), _join(lanes, "latents", together)
+    return Chains(record, latents, kept, max(lane.seconds for lane in lanes))
+
+
+def make_schedule(settings: Settings) -> list[Block]:
+    """Annealed warm-up, warm-up, then the draws in stretches that end where latents are kept."""
+    stage = min(BLOCK, settings.num_warmup // (2 * len(ANNEALING_WEIGHTS))) if settings.anneal else 0
+    blocks = [Block(_bounded(weights, settings), 0, stage, False) for weights in ANNEALING_WEIGHTS if stage]
+    blocks += [Block(FULL, 0, number, False) for number in _pieces(settings.num_warmup - stage * len(blocks))]
+    total = settings.num_samples
+    if settings.keep:
+        kept = list(range(settings.thin, total + 1, settings.thin))
+    else:
+        kept = np.linspace(0, total, min(settings.num_latents, total) + 1).astype(int).tolist()[1:]
+    for start, end in itertools.pairwise([0, *kept, total]):
+        first = start
+        for number in _pieces(end - start):
+            first += number
+            blocks.append(Block(FULL, first - number, number, True, keep_latents=first == end and end in kept))
+    return blocks
+
+
+def _bounded(weights: tuple[float, float], settings: Settings) -> tuple[float, float]:
+    # Without a Metropolis test a stronger likelihood is beyond the edge of stability.
+    most = 1.0 if settings.sampler == "langevin" else np.inf
+    return float(min(weights[0], most)), float(min(weights[1], most))
+
+
+def _follow(
+    machine: Machine,
+    settings: Settings,
+    schedule: list[Block],
+    terms: Terms,
+    keys: jax.Array,
+    members: np.ndarray | int,
+    lane: Lane,
+    started: float,
+    progress: Progress,
+    stop: threading.Event,
+) -> None:
+    """One chain, or several in lockstep with a leading axis of ``keys``, through what is left of the schedule."""
+    together = keys.ndim == 2
+    chains = keys.shape[0] if together else 1
+    # float64 within this call only; the switch is local to a thread.
+    with jax.enable_x64(settings.precision == "float64"):
+        state = None
+        for block in schedule[lane.blocks :]:
+            if stop.is_set():
+                return
+            if state is None and lane.blocks:
+                state = lane.state(jax.eval_shape(machine.start, keys[..., 0], terms))
+            elif state is None:
+                state = machine.start(keys[..., 0], terms)
+            weight = np.choose(np.remainder(members, 2), block.weights)
+            state, record = machine.advance(state, keys[..., 1], terms, weight, block.first, block.number)
+            # Draws lead, whether or not chains come before them.
+            draws = {
+                site: np.moveaxis(np.asarray(values), int(together), 0)[: block.number]
+                for site, values in record.items()
+            }
+            _check_finite(draws, lane.name, block, settings)
+            kept = {"draws": pack(draws)} if block.sampling else {}
+            if block.keep_latents:
+                kept["latents"] = pack({site: np.asarray(values)[None] for site, values in state.z.items()})
+            lane.add(block.number * chains, time.perf_counter() - started, state, **kept)
+            progress(block.number * chains, draws)
+
+
+def _join(lanes: Sequence[Lane], kind: str, together: bool) -> dict[str, np.ndarray]:
+    """The records of all lanes, (chains, draws, ...)."""
+    parts = [unpack(lane.records[kind]) for lane in lanes]
+    if together:
+        return {site: np.ascontiguousarray(np.moveaxis(values, 1, 0)) for site, values in parts[0].items()}
+    return {site: np.stack([part[site] for part in parts]) for site in parts[0]}
+
+
+def _check_finite(draws: dict[str, np.ndarray], name: str, block: Block, settings: Settings) -> None:
+    bad = {site: np.argwhere(~np.isfinite(values)) for site, values in draws.items()}
+    bad = {site: where for site, where in bad.items() if len(where)}
+    if not bad:
+        return
+    site, where = min(bad.items(), key=lambda item: item[1][0][0])
+    draw, *rest = where[0].tolist()
+    place = f"draw {block.first + draw}" if block.sampling else f"warm-up, likelihood weight {max(block.weights):.2g}"
+    who = f"chain {rest[0]}" if name == "chains" else name
+    what = "the log density" if "lp" in bad else site
+    if settings.sampler == "langevin":
+        cause = f"step_size {settings.step_size:g} is beyond the edge of stability"
+    elif "kernel" in bad:
+        cause = "an activation that overflows at these gains and inputs"
+    elif settings.precision == "float32":
+        cause = "rounding in float32; try precision='float64'"
+    else:
+        cause = "targets or gains of extreme size"
+    raise FloatingPointError(f"{what} is not finite in {who} at {place}; likely cause: {cause}")
+
+
+def _pieces(total: int) -> Iterator[int]:
+    """``total`` cut into pieces of at most `BLOCK`."""
+    while total > 0:
+        yield min(total, BLOCK)
+        total -= BLOCK

@@ -1,0 +1,188 @@
+"""The sampling loop: NumPyro's NUTS, split HMC or Langevin dynamics, in compiled blocks that return invariants only.
+
+NumPyro's `MCMC` compiles anew at every call and stores every latent number. Here one compiled block of up to
+`BLOCK` draws serves warm-up and sampling, all chains, all seeds, and RNN and DNN alike (the `Terms` are an
+argument). Warm-up is annealed: the log likelihood is weighted by a factor that rises from .01 to 1, which keeps chains
+from freezing in metastable phases, and for odd chains beyond, so that two phases that coexist are both found and the
+chains disagree, instead of agreeing on the one that is nearer to the prior.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax, random
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpyro import handlers
+from numpyro.infer.hmc import hmc
+from numpyro.infer.util import ParamInfo, log_density
+
+from bayesnet.coordinates import Coordinates, build_coordinates
+from bayesnet.samplers.langevin import langevin_dynamics
+from bayesnet.samplers.split_hmc import split_hmc
+from theory.covariance import Array
+from theory.network import Network
+from theory.task import Task
+
+BLOCK = 25
+# What the likelihood is weighted by in the stages of the warm-up, for even and for odd chains. Both rise from .01; odd
+# ones go on to twice the signal and come back, so that the chains meet a first-order transition from either side.
+RISE = np.geomspace(0.01, 0.7, 8)
+ANNEALING_WEIGHTS = tuple(zip([*RISE, 1.0, 1.0, 1.0, 1.0], [*RISE, 2.0, 4.0, 2.8, 1.4], strict=True))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to sample; every field is an argument of `bayesnet.sample`."""
+
+    coordinates: str
+    sampler: str
+    num_warmup: int
+    num_samples: int
+    num_chains: int
+    target_accept: float
+    max_tree_depth: int
+    anneal: bool
+    num_latents: int
+    precision: str
+    chain_method: str
+    keep: tuple[str, ...] = ()
+    thin: int = 10
+    step_size: float = 0.001
+    steps_per_draw: int = 10
+
+
+class Machine:
+    """The compiled pieces of a run: ``start(key, terms)`` and ``advance(state, key, terms, weight, first, number)``.
+
+    Chains in lockstep have one more axis in front of state and key; it is shared out over ``devices`` devices.
+    """
+
+    def __init__(self, space: Coordinates, settings: Settings, devices: int = 1):
+        def potential(terms, weight):
+            # Every latent is real, so NumPyro's transforms to unconstrained space are the identity.
+            return lambda latents: -log_density(space.model, (terms, True, weight), {}, latents)[0]
+
+        statistics = _trajectory_statistics
+        if settings.sampler == "hmc":
+            init, step = split_hmc(potential)
+        elif settings.sampler == "langevin":
+            init, step = langevin_dynamics(potential, settings.step_size, settings.steps_per_draw)
+            statistics = _descent_statistics
+        else:
+            nuts_init, step = hmc(potential_fn_gen=potential, algo="NUTS")
+            # No mass adaptation: the prior is white, and adapting costs five times the warm-up (SAMPLER.md).
+            init = partial(nuts_init, adapt_mass_matrix=False, max_tree_depth=settings.max_tree_depth)
+
+        def start(key, terms):
+            prior_key, chain_key = random.split(key)
+            sites = handlers.trace(handlers.seed(space.model, prior_key)).get_trace(terms)
+            latents = {
+                name: site["value"]
+                for name, site in sites.items()
+                if site["type"] == "sample" and not site["is_observed"]
+            }
+            # Potential and gradient are left blank here: `advance` evaluates them for its own likelihood weight.
+            blank = ParamInfo(latents, jnp.zeros(()), jax.tree.map(jnp.zeros_like, latents))
+            state = init(
+                blank,
+                settings.num_warmup,
+                target_accept_prob=settings.target_accept,
+                model_args=(terms, 1.0),
+                rng_key=chain_key,
+            )
+            return jax.tree.map(_strongly_typed, state)
+
+        def advance(state, key, terms, weight, first, number):
+            energy, gradient = jax.value_and_grad(potential(terms, weight))(state.z)
+            state = state._replace(potential_energy=energy, z_grad=gradient)
+
+            def observe(state, index):
+                return {**space.observe(terms, state.z, random.fold_in(key, index)), **statistics(state)}
+
+            def one_draw(index, carry):
+                state, record = carry
+                state = step(state, (terms, weight), {})
+                seen = observe(state, first + index)
+                return state, jax.tree.map(lambda store, value: store.at[index].set(value), record, seen)
+
+            shapes = jax.eval_shape(observe, state, first)
+            record = jax.tree.map(lambda leaf: jnp.zeros((BLOCK, *leaf.shape), leaf.dtype), shapes)
+            return lax.fori_loop(0, number, one_draw, (state, record))
+
+        self.start: Callable = jax.jit(start)
+        self.advance: Callable = jax.jit(advance)
+        if settings.chain_method == "vectorized":
+            self.start = _in_lockstep(start, (True, False), devices)
+            self.advance = _in_lockstep(advance, (True, True, False, True, False, False), devices)
+
+
+def build_machine(settings: Settings, network: Network, task: Task) -> Machine:
+    """The machine for a network on a task; kept, so that what has been compiled is not compiled again."""
+    # The lengths of the run do not enter the program either, nor whether chains run side by side or in turn.
+    method = "vectorized" if settings.chain_method == "vectorized" else "parallel"
+    same = replace(settings, num_samples=1, num_chains=1, num_latents=1, chain_method=method, keep=(), thin=1)
+    return _machine(same, *blank_problem(settings.coordinates, network, task), count_devices(settings))
+
+
+def blank_problem(coordinates: str, network: Network, task: Task) -> tuple[Network, Task]:
+    """Network and task without what a compiled program takes as an argument.
+
+    All targets share a program; in fields and kernels RNN and DNN, gains, noise and inputs do so too.
+    """
+    if coordinates == "weights":
+        return network, Task(task.inputs, np.zeros_like(task.targets))
+    nothing = np.zeros((task.patterns, task.steps, 1))
+    return Network(network.width, network.activation), Task(nothing, nothing)
+
+
+def count_devices(settings: Settings) -> int:
+    """How many devices a run uses: chains in lockstep are shared out evenly over as many as there are."""
+    if settings.chain_method != "vectorized":
+        return 1
+    available = len(jax.local_devices())
+    return max(number for number in range(1, available + 1) if settings.num_chains % number == 0)
+
+
+@lru_cache(maxsize=32)
+def _machine(settings: Settings, network: Network, task: Task, devices: int) -> Machine:
+    return Machine(build_coordinates(settings.coordinates, network, task), settings, devices)
+
+
+def _in_lockstep(function: Callable, by_chain: tuple[bool, ...], devices: int) -> Callable:
+    """Compiled over the leading axis of the arguments that have one for each chain, spread over the devices."""
+    batched = jax.vmap(function, in_axes=tuple(0 if own else None for own in by_chain))
+    if devices == 1:
+        return jax.jit(batched)
+    # Each device runs the loops of its own chains: none waits for a trajectory on another one.
+    mesh = Mesh(np.array(jax.local_devices()[:devices]), ("chain",))
+    specs = tuple(PartitionSpec("chain") if own else PartitionSpec() for own in by_chain)
+    spread = jax.shard_map(batched, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("chain"), check_vma=False)
+    return jax.jit(spread, in_shardings=tuple(NamedSharding(mesh, spec) for spec in specs))
+
+
+def _trajectory_statistics(state: Any) -> dict[str, Array]:
+    return {
+        "acceptance_rate": state.accept_prob,
+        "n_steps": state.num_steps,
+        "diverging": state.diverging,
+        "energy": state.energy,
+        "lp": -state.potential_energy,
+        "step_size": state.adapt_state.step_size,
+    }
+
+
+def _descent_statistics(state: Any) -> dict[str, Array]:
+    return {"n_steps": state.num_steps, "lp": -state.potential_energy, "step_size": state.step_size}
+
+
+def _strongly_typed(leaf: Array) -> Array:
+    """Without JAX's weak types, so that a state fresh, advanced or read from disk enters the same compiled program."""
+    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return leaf if is_key else lax.convert_element_type(leaf, leaf.dtype)

@@ -1,0 +1,170 @@
+"""`bayesnet sweep` and `bayesnet phase-diagram`: configurations, what they write, print and return."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from bayesnet import Network, cli, tasks
+from bayesnet.sweeping.config import DEFAULT_DIAGRAM, build_sweep_config
+from bayesnet.sweeping.grids import make_points, read_axes
+
+CONFIG = """
+[task]
+name = "chain"
+signal = 1.0
+
+[network]
+width = 16
+scaling = "standard" # its theory is the lazy limit, which compiles little
+
+[grid]
+steps = [3]
+noise = [0.1, 1.0]
+factor = { start = 1.0, stop = 3.0, num = 2 }
+
+[solving]
+starts = 0
+"""
+SHORT = ["--set", "sampling.num_warmup=60", "--set", "sampling.num_samples=50", "--set", "sampling.num_chains=2"]
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(CONFIG)
+    return str(path)
+
+
+def test_sweep_writes_a_dataset_and_the_same_command_takes_everything_from_the_store(file, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cli.main(["sweep", file, "--out", str(out)]) == 0
+    shown = capsys.readouterr()
+    assert "4 of 4 points done; 0 failed; 0 from the store; 4 theory solutions converged" in shown.out
+    assert shown.out.splitlines()[-1] == str(out / "sweep.nc")
+    assert "4/4" in shown.err
+    data = xr.load_dataset(out / "sweep.nc", engine="h5netcdf")
+    assert data["steps"].values.tolist() == [3]
+    assert data["noise"].values.tolist() == [0.1, 1.0]
+    assert data["factor"].values.tolist() == [1.0, 3.0]
+    assert cli.main(["sweep", file, "--out", str(out)]) == 0
+    assert "4 from the store" in capsys.readouterr().out
+    xr.testing.assert_identical(xr.load_dataset(out / "sweep.nc", engine="h5netcdf"), data)
+
+
+def test_failed_points_and_with_strict_unconverged_ones_are_an_exit_status(file, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "out")]
+    assert cli.main(["sweep", file, "--set", "solving.starts=-1", *out]) == 1
+    shown = capsys.readouterr()
+    assert "4 failed" in shown.out
+    assert "failed at steps=3, noise=1.0, factor=3.0: ValueError: starts" in shown.err
+    assert cli.main(["sweep", file, "--set", "solving.starts=-1", "--retry-failed", *out]) == 1
+    assert "0 from the store" in capsys.readouterr().out
+    few = ["--set", "grid.noise=[0.1]", "--set", "grid.factor=[1.0]", "--set", "sweep.measure=posterior", *SHORT]
+    assert cli.main(["sweep", file, *few, *out]) == 0
+    assert "1 FAIL" in capsys.readouterr().out
+    assert cli.main(["sweep", file, *few, *out, "--strict"]) == 1
+
+
+def test_phase_diagram_draws_what_the_file_or_the_options_say(file, tmp_path, capsys):
+    out = tmp_path / "out"
+    small = ["--set", "grid.factor=[1.0, 2.0]", "--set", "grid.noise=[0.1, 1.0]", "--set", "task.steps=3"]
+    small += ["--set", "network.width=16", "--set", "network.scaling=standard"]
+    assert cli.main(["phase-diagram", *small, "--posterior", "1x1", *SHORT, "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert [line.split(":")[0] for line in shown.splitlines()[:3]] == ["theory", "critical line", "posterior"]
+    assert shown.splitlines()[-2:] == [str(out / "phase_diagram.png"), str(out / "phase_diagram.nc")]
+    assert sorted(path.name for path in out.iterdir()) == ["phase_diagram.nc", "phase_diagram.png", "store"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["sweep", "nowhere.toml"], "nowhere.toml"),
+        (["sweep", "FILE", "--set", "grid.noise=[0.1, -1]"], "'noise' has the value -1"),
+        (["sweep", "FILE", "--set", "grid.noise=[]"], "'noise' is empty"),
+        (["sweep", "FILE", "--set", "grid.color=[1]"], "'color' is unknown"),
+        (["sweep", "FILE", "--set", "grid={}"], "--set is 'grid={}'"),
+        (["sweep", "FILE", "--set", "grid.noise={start=1, stop=2, num=0}"], "noise.num is 0"),
+        (["sweep", "FILE", "--set", "grid.noise={start=0, stop=2, num=3, spacing='log'}"], "both must be positive"),
+        (["sweep", "FILE", "--set", "sweep.measure=all"], "measure is 'all'"),
+        (["sweep", "FILE", "--set", "sweep.mesure=both"], "mesure is unknown"),
+        (["sweep", "FILE", "--set", "network.depth=3"], "depth is unknown"),
+        (["sweep", "FILE", "--set", "networks.RNN=[]"], "table [networks] is unknown"),
+        (["sweep", "FILE", "--set", "task.color=3"], "color is unknown"),
+        (["sweep", "FILE", "--set", "task.name=maze"], "name is 'maze'"),
+        (["sweep", "FILE", "--jobs", "0"], "--jobs is 0"),
+        (["phase-diagram", "--set", "grid.width=[1, 2]"], "a phase diagram needs two"),
+        (["phase-diagram", "--posterior", "five"], "--posterior is 'five'"),
+        (["phase-diagram", "--posterior", "50x50"], "posterior is 50"),
+    ],
+)
+def test_errors_are_one_line_with_status_2_and_measure_nothing(arguments, word, file, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = [file if argument == "FILE" else argument for argument in arguments]
+    assert cli.main([*arguments, "--out", str(out)]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("bayesnet: error: ")
+    assert word in lines[-1]
+    assert not list(out.rglob("*.json"))
+
+
+def test_usage_errors(file):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["sweep", file, "--jobs", "2", "--dask", "tcp://localhost:8786"])
+    assert stop.value.code == 2
+
+
+def test_the_default_diagram_is_a_valid_configuration():
+    config = build_sweep_config(DEFAULT_DIAGRAM)
+    assert config.network == Network.rnn(1000)
+    assert len(make_points(config.network, config.task, read_axes(config.grid), "theory")) == 400
+
+
+def test_ranges_labels_and_arguments_of_the_task():
+    config = build_sweep_config(
+        {
+            "task": {"name": "rotation", "steps": 4},
+            "grid": {
+                "noise": {"start": 0.1, "stop": 10.0, "num": 3, "spacing": "log"},
+                "shared": {"RNN": ["recurrent", "input", "readout"], "DNN": []},
+                "period": [3.0, 4.0],
+                "signal": [2.0],
+            },
+        }
+    )
+    np.testing.assert_allclose(config.grid["noise"], [0.1, 1.0, 10.0])
+    points = make_points(config.network, config.task, read_axes(config.grid), "theory")
+    assert len(points) == 12
+    assert points[1].task == tasks.rotation(4, 4.0, signal=2.0)
+    assert points[1].labels["shared"] == "RNN"
+    assert points[3].network == Network.dnn(512, noise=0.1)
+
+
+DEVICES = """
+import sys
+import jax
+import bayesnet as bn
+sampling = dict(num_warmup=20, num_samples=20, num_chains=4, chain_method="vectorized", coordinates="fields")
+swept = bn.sweep(bn.Network.rnn(16), bn.tasks.chain(2, 1.0), {"noise": [0.1]}, "posterior", sampling=sampling)
+assert swept["error"].values[0] == "", swept["error"].values
+print(len(jax.devices()), swept["mean"].values.tolist())
+"""
+
+
+@pytest.mark.slow
+def test_chains_spread_over_forced_host_devices():
+    """The settings reach the sampler: the same draws on one device and on two."""
+    shown = []
+    for number in (1, 2):
+        flags = f"--xla_force_host_platform_device_count={number}"
+        environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+        done = subprocess.run([sys.executable, "-c", DEVICES], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        shown.append(done.stdout.split(maxsplit=1))
+    assert [devices for devices, _ in shown] == ["1", "2"]
+    means = [np.array(eval(values)) for _, values in shown]
+    np.testing.assert_allclose(means[0], means[1], rtol=1e-9)

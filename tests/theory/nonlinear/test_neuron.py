@@ -1,0 +1,77 @@
+"""The single-neuron law: Stein forms of the response, kinks, draws and their weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import theory
+from theory.nonlinear.neuron import grid, has_kinks, live_entries, moments, weighted
+from theory.nonlinear.neuron_chain import draw, stein_tilt
+from theory.response import covariance_response, factorise
+
+COV = np.array([[1.0, 0.3], [0.3, 0.8]])
+CONJUGATE = np.array([[-0.5, 0.2], [0.2, 0.4]])
+LIVE = (0, 1)
+
+
+def on_grid(phi, cov=COV, live=LIVE):
+    kinks = has_kinks(phi)
+    points = grid(np.eye(len(live)), cov, live, kinks, 160, 8.0)
+    law = weighted(points, cov, CONJUGATE, phi, live, kinks)
+    weights, h = np.exp(np.asarray(law.log_weights)), np.asarray(law.preactivation)
+    return moments(points, jnp.asarray(cov), jnp.asarray(CONJUGATE), phi, live, kinks), weights, h
+
+
+@pytest.mark.parametrize("phi", [jnp.tanh, jax.nn.relu])
+def test_the_response_by_stein_equals_that_by_second_moments(phi):
+    with jax.enable_x64(True):
+        average, weights, h = on_grid(phi)
+        second = (h * weights[:, None]).T @ h
+        np.testing.assert_allclose(average.response, covariance_response(factorise(COV), second), atol=1e-6)
+        activity = np.asarray(phi(h))
+        np.testing.assert_allclose(average.kernel, (activity * weights[:, None]).T @ activity, atol=1e-10)
+
+
+@pytest.mark.parametrize("phi", [jnp.tanh, jax.nn.relu])
+def test_repeated_entries_are_one(phi):
+    with jax.enable_x64(True):
+        cov = np.full((2, 2), 0.9)
+        live = live_entries(factorise(cov))
+        assert live == (0,)
+        average, weights, h = on_grid(phi, cov, live)
+        np.testing.assert_allclose(h[:, 0], h[:, 1])
+        second = (h * weights[:, None]).T @ h
+        np.testing.assert_allclose(average.response, covariance_response(factorise(cov), second), atol=1e-6)
+
+
+def test_kinks_are_seen():
+    smooth = [jnp.tanh, jax.lax.erf, jax.nn.gelu, jnp.sin, jax.nn.softplus]
+    assert [has_kinks(phi) for phi in smooth] == [False] * 5
+    assert [has_kinks(phi) for phi in (jax.nn.relu, jax.nn.leaky_relu, jax.nn.hard_tanh)] == [True] * 3
+
+
+def test_draws_follow_the_law_and_their_weights_help():
+    with jax.enable_x64(True):
+        exact = np.asarray(on_grid(jnp.tanh)[0].kernel)
+        noise = jax.random.normal(jax.random.PRNGKey(0), (4096, 2))
+        noise = draw(noise, jax.random.PRNGKey(1), COV, CONJUGATE, jnp.tanh, LIVE, 30)
+        activity = np.tanh(np.asarray(noise) @ factorise(COV).T)
+        weights = np.exp(np.asarray(stein_tilt(noise, COV, CONJUGATE, jnp.tanh, LIVE, False)))
+    weights /= weights.sum()
+    products = activity[:, :, None] * activity[:, None, :]
+    plain, error = products.mean(axis=0), products.std(axis=0) / np.sqrt(len(products))
+    assert np.all(np.abs(plain - exact) < 4 * error)
+    tilted = np.einsum("m,mij->ij", weights, products)
+    assert np.all(np.abs(tilted - exact) < 2 * error)
+
+
+def test_neurons_of_a_linear_solution_have_its_kernel():
+    task = theory.Task(np.ones((1, 2, 1)), np.array([[np.nan, 2.0]]))
+    solution = theory.solve(theory.Network.rnn(1), task)
+    neurons = solution.sample_neurons(4096).reshape(4096, 2)
+    products = neurons[:, :, None] * neurons[:, None, :]
+    error = products.std(axis=0) / np.sqrt(len(products))
+    assert np.all(np.abs(products.mean(axis=0) - solution.kernel.reshape(2, 2)) < 4 * error)
+    with pytest.raises(ValueError, match="num"):
+        solution.sample_neurons(0)

@@ -1,0 +1,219 @@
+"""The nonlinear saddle point against the exact linear one, quadrature, reference values and its own error bars."""
+
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+
+import theory
+from theory.causal_reach import connected_entries, needed_task
+from theory.covariance import covariance_terms
+from theory.nonlinear import frozen_problem
+from theory.nonlinear import saddle as nonlinear_saddle
+from theory.solution import Solution
+
+GAIN = 2**0.5
+# Chain T=3, gw^2=2, kappa=.1, y=3, RNN, tanh: SOLVER.md, entries 11, 12, 13, 22, 23, 33, there by two other methods.
+REFERENCE = [[0.4621, 0.228, 0.198], [0.228, 0.602, 0.5215], [0.198, 0.5215, 0.8333]]
+
+
+def identity(x):
+    return x
+
+
+def chain(steps, signal, silent=0):
+    inputs = np.zeros((1, steps + silent, 1))
+    inputs[0, 0] = 1
+    targets = np.full((1, steps + silent), np.nan)
+    targets[0, steps - 1] = signal
+    return theory.Task(inputs, targets)
+
+
+def flat(kernel):
+    return kernel.reshape(kernel.shape[0] * kernel.shape[1], -1)
+
+
+@pytest.fixture(scope="module")
+def tanh_solution():
+    return theory.solve(theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN), chain(3, 3.0))
+
+
+@pytest.mark.slow
+def test_an_identity_activation_reproduces_the_linear_solver_on_both_branches():
+    network, task = theory.Network.rnn(1, activation=identity), chain(3, 4.3)
+    solution, exact = theory.solve(network, task), theory.solve(network.replace(activation="linear"), task)
+    assert solution.converged
+    assert [b.stable for b in solution.branches] == [b.stable for b in exact.branches] == [True, False]
+    for ours, theirs in zip(solution.branches, exact.branches, strict=True):
+        np.testing.assert_allclose(ours.kernel, theirs.kernel, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(ours.conjugate, theirs.conjugate, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(ours.prediction, theirs.prediction, atol=1e-7)
+        assert ours.free_energy == pytest.approx(theirs.free_energy, abs=1e-7)
+    np.testing.assert_allclose(np.diagonal(flat(solution.kernel)), [2.26299, 5.71627, 14.43917], atol=1e-5)
+
+
+def test_reference_values_of_tanh(tanh_solution):
+    assert tanh_solution.converged
+    assert tanh_solution.stable
+    assert tanh_solution.residual < 1e-8
+    np.testing.assert_allclose(flat(tanh_solution.kernel), REFERENCE, atol=1e-3)
+    assert not tanh_solution.branches[1].stable
+    # DNN free energy of the same task is that of the symmetric branch.
+    assert tanh_solution.branches[1].free_energy > tanh_solution.free_energy
+
+
+def test_a_slightly_broken_branch_is_not_missed():
+    """Two per cent above the instability the overlap is .12 only, and the flow's own scatter hides it."""
+    solution = theory.solve(theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN), chain(3, 2.4))
+    assert [branch.stable for branch in solution.branches] == [True, False]
+    assert solution.converged
+    assert solution.kernel[0, 0, 1, 0] == pytest.approx(0.0685, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "shared", [pytest.param(("recurrent", "readout"), marks=pytest.mark.slow), pytest.param(("input",))]
+)
+def test_several_outputs_patterns_and_inputs_against_the_linear_solver(shared):
+    """Four entries of which the first weights tie all, the second the two patterns of a step."""
+    rng = np.random.default_rng(1)
+    task = theory.Task(rng.normal(size=(2, 2, 3)), rng.normal(size=(2, 2, 2)))
+    network = theory.Network(1, activation=identity, shared=shared)
+    solution = theory.solve(network, task, points=4096, tolerance=0.05)
+    exact = theory.solve(network.replace(activation="linear"), task)
+    assert solution.converged
+    error = solution.standard_error + 1e-6
+    assert np.all(np.abs(solution.kernel - exact.kernel) < 6 * error)
+    assert solution.free_energy == pytest.approx(exact.free_energy, abs=5 * solution.free_energy_error + 1e-6)
+
+
+def test_solutions_survive_storage(tanh_solution):
+    back = Solution.from_xarray(tanh_solution.to_xarray())
+    np.testing.assert_array_equal(back.standard_error, tanh_solution.standard_error)
+    assert (back.effective_sample_size, back.randomisations) == (1.0, 1)
+    assert len(back.branches) == 2
+
+
+@pytest.mark.slow
+def test_unshared_networks_factorise(monkeypatch):
+    network, task = theory.Network.dnn(1, activation="relu", recurrent_gain=GAIN), chain(2, 3.0)
+    by_steps = theory.solve(network, task)
+    with jax.enable_x64(True):
+        assert [list(group) for group in connected_entries(covariance_terms(network, task))] == [[0], [1]]
+    monkeypatch.setattr(frozen_problem, "connected_entries", lambda terms: [np.arange(2)])
+    together = theory.solve(network, task)
+    assert by_steps.converged
+    assert by_steps.free_energy == pytest.approx(together.free_energy, abs=1e-5)
+    np.testing.assert_allclose(by_steps.kernel, together.kernel, rtol=1e-4, atol=1e-4)
+
+
+def test_the_last_steps_and_spare_patterns_follow_by_the_prior():
+    task = theory.Task(np.ones((2, 2, 1)) * [[[1.0]], [[0.5]]], np.array([[2.0, np.nan], [np.nan, np.nan]]))
+    reduced, kept = needed_task(task)
+    assert (reduced.steps, reduced.patterns, list(kept)) == (1, 1, [0])
+    network = theory.Network.rnn(1, activation=identity)
+    solution, exact = theory.solve(network, task), theory.solve(network.replace(activation="linear"), task)
+    excess = np.abs(solution.kernel - exact.kernel)
+    assert np.all(excess <= 5 * solution.standard_error + 1e-6)
+    assert solution.prediction[0, 0] == pytest.approx(exact.prediction[0, 0], abs=1e-8)
+
+
+@pytest.fixture(scope="module")
+def sampled_branch():
+    """The broken tanh branch on 32 independent sets of few points, as if three entries were too many for a grid."""
+    with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
+        patch.setattr(frozen_problem, "GRID_RANK", 0)
+        network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
+        branches = nonlinear_saddle.find_branches(network, chain(3, 3.0), 2048, 32, 0)
+    return min(branches, key=lambda branch: np.mean(branch.energies))
+
+
+def test_points_agree_with_quadrature_and_error_bars_cover(sampled_branch, tanh_solution):
+    rows, columns = np.tril_indices(3)
+    kernels = np.abs([root.kernel[rows, columns] for root in sampled_branch.roots])
+    exact = flat(tanh_solution.kernel)[rows, columns]
+    assert max(root.residual for root in sampled_branch.roots) < 1e-8
+    error = kernels.std(axis=0, ddof=1) / np.sqrt(len(kernels))
+    assert np.all(np.abs(kernels.mean(axis=0) - exact) < 5 * error)
+    energies = np.array(sampled_branch.energies)
+    spread = energies.std(ddof=1) / np.sqrt(len(energies))
+    assert abs(energies.mean() - tanh_solution.free_energy) < 5 * spread
+    # t intervals of eight sets of four: 90% should cover. Entries are correlated, so eight trials each, not 48.
+    sets = kernels.reshape(8, 4, -1)
+    half = scipy.stats.t.ppf(0.95, 3) * sets.std(axis=1, ddof=1) / 2
+    covered = (np.abs(sets.mean(axis=1) - exact) < half).mean(axis=0)
+    assert np.all(covered >= 4 / 8)
+    assert covered.mean() > 0.7
+
+
+def test_an_error_above_the_tolerance_is_not_convergence(monkeypatch):
+    monkeypatch.setattr(frozen_problem, "GRID_RANK", 0)
+    network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
+    solution = theory.solve(network, chain(3, 3.0), points=2048, randomisations=2, tolerance=1e-9)
+    assert not solution.converged
+    assert "NOT CONVERGED: the standard error" in solution.message
+    assert np.all(np.isfinite(solution.kernel))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("points", 10), ("randomisations", 1), ("tolerance", 0), ("seed", -1), ("points", 2.5)]
+)
+def test_settings_out_of_range_are_named(setting, value):
+    with pytest.raises(ValueError, match=setting):
+        theory.solve(theory.Network.rnn(1, activation="tanh"), chain(2, 1.0), **{setting: value})
+
+
+def bounded_domain(x):
+    """Finite where activations are checked, not a number further out."""
+    return jax.numpy.sqrt(16 - x**2)
+
+
+def test_hopeless_input_ends_in_a_message():
+    with pytest.raises(ValueError, match="not finite"):
+        theory.solve(theory.Network.rnn(1, activation=bounded_domain), chain(2, 1.0))
+    for activation in ("tanh", "linear"):
+        with pytest.raises(ValueError, match="task has 160"):
+            theory.solve(theory.Network.rnn(1, activation=activation), chain(160, 1.0))
+
+
+def test_a_search_that_leads_nowhere_is_no_number(monkeypatch):
+    monkeypatch.setattr(frozen_problem, "violation_slope", lambda *arguments: np.full((2, 2), np.nan))
+    with pytest.raises(RuntimeError, match="no saddle point"):
+        theory.solve(theory.Network.rnn(1, activation=identity), chain(2, 1.0))
+
+
+@pytest.mark.slow
+def test_error_bars_cover_a_long_reference():
+    """Kernels and free energy of 24 seeds against one solution on 32 times the points: t intervals of 90%."""
+    network, task = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN), chain(4, 2.0)
+    reference = theory.solve(network, task, points=65536, randomisations=8, seed=10_000)
+    pairs = np.tril_indices(4)
+    quantile = scipy.stats.t.ppf(0.95, 3)
+    covered = []
+    for seed in range(24):
+        solution = theory.solve(network, task, points=4096, seed=seed)
+        assert solution.converged
+        error = np.hypot(quantile * solution.standard_error, 2 * reference.standard_error)
+        inside = np.append(
+            (np.abs(solution.kernel - reference.kernel) < error).reshape(4, 4)[pairs],
+            abs(solution.free_energy - reference.free_energy)
+            < np.hypot(quantile * solution.free_energy_error, 2 * reference.free_energy_error),
+        )
+        covered.append(inside)
+    rates = np.mean(covered, axis=0)
+    print("coverage", rates)
+    # 24 trials at 90%: fewer than 17 have a chance of 1 in 600; eleven rates.
+    assert np.all(rates >= 17 / 24)
+    assert rates.mean() > 0.82
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("activation", "steps", "signal", "error"),
+    [("tanh", 12, 1.0, 1e-2), ("tanh", 12, 3.0, 2e-2), ("relu", 12, 1.0, 2e-2), ("tanh", 30, 1.0, 2e-2)],
+)
+def test_many_entries(activation, steps, signal, error):
+    network = theory.Network.rnn(1, activation=activation, recurrent_gain=GAIN)
+    solution = theory.solve(network, chain(steps, signal), tolerance=error)
+    assert solution.converged, solution.message
+    assert solution.residual < 1e-8
+    assert solution.effective_sample_size > 0.3

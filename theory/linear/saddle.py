@@ -1,0 +1,234 @@
+"""The saddle points of linear networks, to rounding error: minimisation in the noise coordinates.
+
+L-BFGS (`theory.linear.descent`) from the lazy limit, which keeps to the symmetric branch, and from random starts, then
+from every saddle point found along its directions of negative curvature; each end point polished by Newton's method on
+the gradient, which also converges to unstable saddle points. The residual is evaluated afresh from the stationarity
+equations, not taken from the minimiser.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from theory.covariance import Terms, covariance_terms
+from theory.linear.descent import descend
+from theory.linear.noise_gram import Description, describe, free_energy, free_energy_and_gradient, hessian, pack
+from theory.network import Network
+from theory.prediction import predict_given_kernel
+from theory.response import conjugate_kernel
+from theory.solution import Solution, kernel_of, outputs_of
+from theory.symmetry import flip_sign, has_sign_symmetry
+from theory.task import Task
+
+TOLERANCE = 1e-9
+MOST_ENTRIES = 150
+SAME_BRANCH = 1e-6
+ROUGHLY = 1e-4  # before polishing
+MOST_EVALUATIONS = 5000
+GRADIENT_TOLERANCE = 1e-7
+BEFORE_POLISHING = 1e-5  # the same where Newton's method follows
+NEWTON_STEPS = 30
+STATIONARY = 1e-13  # root mean square gradient at which Newton's method stops: rounding error
+FLAT = 1e-12  # curvature, relative to the largest, that counts as none
+UNSTABLE_DIRECTIONS = 4
+KICK = 0.1
+AT_ONCE = 2
+RANDOM_STARTS = 4
+COHERENCE = 0.6  # between any two steps, in the noise
+STRONGER = 1.5
+
+
+@partial(jax.jit, static_argnums=2)
+def _minima(starts, terms, patterns, tolerance):
+    def value_and_gradient(coordinates):
+        return jax.value_and_grad(free_energy)(coordinates, terms, patterns)
+
+    return descend(value_and_gradient, starts, MOST_EVALUATIONS, tolerance)
+
+
+def minimise(starts: np.ndarray, terms: Terms, patterns: int, tolerance: float = GRADIENT_TOLERANCE) -> np.ndarray:
+    """Where F comes to rest from each of several starts (S, d): minima, or saddle points that a symmetry keeps to."""
+    count = len(starts)
+    # One shape, one compilation.
+    padded = np.concatenate([starts, starts[-1:]]) if count % AT_ONCE else starts
+    batches = [padded[first : first + AT_ONCE] for first in range(0, count, AT_ONCE)]
+    return np.concatenate([_minima(batch, terms, patterns, tolerance) for batch in batches])[:count]
+
+
+class SaddlePoint(NamedTuple):
+    """Where a polished search ended: noise coordinates (d,), |dF| there, eigensystem of the Hessian (ascending)."""
+
+    coordinates: np.ndarray
+    slope: float
+    curvatures: np.ndarray
+    directions: np.ndarray
+
+    @property
+    def stable(self) -> bool:
+        return bool(self.curvatures[0] > -SAME_BRANCH)
+
+
+class LinearProblem:
+    """A linear network on a task.
+
+    Attributes:
+        terms: the two in arrays, on the device.
+        can_flip: whether saddle points come in mirror pairs.
+    """
+
+    def __init__(self, network: Network, task: Task) -> None:
+        if task.entries > MOST_ENTRIES:
+            raise ValueError(
+                f"task has {task.entries} (step, pattern) entries; the theory of linear networks takes at most "
+                f"{MOST_ENTRIES}, so that second derivatives between all pairs of entries fit into memory"
+            )
+        self.network, self.task = network, task
+        self.terms: Terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+        self.can_flip = has_sign_symmetry(network, task)
+
+    def find_saddle_points(self, starts: int, seed: int) -> list[SaddlePoint]:
+        """Every distinct one reached from the starts and from unstable directions of those found.
+
+        Besides ``starts`` random ones, the lazy limit and coherent steps.
+        """
+        rng = np.random.default_rng(seed)
+        size = self.task.entries * (self.task.entries + 1) // 2
+        amplitudes = np.linspace(0.1, 0.5, starts)
+        queue = [np.zeros(size), *self._coherent_starts()]
+        queue += [amplitude * rng.normal(size=size) for amplitude in amplitudes]
+        found: list[SaddlePoint] = []
+        kernels: list[np.ndarray] = []
+        while queue:
+            batch, queue = queue[:AT_ONCE], queue[AT_ONCE:]
+            for rough in minimise(np.array(batch), self.terms, self.task.patterns, BEFORE_POLISHING):
+                kernel = self._describe(rough).trajectory.kernel
+                if any(self._same(kernel, other, ROUGHLY) for other in kernels):
+                    continue
+                point = self.polish(rough)
+                kernel = self._describe(point.coordinates).trajectory.kernel
+                if any(self._same(kernel, other, SAME_BRANCH) for other in kernels):
+                    continue
+                found.append(point)
+                kernels.append(kernel)
+                if point.slope < GRADIENT_TOLERANCE:
+                    downhill = np.flatnonzero(point.curvatures < -SAME_BRANCH)[:UNSTABLE_DIRECTIONS]
+                    queue += [point.coordinates + KICK * point.directions[:, i] for i in downhill]
+        return found
+
+    def _coherent_starts(self) -> list[np.ndarray]:
+        """Where a broken branch is likely that the symmetric one, being stable, does not lead to: steps that correlate.
+
+        As they are, and as they come to rest under stronger targets, where broken branches have no rival.
+        """
+        if not self.can_flip:
+            return []
+        steps, patterns = self.task.steps, self.task.patterns
+        gram = (1 - COHERENCE) * np.eye(steps) + COHERENCE
+        coherent = pack(np.kron(np.linalg.cholesky(gram), np.eye(patterns)))
+        stronger = self.terms._replace(targets=STRONGER * self.terms.targets)
+        return [coherent, minimise(coherent[None], stronger, patterns, BEFORE_POLISHING)[0]]
+
+    def follow(self, coordinates: np.ndarray) -> SaddlePoint:
+        """The stable saddle point downhill from somewhere, over unstable ones if they are met."""
+        point = self.polish(minimise(coordinates[None], self.terms, self.task.patterns)[0])
+        for _ in range(UNSTABLE_DIRECTIONS):
+            if point.stable:
+                break
+            kick = KICK * point.directions[:, 0]
+            ends = minimise(point.coordinates + np.array([kick, -kick]), self.terms, self.task.patterns)
+            point = self.polish(min(ends, key=lambda end: self._evaluate(end)[0]))
+        return point
+
+    def polish(self, point: np.ndarray) -> SaddlePoint:
+        """Newton's method on the gradient; the Hessian is kept as long as it converges."""
+        gradient = self._evaluate(point)[1]
+        (values, vectors), fresh = self._curvature(point), True
+        for _ in range(NEWTON_STEPS):
+            if np.linalg.norm(gradient) <= STATIONARY * np.sqrt(gradient.size):
+                break
+            curved = np.abs(values) > FLAT * np.max(np.abs(values))
+            trial = point - vectors[:, curved] @ ((gradient @ vectors[:, curved]) / values[curved])
+            trial_gradient = self._evaluate(trial)[1]
+            gain = np.linalg.norm(trial_gradient) / np.linalg.norm(gradient)
+            if gain < 1:
+                point, gradient = trial, trial_gradient
+            elif fresh:
+                break
+            fresh = bool(gain > 0.1)
+            if fresh:
+                values, vectors = self._curvature(point)
+        return SaddlePoint(point, float(np.linalg.norm(gradient)), values, vectors)
+
+    def _describe(self, coordinates: np.ndarray) -> Description:
+        return jax.tree.map(np.asarray, describe(coordinates, self.terms, self.task.patterns))
+
+    def _evaluate(self, coordinates):
+        value, gradient = free_energy_and_gradient(coordinates, self.terms, self.task.patterns)
+        return float(value), np.asarray(gradient)
+
+    def _curvature(self, coordinates):
+        return np.linalg.eigh(np.asarray(hessian(coordinates, self.terms, self.task.patterns)))
+
+    def _same(self, one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
+        """Equal kernels (n, n), up to the mirror image where there is one."""
+        images = [other, self._flipped(other)] if self.can_flip else [other]
+        slack = tolerance * np.max(np.abs(one))
+        return any(np.allclose(one, image, rtol=tolerance, atol=slack) for image in images)
+
+    def _flipped(self, kernel: np.ndarray) -> np.ndarray:
+        return flip_sign(kernel_of(kernel, self.task)).reshape(kernel.shape)
+
+    def solution(self, point: SaddlePoint) -> Solution:
+        """The `Solution` there; of two mirror images the one whose neighbouring steps correlate positively."""
+        task, n = self.task, self.task.entries
+        (_, _, kernel, factor), cov, (mean, _, dual) = self._describe(point.coordinates)
+        conjugate = conjugate_kernel(self.terms, factor, kernel, dual, task.patterns)
+        # Phi = (C^{-1} + Phihat)^{-1} without an inverse of C, which may be singular.
+        inner = np.eye(n) + factor.T @ conjugate @ factor
+        implied = factor @ np.linalg.solve(inner, factor.T)
+        scale = np.sqrt(np.diagonal(kernel))
+        scale = np.where(scale > 0, scale, 1)
+        residual = float(np.max(np.abs(kernel - implied) / np.outer(scale, scale)))
+        neighbours = sum(np.trace(kernel_of(kernel, task)[t, :, t + 1]) for t in range(task.steps - 1))
+        if self.can_flip and neighbours < 0:
+            kernel, conjugate, cov = (self._flipped(matrix) for matrix in (kernel, conjugate, cov))
+            mean = np.asarray(predict_given_kernel(self.terms, kernel).mean)
+        return Solution(
+            network=self.network,
+            task=task,
+            kernel=kernel_of(kernel, task),
+            conjugate=kernel_of(conjugate, task),
+            preactivation_cov=kernel_of(cov, task),
+            free_energy=self._evaluate(point.coordinates)[0],
+            prediction=outputs_of(mean, task),
+            dual=outputs_of(dual, task),
+            residual=residual,
+            stable=point.stable,
+            converged=bool(residual <= TOLERANCE),
+            message=f"{'stable' if point.stable else 'unstable'} saddle point, stationarity residual {residual:.1e}",
+        )
+
+
+class LinearFollower:
+    """Solutions at several sizes of the targets, each started from another."""
+
+    def __init__(self, network: Network, task: Task, seed: int) -> None:
+        self._network, self._task, self._seed = network, task, seed
+
+    def best(self, factor: float) -> tuple[Solution, np.ndarray]:
+        """What `theory.solve` finds, and its noise coordinates."""
+        problem = LinearProblem(self._network, self._task.scaled(factor))
+        points = problem.find_saddle_points(RANDOM_STARTS, self._seed)
+        solutions = [(problem.solution(point), point.coordinates) for point in points]
+        return min(solutions, key=lambda pair: pair[0].free_energy)
+
+    def follow(self, factor: float, coordinates: np.ndarray) -> tuple[Solution, np.ndarray]:
+        """The branch continued; what lies below it where it has turned unstable or ended."""
+        problem = LinearProblem(self._network, self._task.scaled(factor))
+        point = problem.follow(coordinates)
+        return problem.solution(point), point.coordinates

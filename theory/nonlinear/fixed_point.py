@@ -1,0 +1,237 @@
+r"""The stationarity equations as a root problem on frozen points.
+
+    Phi = < phi phi^T >_q,    Phihat = - gv^2 Mv o sum_o r_o r_o^T + gw^2 Mw o shift[ Q ]
+
+The unknowns are the entries of Phi and Phihat on either side of which the same neuron law stands: where weights are not
+shared, q factorises over steps and each group of entries has points of its own. Phi is scaled by sqrt(Phi_ii Phi_jj)
+and Phihat by its inverse. The slope is evaluated once, on a few of the points, and serves all sets of points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from theory.covariance import Array, Terms, preactivation_cov, shift_earlier
+from theory.jacobians import dense_jacobian
+from theory.nonlinear.broyden import solve_root
+from theory.nonlinear.neuron import Points, moments
+from theory.prediction import predict_given_kernel
+
+SLOPE_POINTS = {False: 2048, True: 16384}  # smooth, with kinks: points that stay put blur the slope far more
+
+
+class Group(NamedTuple):
+    """Entries whose pre-activations and activities are tied to one another by shared weights.
+
+    Attributes:
+        entries: flat entries, ascending.
+        live: positions within ``entries`` where C has a pivot.
+        sampled: whether its points are draws, else a grid.
+    """
+
+    entries: tuple[int, ...]
+    live: tuple[int, ...]
+    sampled: bool
+
+
+class Layout(NamedTuple):
+    """What a compiled function needs to know beforehand; hashable.
+
+    Attributes:
+        phi: the activation.
+        kinks: whether phi'' misses part of it.
+        patterns: P.
+        needed: for each entry, whether a supervised one depends on it; Phihat vanishes on the others.
+        groups: the `Group` of every entry.
+    """
+
+    phi: Callable
+    kinks: bool
+    patterns: int
+    needed: tuple[bool, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the unknown entries: the lower triangles of the groups."""
+        parts = [np.array(group.entries)[np.stack(np.tril_indices(len(group.entries)))] for group in self.groups]
+        rows, columns = np.concatenate(parts, axis=1)
+        return rows, columns
+
+    @property
+    def between(self) -> np.ndarray:
+        """Whether two entries lie in different groups, (n, n)."""
+        label = np.empty(len(self.needed), dtype=int)
+        for number, group in enumerate(self.groups):
+            label[list(group.entries)] = number
+        return label[:, None] != label[None, :]
+
+    @property
+    def alike(self) -> list[list[int]]:
+        """Numbers of the groups of one shape, which are averaged over together."""
+        shapes: dict[tuple, list[int]] = {}
+        for number, group in enumerate(self.groups):
+            shapes.setdefault((len(group.entries), group.live, group.sampled), []).append(number)
+        return list(shapes.values())
+
+
+@dataclass(frozen=True)
+class Root:
+    """Where the search for a root ended.
+
+    Attributes:
+        kernel, conjugate: Phi and Phihat, (n, n), zero between groups.
+        residual: largest violation of the equations, in the scaled unknowns.
+        effective_sample_size: smallest of the groups.
+    """
+
+    kernel: np.ndarray
+    conjugate: np.ndarray
+    residual: float
+    effective_sample_size: float
+
+
+def pack(kernel: np.ndarray, conjugate: np.ndarray, scale: np.ndarray, layout: Layout) -> np.ndarray:
+    """Phi and Phihat (n, n) -> scaled unknowns; ``scale`` is sqrt(Phi_ii)."""
+    rows, columns = layout.pairs
+    pair_scale = scale[rows] * scale[columns]
+    return np.concatenate([kernel[rows, columns] / pair_scale, conjugate[rows, columns] * pair_scale])
+
+
+def unpack(unknowns: Array, scale: Array, layout: Layout) -> tuple[Array, Array]:
+    """The inverse of `pack`."""
+    rows, columns = layout.pairs
+    pair_scale = scale[rows] * scale[columns]
+    n = len(layout.needed)
+
+    def symmetric(values):
+        lower = jnp.zeros((n, n), values.dtype).at[rows, columns].set(values)
+        return lower + lower.T - jnp.diag(jnp.diagonal(lower))
+
+    first, second = jnp.split(unknowns, 2)
+    return symmetric(first * pair_scale), symmetric(second / pair_scale)
+
+
+def averages(
+    kernel: Array, conjugate: Array, terms: Terms, points: tuple[Points, ...], layout: Layout
+) -> tuple[Array, Array, Array]:
+    """<phi phi^T> and Q (n, n), zero between groups, and the smallest effective sample size among draws."""
+    cov = preactivation_cov(terms, kernel, layout.patterns)
+    new_kernel, response = jnp.zeros_like(cov), jnp.zeros_like(cov)
+    sizes = [jnp.ones(1, cov.dtype)]
+    for numbers in layout.alike:
+        group = layout.groups[numbers[0]]
+        entries = np.array([layout.groups[number].entries for number in numbers])
+        rows, columns = entries[:, :, None], entries[:, None, :]
+        if not group.live:
+            # No input so far: h = 0.
+            silent = layout.phi(jnp.zeros(entries.shape[1], cov.dtype))
+            new_kernel = new_kernel.at[rows, columns].set(jnp.outer(silent, silent))
+            continue
+        together = jax.tree.map(lambda *parts: jnp.stack(parts), *(points[number] for number in numbers))
+        average = jax.vmap(lambda p, c, v, live=group.live: moments(p, c, v, layout.phi, live, layout.kinks))(
+            together, cov[rows, columns], conjugate[rows, columns]
+        )
+        new_kernel = new_kernel.at[rows, columns].set(average.kernel)
+        response = response.at[rows, columns].set(average.response)
+        if group.sampled:
+            sizes.append(average.effective_sample_size)
+    return new_kernel, response, jnp.min(jnp.concatenate(sizes))
+
+
+def conjugate_of(kernel: Array, response: Array, terms: Terms, layout: Layout) -> Array:
+    """Phihat (n, n) for Phi and Q; zero where no supervised entry depends on it."""
+    needed = np.array(layout.needed, dtype=float)
+    dual = predict_given_kernel(terms, kernel).dual
+    carried = shift_earlier(terms.recurrent * response, layout.patterns)
+    return (carried - terms.readout * (dual @ dual.T)) * np.outer(needed, needed)
+
+
+@partial(jax.jit, static_argnums=4)
+def image(
+    kernel: Array, conjugate: Array, terms: Terms, points: tuple[Points, ...], layout: Layout
+) -> tuple[Array, Array, Array]:
+    """The right-hand sides (n, n) of both equations, and the smallest effective sample size among draws."""
+    new_kernel, response, size = averages(kernel, conjugate, terms, points, layout)
+    return new_kernel, conjugate_of(kernel, response, terms, layout), size
+
+
+def _violation(unknowns, scale, terms, points, layout):
+    kernel, conjugate = unpack(unknowns, scale, layout)
+    new_kernel, new_conjugate, size = image(kernel, conjugate, terms, points, layout)
+    rows, columns = layout.pairs
+    pair_scale = scale[rows] * scale[columns]
+    first = (kernel - new_kernel)[rows, columns] / pair_scale
+    second = (conjugate - new_conjugate)[rows, columns] * pair_scale
+    return jnp.concatenate([first, second]), size
+
+
+_compiled_violation = partial(jax.jit, static_argnums=4)(_violation)
+
+
+def violation(
+    unknowns: np.ndarray, scale: np.ndarray, terms: Terms, points: tuple[Points, ...], layout: Layout
+) -> tuple[np.ndarray, float]:
+    """How far both equations are from being met, in the scaled unknowns, and the effective sample size."""
+    value, size = _compiled_violation(unknowns, scale, terms, points, layout)
+    return np.asarray(value), float(size)
+
+
+@partial(jax.jit, static_argnums=4)
+def _slope(unknowns, scale, terms, points, layout):
+    return dense_jacobian(lambda u: _violation(u, scale, terms, points, layout)[0], unknowns)
+
+
+def violation_slope(
+    unknowns: np.ndarray, scale: np.ndarray, terms: Terms, points: tuple[Points, ...], layout: Layout
+) -> np.ndarray:
+    """Derivative of the violation, on a few of the draws and on whole grids."""
+    few = tuple(
+        Points(*(part[: SLOPE_POINTS[layout.kinks]] for part in group_points)) if group.sampled else group_points
+        for group, group_points in zip(layout.groups, points, strict=True)
+    )
+    return np.asarray(_slope(unknowns, scale, terms, few, layout))
+
+
+def find_root(
+    kernel: np.ndarray,
+    conjugate: np.ndarray,
+    scale: np.ndarray,
+    terms: Terms,
+    points: tuple[Points, ...],
+    layout: Layout,
+    slope: np.ndarray,
+    tolerance: float,
+) -> Root:
+    """Broyden's method (`theory.nonlinear.broyden`) from Phi and Phihat (n, n), the points held fixed.
+
+    Args:
+        kernel, conjugate: where to start.
+        scale: sqrt(Phi_ii), ones where that vanishes, (n,).
+        terms: the network on the task.
+        points: of each group.
+        layout: what they are points of.
+        slope: a `violation_slope` nearby.
+        tolerance: on the residual.
+    """
+    unknowns, value, size = solve_root(
+        lambda at: violation(at, scale, terms, points, layout),
+        pack(kernel, conjugate, scale, layout),
+        slope,
+        lambda at: violation_slope(at, scale, terms, points, layout),
+        tolerance,
+    )
+    return root_of(unknowns, value, size, scale, layout)
+
+
+def root_of(unknowns: np.ndarray, value: np.ndarray, size: float, scale: np.ndarray, layout: Layout) -> Root:
+    """The `Root` of scaled unknowns with their violation and effective sample size."""
+    kernel, conjugate = map(np.asarray, unpack(jnp.asarray(unknowns), scale, layout))
+    return Root(kernel, conjugate, float(np.max(np.abs(value))), size)

@@ -1,0 +1,205 @@
+r"""A saddle-point problem put on frozen points: grids where at most three entries hang together, else neurons drawn.
+
+Neurons are drawn independently at a guess of C and Phihat (`theory.nonlinear.neuron_chain`) and frozen; the
+stationarity equations on them are solved to rounding error (`theory.nonlinear.fixed_point`), and neurons drawn anew
+where that led, until the points stay good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from theory.causal_reach import connected_entries
+from theory.covariance import Terms, preactivation_cov
+from theory.network import Network
+from theory.nonlinear.fixed_point import Group, Layout, Root, find_root, pack, violation_slope
+from theory.nonlinear.neuron import Points, frozen, grid, has_kinks, live_entries, weighted
+from theory.nonlinear.neuron_chain import draw, stein_tilt
+from theory.response import factorise
+from theory.task import Task
+
+RESIDUAL_TOLERANCE = 1e-9
+GRID_RANK = 3
+GRID_REACH = 6.0
+GRID_NODES = {1: (240, 160), 2: (120, 80), 3: (64, 46)}  # for the answer; on the way and for its error
+FINEST, ON_THE_WAY = 0, 1
+FITS = 3  # rough grids, each as wide as the law on the one before
+REFRESHES = 8
+GOOD_EFFECTIVE_SAMPLE_SIZE = 0.8
+MOVES = 10
+
+
+class LostError(RuntimeError):
+    """A search has come where nothing is finite any more."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A guess: Phi and Phihat (n, n), and neurons z (M, r) of each group that follow about their law."""
+
+    kernel: np.ndarray
+    conjugate: np.ndarray
+    noise: tuple[np.ndarray, ...]
+
+    def moved_to(self, root: Root) -> State:
+        """The same neurons at another Phi and Phihat."""
+        return replace(self, kernel=root.kernel, conjugate=root.conjugate)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A task, all of whose steps and patterns matter, on a network.
+
+    Attributes:
+        network, task: what they are.
+        terms: the network on the task; of its symmetric branch, `theory.nonlinear.symmetric_branch.decoupled_terms`.
+        layout: which entries hang together, and how their laws are averaged over.
+        points: how many draws make a set.
+    """
+
+    network: Network
+    task: Task
+    terms: Terms
+    layout: Layout
+    points: int
+
+    def cov(self, kernel: np.ndarray) -> np.ndarray:
+        """C[Phi], (n, n)."""
+        return np.asarray(preactivation_cov(self.terms, jnp.asarray(kernel), self.task.patterns))
+
+    def with_targets_of(self, task: Task) -> Problem:
+        """The same for a task that differs in its targets only."""
+        return replace(self, task=task, terms=self.terms._replace(targets=jnp.asarray(task.supervised_targets)))
+
+    def scaled(self, factor: float) -> Problem:
+        """The same with its targets multiplied."""
+        return self.with_targets_of(self.task.scaled(factor))
+
+    @property
+    def exact(self) -> bool:
+        """Whether all laws are averaged over on grids."""
+        return not any(group.sampled for group in self.layout.groups)
+
+
+def make_problem(network: Network, task: Task, terms: Terms, kernel: np.ndarray, points: int) -> Problem:
+    """The `Problem` whose C has its zero pivots where that of ``kernel`` (n, n) has them."""
+    cov = np.asarray(preactivation_cov(terms, jnp.asarray(kernel), task.patterns))
+    groups = []
+    for entries in connected_entries(terms):
+        live = live_entries(factorise(cov[np.ix_(entries, entries)]))
+        groups.append(Group(tuple(map(int, entries)), live, sampled=len(live) > GRID_RANK))
+    phi = network.phi.function
+    later = np.cumsum(task.supervised[:, ::-1], axis=1)[:, ::-1] > 0
+    needed = tuple(bool(value) for value in later.T.ravel())
+    return Problem(network, task, terms, Layout(phi, has_kinks(phi), task.patterns, needed, tuple(groups)), points)
+
+
+def scale_of(kernel: np.ndarray) -> np.ndarray:
+    """sqrt(Phi_ii), ones where that vanishes, (n,)."""
+    deviations = np.sqrt(np.diagonal(kernel))
+    return np.where(deviations > 0, deviations, 1.0)
+
+
+def freeze(problem: Problem, group: Group, noise: np.ndarray, cov: np.ndarray, conjugate: np.ndarray) -> Points:
+    """Draws z (M, r) of one group, taken to follow the law of C and Phihat (n, n), as `Points`."""
+    if not group.live:
+        return Points(jnp.zeros((1, 0)), jnp.zeros(1))
+    index = np.ix_(group.entries, group.entries)
+    layout = problem.layout
+    return frozen(jnp.asarray(noise), cov[index], conjugate[index], layout.phi, group.live, layout.kinks)
+
+
+def draw_points(
+    problem: Problem, state: State, seed: int, grid_choice: int = FINEST
+) -> tuple[State, tuple[Points, ...]]:
+    """Points of every group frozen at a state, and the state with the neurons that they came from.
+
+    Raises:
+        LostError: if there are none.
+    """
+    try:
+        return _draw_points(problem, state, seed, grid_choice)
+    except (np.linalg.LinAlgError, ValueError) as error:
+        raise LostError(f"no points can be drawn: {error}") from error
+
+
+def _draw_points(problem: Problem, state: State, seed: int, grid_choice: int) -> tuple[State, tuple[Points, ...]]:
+    layout, cov = problem.layout, problem.cov(state.kernel)
+    rng = np.random.default_rng(seed)
+    noises, points = [], []
+    for group, noise in zip(layout.groups, state.noise, strict=True):
+        index = np.ix_(group.entries, group.entries)
+        if not group.live:
+            points.append(freeze(problem, group, noise, cov, state.conjugate))
+        elif not group.sampled:
+            points.append(_fitted_grid(problem, group, noise, cov[index], state.conjugate[index], grid_choice))
+        else:
+            noise = noise[rng.integers(0, len(noise), problem.points)]
+            key = jax.random.PRNGKey(rng.integers(2**31))
+            noise = draw(noise, key, cov[index], state.conjugate[index], layout.phi, group.live, MOVES)
+            base = stein_tilt(noise, cov[index], state.conjugate[index], layout.phi, group.live, layout.kinks)
+            plain = freeze(problem, group, noise, cov, state.conjugate)
+            points.append(Points(plain.coordinates, plain.log_base + base))
+        noises.append(np.asarray(noise))
+    return replace(state, noise=tuple(noises)), tuple(points)
+
+
+def _fitted_grid(
+    problem: Problem, group: Group, noise: np.ndarray, cov: np.ndarray, conjugate: np.ndarray, choice: int
+) -> Points:
+    """A grid as wide as the law, which rough grids measure, the first of them as wide as the neurons at hand."""
+    layout, nodes = problem.layout, GRID_NODES[len(group.live)]
+    second = noise.T @ noise / len(noise)
+    for number in (*FITS * (nodes[ON_THE_WAY],), nodes[choice]):
+        points = grid(np.linalg.cholesky(second), cov, group.live, layout.kinks, number, GRID_REACH)
+        law = weighted(points, cov, conjugate, layout.phi, group.live, layout.kinks)
+        z, weights = np.asarray(law.noise), np.exp(np.asarray(law.log_weights))
+        second = (z * weights[:, None]).T @ z
+    return points
+
+
+def solve_on_points(problem: Problem, state: State, points: tuple[Points, ...], slope: np.ndarray) -> Root:
+    """The root on these points that Broyden's method finds from a state."""
+    scale = scale_of(state.kernel)
+    layout = problem.layout
+    return find_root(state.kernel, state.conjugate, scale, problem.terms, points, layout, slope, RESIDUAL_TOLERANCE)
+
+
+def slope_on_points(problem: Problem, state: State, points: tuple[Points, ...]) -> np.ndarray:
+    """The `theory.nonlinear.fixed_point.violation_slope` at a state."""
+    scale = scale_of(state.kernel)
+    unknowns = pack(state.kernel, state.conjugate, scale, problem.layout)
+    slope = violation_slope(unknowns, scale, problem.terms, points, problem.layout)
+    if not np.isfinite(slope).all():
+        raise LostError("the slope of the stationarity equations is not finite")
+    return slope
+
+
+def settle(problem: Problem, state: State, seed: int) -> tuple[State, np.ndarray]:
+    """Solve and draw anew until the points stay good from the start of a solve to its end; with the last slope."""
+    for refresh in range(REFRESHES):
+        state, points = draw_points(problem, state, seed + refresh, ON_THE_WAY)
+        slope = slope_on_points(problem, state, points)
+        root = solve_on_points(problem, state, points, slope)
+        state = state.moved_to(root)
+        if root.residual <= RESIDUAL_TOLERANCE and root.effective_sample_size > GOOD_EFFECTIVE_SAMPLE_SIZE:
+            break
+    return state, slope
+
+
+def laws(
+    problem: Problem, root: Root, points: tuple[Points, ...]
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Entries, normalised weights (M,) and h (M, entries) of each group that is not silent."""
+    cov, layout = problem.cov(root.kernel), problem.layout
+    for group, group_points in zip(layout.groups, points, strict=True):
+        if group.live:
+            index = np.ix_(group.entries, group.entries)
+            law = weighted(group_points, cov[index], root.conjugate[index], layout.phi, group.live, layout.kinks)
+            weights = np.exp(np.asarray(law.log_weights))
+            yield np.array(group.entries), weights / weights.sum(), np.asarray(law.preactivation)

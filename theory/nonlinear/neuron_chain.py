@@ -1,0 +1,151 @@
+r"""Independent draws of neurons from the law q at fixed C and Phihat, and points made of them.
+
+Hamiltonian Monte Carlo in z, h = F z, one chain per neuron, accepted or rejected neuron by neuron:
+
+    -ln q(z) = 1/2 |z|^2 + 1/2 phi(F z)^T Phihat phi(F z) + const,
+
+with the Gaussian part solved exactly (Beskos et al. 2011). Exact in any dimension and for any phi.
+
+The draws then get weights that make Stein's identities hold exactly, < div v - v . g > = 0 with g the gradient of
+-ln q and v = phi_i e_j, for smooth phi also v = h_i e_j and v = psi_i e_j, psi = phi'(h) o (Phihat phi(h)): the
+exponential tilt of least entropy. It takes out most of the statistical error of the kernels (measured at n = 12: a
+factor of ten), as control variates would, and keeps all weights positive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from jax.scipy.linalg import solve_triangular
+
+from theory.covariance import Array
+from theory.nonlinear.neuron import derivatives, range_of
+
+LEAPFROG_STEPS = 5
+FIRST_STEP = 0.45
+ACCEPTANCE = 0.8
+POINTS_PER_FIELD = 12
+TILT_STEPS = 12
+TILTED = 1e-7  # what is left of an identity, relative to its own scatter
+RIDGE = 1e-9
+
+
+@partial(jax.jit, static_argnums=(5, 6))
+def _moves(noise, key, spread, conjugate, step_size, phi, count):
+    """``count`` moves of every neuron; noise (r, M). Returns the noise and the mean acceptance."""
+
+    def potential(z):
+        activity = phi(spread @ z)
+        return jnp.sum(activity * (conjugate @ activity), axis=0) / 2
+
+    def gradient(z):
+        activity, pullback = jax.vjp(phi, spread @ z)
+        return spread.T @ pullback(conjugate @ activity)[0]
+
+    def hamiltonian(z, p):
+        return jnp.sum(z**2 + p**2, axis=0) / 2 + potential(z)
+
+    def move(carry, key):
+        z, accepted = carry
+        keys = jax.random.split(key, 3)
+        p = jax.random.normal(keys[0], z.shape, z.dtype)
+        # A random step for each neuron keeps trajectories from closing on themselves.
+        step = step_size * jax.random.uniform(keys[1], (1, z.shape[1]), z.dtype, 0.5, 1.5)
+        cosine, sine = jnp.cos(step), jnp.sin(step)
+
+        def leapfrog(_, state):
+            z, p = state
+            p = p - step / 2 * gradient(z)
+            z, p = cosine * z + sine * p, cosine * p - sine * z
+            return z, p - step / 2 * gradient(z)
+
+        end, end_momentum = jax.lax.fori_loop(0, LEAPFROG_STEPS, leapfrog, (z, p))
+        log_ratio = hamiltonian(z, p) - hamiltonian(end, end_momentum)
+        accept = jnp.log(jax.random.uniform(keys[2], log_ratio.shape, z.dtype)) < log_ratio
+        return (jnp.where(accept, end, z), accepted + jnp.mean(accept)), None
+
+    (noise, accepted), _ = jax.lax.scan(move, (noise, jnp.zeros((), noise.dtype)), jax.random.split(key, count))
+    return noise, accepted / count
+
+
+def draw(
+    noise: Array, key: Array, cov: Array, conjugate: Array, phi: Callable, live: tuple[int, ...], moves: int
+) -> Array:
+    """Move draws z (M, r) from some law towards, then within, the law of C and Phihat (n, n).
+
+    The step size is halved until most moves are accepted.
+    """
+    space = range_of(jnp.asarray(cov), live)
+    spread, conjugate = space.spread @ space.pivot, jnp.asarray(conjugate)
+    noise, step_size = jnp.asarray(noise).T, FIRST_STEP
+    while True:
+        key, fresh = jax.random.split(key)
+        trial, accepted = _moves(noise, fresh, spread, conjugate, step_size, phi, moves)
+        if accepted >= ACCEPTANCE or step_size < FIRST_STEP / 100:
+            return trial.T
+        step_size /= 2
+
+
+@partial(jax.jit, static_argnums=(4, 5, 6))
+def _stein_features(noise, cov, conjugate, directions, phi, live, kinks):
+    """div v - v . g at each point, for v = (b_i . u) E b_j, b the columns of ``directions`` (r, k); (M, k^2 or 3 k^2).
+
+    u is phi; for a smooth phi also h, and psi = dV/dh.
+    """
+    space = range_of(cov, live)
+    index = np.asarray(live, dtype=int)
+    h = noise @ (space.spread @ space.pivot).T
+    activity, slope, curvature = derivatives(phi, h, kinks)
+    field = activity @ conjugate
+    psi = (slope * field) @ space.spread
+    gradient = (solve_triangular(space.pivot, noise.T, lower=True, trans="T").T + psi) @ directions
+
+    def features(u, divergence):
+        product = (u @ directions)[:, :, None] * gradient[:, None, :]
+        return (divergence - product).reshape(noise.shape[0], -1)
+
+    found = [features(activity[:, index], jnp.einsum("mi,ia,ib->mab", slope[:, index], directions, directions))]
+    if not kinks:
+        found.append(features(h[:, index], directions.T @ directions))
+        leading = space.spread @ directions
+        tilted = slope[:, :, None] * leading
+        bent = jnp.einsum("mi,ia,ib->mab", curvature * field, leading, leading)
+        found.append(features(psi, jnp.einsum("mia,ij,mjb->mab", tilted, conjugate, tilted, optimize=True) + bent))
+    return jnp.concatenate(found, axis=1)
+
+
+@jax.jit
+def _tilted_mean(features, multipliers):
+    return jax.nn.softmax(features @ multipliers) @ features
+
+
+def stein_tilt(noise: Array, cov: Array, conjugate: Array, phi: Callable, live: tuple[int, ...], kinks: bool) -> Array:
+    """Log weights (M,) under which Stein's identities hold exactly at the draws z (M, r).
+
+    With many entries only the leading directions of the pre-activations are used, so that there are at least
+    `POINTS_PER_FIELD` points to an identity.
+    """
+    count, rank = noise.shape
+    directions = np.eye(rank)
+    most = int(np.sqrt(count / POINTS_PER_FIELD / (1 if kinks else 3)))
+    if rank > most:
+        space = range_of(jnp.asarray(cov), live)
+        h = np.asarray(noise @ space.pivot.T)
+        directions = np.linalg.eigh(h.T @ h)[1][:, -most:]
+    features = _stein_features(noise, cov, conjugate, jnp.asarray(directions), phi, live, kinks)
+    features = features / jnp.sqrt(jnp.mean(features**2, axis=0) + 1e-300)
+    gram = np.asarray(features.T @ features) / count
+    factor = scipy.linalg.cho_factor(gram + RIDGE * np.eye(len(gram)))
+    multipliers = jnp.zeros(features.shape[1], features.dtype)
+    # The tilt is slight, so that the curvature at no tilt serves throughout.
+    for _ in range(TILT_STEPS):
+        mean = np.asarray(_tilted_mean(features, multipliers))
+        if np.max(np.abs(mean)) < TILTED:
+            break
+        multipliers = multipliers - scipy.linalg.cho_solve(factor, mean)
+    return features @ multipliers

@@ -1,0 +1,267 @@
+r"""The saddle points of a task for any activation, by frozen points, with error bars.
+
+1. Find starts: M neurons descend the free energy together (`theory.nonlinear.mean_field_flow`).
+2. Settle on points and solve on them (`theory.nonlinear.frozen_problem`).
+3. Repeat on independent draws: their mean is the answer, their scatter its statistical error. The residual is not: it
+   says how well the problem of one set of points was solved.
+
+Groups of at most three independent entries are integrated on a tensor grid instead, without statistical error; then
+two grids take the place of the repetitions and their difference that of the error. Unshared weights make one group
+of each step, and so does the symmetric branch where neither inputs nor read-outs tie steps
+(`theory.nonlinear.decoupling`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from theory.causal_reach import connected_entries
+from theory.covariance import Terms, covariance_terms
+from theory.network import Network
+from theory.nonlinear.broken_branch import walk
+from theory.nonlinear.decoupling import decoupled_terms
+from theory.nonlinear.fixed_point import Root, image
+from theory.nonlinear.frozen_problem import (
+    FINEST,
+    GRID_NODES,
+    ON_THE_WAY,
+    RESIDUAL_TOLERANCE,
+    LostError,
+    Problem,
+    State,
+    draw_points,
+    freeze,
+    laws,
+    make_problem,
+    scale_of,
+    settle,
+    slope_on_points,
+    solve_on_points,
+)
+from theory.nonlinear.mean_field_flow import flow
+from theory.nonlinear.neuron import Points
+from theory.nonlinear.partition_function import divergence
+from theory.nonlinear.stability import is_stable
+from theory.nonlinear.symmetric_branch import softest_of
+from theory.prediction import data_term
+from theory.symmetry import has_sign_symmetry
+from theory.task import Task
+
+FLOW_NEURONS = 2048
+FLOW_STEPS = 800
+FLOW_STEP = 0.2
+KEPT_NEURONS = 16384
+GRID_DRAWS = 4
+BROKEN = 0.1  # overlap between odd offsets above which a start counts as broken: far above the flow's own scatter
+SAME_BRANCH = 0.1
+MOST_UNKNOWNS = 12_000  # their square takes 1.2 GB
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A saddle point of a problem, once per randomisation (exact: once per grid, the finest first).
+
+    Attributes:
+        problem: what was solved.
+        state: what the points were drawn at.
+        roots: Phi and Phihat, one of each per randomisation.
+        energies: F of each.
+        neurons: draws h of equal weight from each (exact: several from the finest grid), (`KEPT_NEURONS`, n).
+        means: <phi(h)> of each, (n,).
+        stable: by `theory.nonlinear.stability`, and on the symmetric branch by `theory.nonlinear.decoupling` besides.
+        exact: whether grids were used throughout.
+    """
+
+    problem: Problem
+    state: State
+    roots: tuple[Root, ...]
+    energies: tuple[float, ...]
+    neurons: tuple[np.ndarray, ...]
+    means: tuple[np.ndarray, ...]
+    stable: bool
+    exact: bool
+
+
+def find_branches(network: Network, task: Task, points: int, randomisations: int, seed: int) -> list[Branch]:
+    """Every saddle point of a task, all of whose steps and patterns matter, that the starts lead to.
+
+    Raises:
+        ValueError: if more entries hang together than fit, or if the kernels are not finite.
+    """
+    terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+    _check_size(terms)
+    found: list[Branch] = []
+    for number, (problem, state, broken) in enumerate(_starts(network, task, terms, points, seed)):
+        start: State | None = state
+        if found and not broken:
+            start = None if found[0].stable else _leave_symmetric(found[0], problem, terms, seed)
+        if start is None:
+            continue
+        try:
+            branch = _solve_branch(problem, terms, start, randomisations, seed + 1000 * number)
+        except LostError:
+            continue
+        if not any(_same_branch(branch, other) for other in found):
+            found.append(branch)
+    return found
+
+
+def _check_size(terms: Terms) -> None:
+    """The slope of the stationarity equations is a dense matrix of the pairs of entries that hang together."""
+    sizes = [len(entries) for entries in connected_entries(terms)]
+    if sum(size * (size + 1) for size in sizes) > MOST_UNKNOWNS:
+        raise ValueError(
+            f"task has {sum(sizes)} (step, pattern) entries, {max(sizes)} of which shared weights tie together; if the "
+            "activation is not linear the theory takes at most 108 that are tied together, fewer if there are several "
+            "such groups"
+        )
+
+
+def _leave_symmetric(symmetric: Branch, problem: Problem, terms: Terms, seed: int) -> State | None:
+    """A broken state near an unstable symmetric branch, too slightly broken for the flow; None if there is none."""
+    state, points = draw_points(symmetric.problem, symmetric.state, seed, ON_THE_WAY)
+    root = solve_on_points(symmetric.problem, state, points, slope_on_points(symmetric.problem, state, points))
+    softest = softest_of(symmetric.problem, root, points, terms, odd_only=True)
+    for step in walk(problem, symmetric.problem, root, points, softest, 1.0, seed):
+        if step.factor >= 1:
+            return State(step.root.kernel, step.root.conjugate, (step.noise,))
+    return None
+
+
+def follow_branch(branch: Branch, task: Task, randomisations: int, seed: int) -> Branch | None:
+    """The branch on a task that differs in its targets only; None where it has turned unstable or ended."""
+    problem = branch.problem.with_targets_of(task)
+    terms = jax.tree.map(jnp.asarray, covariance_terms(problem.network, task))
+    followed = _solve_branch(problem, terms, branch.state, randomisations, seed)
+    still_broken = any(_oddness(root.kernel, task) > BROKEN for root in followed.roots)
+    was_broken = any(_oddness(root.kernel, branch.problem.task) > BROKEN for root in branch.roots)
+    lost = max(root.residual for root in followed.roots) > RESIDUAL_TOLERANCE or still_broken != was_broken
+    return None if lost or not followed.stable else followed
+
+
+def _same_branch(one: Branch, other: Branch) -> bool:
+    """Equal kernels within a tenth of their scale, up to the sign symmetry."""
+    first, second = (np.mean([root.kernel for root in branch.roots], axis=0) for branch in (one, other))
+    scale = scale_of(first)
+    if has_sign_symmetry(one.problem.network, one.problem.task):
+        first, second = np.abs(first), np.abs(second)
+    return bool(np.max(np.abs(first - second) / np.outer(scale, scale)) < SAME_BRANCH)
+
+
+def _starts(network: Network, task: Task, terms: Terms, points: int, seed: int) -> list[tuple[Problem, State, bool]]:
+    """Where the flow comes to rest from uncorrelated and from fully correlated steps; the symmetric branch besides.
+
+    Each with whether it is broken.
+    """
+    patterns, n = task.patterns, task.entries
+    keys = jax.random.split(jax.random.PRNGKey(seed), 3)
+    independent = jax.random.normal(keys[0], (n, FLOW_NEURONS))
+    common = jnp.tile(jax.random.normal(keys[1], (patterns, FLOW_NEURONS)), (task.steps, 1))
+    can_break = has_sign_symmetry(network, task)
+
+    def come_to_rest(terms: Terms, noise) -> tuple[Problem, State]:
+        z, kernel = map(np.asarray, flow(terms, noise, keys[2], network.phi.function, patterns, FLOW_STEPS, FLOW_STEP))
+        if not np.isfinite(kernel).all():
+            raise ValueError(
+                "network and task lead to kernels that are not finite; lower the gains or the targets, "
+                "or use an activation that grows more slowly"
+            )
+        problem = make_problem(network, task, terms, kernel, points)
+        return problem, _first_state(problem, z, kernel)
+
+    if not can_break:
+        return [(*come_to_rest(terms, independent), True)]
+    symmetric = come_to_rest(decoupled_terms(terms, patterns), independent)
+    ends = [come_to_rest(terms, independent)]
+    if task.steps > 2:
+        ends.append(come_to_rest(terms, 0.6 * independent + 0.8 * common))
+    most = max(ends, key=lambda end: _oddness(end[1].kernel, task))
+    return [(*symmetric, False), (*most, _oddness(most[1].kernel, task) > BROKEN)]
+
+
+def _oddness(kernel: np.ndarray, task: Task) -> float:
+    """Largest overlap between steps of odd offset."""
+    scale = scale_of(kernel)
+    steps = np.repeat(np.arange(task.steps), task.patterns)
+    odd = (steps[:, None] - steps[None, :]) % 2 == 1
+    return float(np.max(np.abs(kernel) * odd / np.outer(scale, scale), initial=0.0))
+
+
+def _first_state(problem: Problem, noise: np.ndarray, kernel: np.ndarray) -> State:
+    """Phihat for the neurons of the flow: exact after one backward sweep over the steps."""
+    layout, terms = problem.layout, problem.terms
+    kernel = np.where(layout.between, 0, kernel)
+    cov = problem.cov(kernel)
+    draws = tuple(noise[np.array(g.entries)[list(g.live)]].T for g in layout.groups)
+    if problem.network.phi.odd:
+        draws = tuple(np.concatenate([z, -z]) for z in draws)
+    conjugate = np.zeros_like(cov)
+    for _ in range(problem.task.steps):
+        points = tuple(freeze(problem, group, z, cov, conjugate) for group, z in zip(layout.groups, draws, strict=True))
+        conjugate = np.asarray(image(kernel, conjugate, terms, points, layout)[1])
+    return State(kernel, conjugate, draws)
+
+
+def _solve_branch(problem: Problem, terms: Terms, state: State, randomisations: int, seed: int) -> Branch:
+    """Settle, then repeat on independent points; ``terms`` has W whole, which decides the stability."""
+    state, slope = settle(problem, state, seed)
+    exact = problem.exact
+    roots, energies, neurons, means = [], [], [], []
+    for number in range(len(GRID_NODES[1]) if exact else randomisations):
+        drawn, points = draw_points(problem, state, seed + 100 + number, number if exact else FINEST)
+        root = solve_on_points(problem, drawn, points, slope)
+        roots.append(root)
+        energies.append(_free_energy(problem, root, points, seed + 200 + number))
+        means.append(_mean_activity(problem, root, points))
+        # A grid has no independent repetitions, but what is drawn from it has.
+        for repetition in range(GRID_DRAWS if exact and number == 0 else 1 - exact):
+            neurons.append(_neurons(problem, root, points, seed + 300 + number + repetition))
+    between = softest_of(problem, root, points, terms).eigenvalue
+    scale = scale_of(root.kernel)
+    stable = between < 1 and is_stable(root.kernel, root.conjugate, scale, problem.terms, points, problem.layout, slope)
+    return Branch(problem, state, tuple(roots), tuple(energies), tuple(neurons), tuple(means), stable, exact)
+
+
+def _neurons(problem: Problem, root: Root, points: tuple[Points, ...], seed: int) -> np.ndarray:
+    """Draws of h of equal weight, independent between groups, (`KEPT_NEURONS`, n)."""
+    rng = np.random.default_rng(seed)
+    draws = np.zeros((KEPT_NEURONS, len(root.kernel)))
+    for entries, weights, h in laws(problem, root, points):
+        draws[:, entries] = h[rng.choice(len(h), KEPT_NEURONS, p=weights)]
+    if problem.network.phi.odd:
+        draws[KEPT_NEURONS // 2 :] *= -1
+    return draws
+
+
+def _mean_activity(problem: Problem, root: Root, points: tuple[Points, ...]) -> np.ndarray:
+    """<phi(h)>, (n,); it joins the groups."""
+    phi = problem.layout.phi
+    mean = np.array(phi(jnp.zeros(len(root.kernel))))
+    if problem.network.phi.odd:
+        return 0 * mean
+    for entries, weights, h in laws(problem, root, points):
+        mean[entries] = weights @ np.asarray(phi(jnp.asarray(h)))
+    return mean
+
+
+def _free_energy(problem: Problem, root: Root, points: tuple[Points, ...], seed: int) -> float:
+    cov, layout = problem.cov(root.kernel), problem.layout
+    total = float(data_term(problem.terms, jnp.asarray(root.kernel)))
+    for group, group_points in zip(layout.groups, points, strict=True):
+        if group.live:
+            index = np.ix_(group.entries, group.entries)
+            total += divergence(
+                group_points,
+                cov[index],
+                root.conjugate[index],
+                layout.phi,
+                group.live,
+                layout.kinks,
+                group.sampled,
+                seed,
+            )
+    return total

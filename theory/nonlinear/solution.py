@@ -1,0 +1,184 @@
+"""solve for any activation: branches found on the needed part of a task, carried over to all of it, with error bars."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from theory.causal_reach import connected_entries, extend_kernel, needed_task
+from theory.covariance import covariance_terms, preactivation_cov
+from theory.network import Network
+from theory.nonlinear.saddle import Branch, find_branches, follow_branch
+from theory.prediction import predict_given_kernel
+from theory.solution import Solution, kernel_of, outputs_of
+from theory.symmetry import flip_sign, has_sign_symmetry
+from theory.task import Task
+
+STATED_RESIDUAL = 1e-8
+HOPELESS = 0.05  # a residual above it is no saddle point at all
+
+
+def solve_nonlinear(
+    network: Network, task: Task, points: int, randomisations: int, seed: int, tolerance: float
+) -> Solution:
+    """The stable saddle point of smallest free energy; arguments as for `theory.solve`."""
+    # float64 within this call only: residuals of 1e-9 are not reachable in float32.
+    with jax.enable_x64(True):
+        found = _search(network, task, points, randomisations, seed)
+        solutions = [_finish(branch, network, task, seed, tolerance) for branch in found]
+    branches = tuple(sorted(solutions, key=_rank))
+    message = f"{branches[0].message}; {len(branches)} saddle point(s) found"
+    return replace(branches[0], branches=branches, message=message)
+
+
+class NonlinearFollower:
+    """Solutions at several sizes of the targets, each started from another; arguments as for `theory.solve`."""
+
+    def __init__(
+        self, network: Network, task: Task, points: int, randomisations: int, seed: int, tolerance: float
+    ) -> None:
+        self._network, self._task, self._points, self._randomisations = network, task, points, randomisations
+        self._seed, self._tolerance = seed, tolerance
+
+    def best(self, factor: float) -> tuple[Solution, Branch]:
+        """What `theory.solve` finds."""
+        task = self._task.scaled(factor)
+        found = _search(self._network, task, self._points, self._randomisations, self._seed)
+        finished = [(_finish(branch, self._network, task, self._seed, self._tolerance), branch) for branch in found]
+        return min(finished, key=lambda pair: _rank(pair[0]))
+
+    def follow(self, factor: float, branch: Branch) -> tuple[Solution, Branch]:
+        """The branch continued; the best one where it has turned unstable or ended."""
+        task = self._task.scaled(factor)
+        followed = follow_branch(branch, needed_task(task)[0], self._randomisations, self._seed)
+        if followed is None:
+            return self.best(factor)
+        return _finish(followed, self._network, task, self._seed, self._tolerance), followed
+
+
+def _search(network: Network, task: Task, points: int, randomisations: int, seed: int) -> list[Branch]:
+    """Every branch found whose residual is a saddle point's."""
+    found = find_branches(network, needed_task(task)[0], points, randomisations, seed)
+    residuals = [_largest([root.residual for root in branch.roots]) for branch in found]
+    good = [branch for branch, residual in zip(found, residuals, strict=True) if residual <= HOPELESS]
+    if not good:
+        best = f"the best residual is {min(residuals):.1e}" if residuals else "none stayed finite"
+        raise RuntimeError(
+            f"no saddle point of the network on this task was found: {best}; use more points or a weaker signal, or "
+            "follow it from a weaker signal with theory.continuation"
+        )
+    return good
+
+
+def _rank(solution: Solution) -> tuple[bool, bool, float]:
+    """Stable and solved ones first; a statistical error above its tolerance is no reason to prefer another branch."""
+    return not solution.stable, solution.residual > STATED_RESIDUAL, solution.free_energy
+
+
+def _finish(branch: Branch, network: Network, task: Task, seed: int, tolerance: float) -> Solution:
+    _, kept = needed_task(task)
+    terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+    kernels = _whole_kernels(branch, network, task, kept, seed)
+    kernel = kernels[0] if branch.exact and len(kept) == task.entries else kernels.mean(axis=0)
+    error = _standard_error(branch, kernels)
+    conjugate = np.zeros_like(kernel)
+    conjugates = [root.conjugate for root in branch.roots]
+    conjugate[np.ix_(kept, kept)] = conjugates[0] if branch.exact else np.mean(conjugates, axis=0)
+    cov = preactivation_cov(terms, jnp.asarray(kernel), task.patterns)
+    shaped = {
+        name: kernel_of(value, task) for name, value in (("kernel", kernel), ("conjugate", conjugate), ("cov", cov))
+    }
+    if has_sign_symmetry(network, task) and _neighbours(shaped["kernel"]) < 0:
+        shaped = {name: flip_sign(value) for name, value in shaped.items()}
+    predictive = predict_given_kernel(terms, jnp.asarray(shaped["kernel"].reshape(kernel.shape)))
+    residual = _largest([root.residual for root in branch.roots])
+    scale = np.sqrt(np.diagonal(kernel))
+    scale = np.where(scale > 0, scale, 1)
+    relative_error = float(np.max(error / np.outer(scale, scale)))
+    solved = residual <= STATED_RESIDUAL
+    converged = bool(solved and relative_error <= tolerance)
+    energies = np.array(branch.energies)
+    return Solution(
+        network=network,
+        task=task,
+        kernel=shaped["kernel"],
+        conjugate=shaped["conjugate"],
+        preactivation_cov=shaped["cov"],
+        free_energy=float(energies[0] if branch.exact else energies.mean()),
+        prediction=outputs_of(predictive.mean, task),
+        dual=outputs_of(predictive.dual, task),
+        residual=residual,
+        stable=branch.stable,
+        converged=converged,
+        message=_message(branch, residual, solved, relative_error, tolerance),
+        standard_error=kernel_of(error, task),
+        randomisations=1 if branch.exact else len(branch.roots),
+        free_energy_error=float(
+            abs(energies[0] - energies[-1]) if branch.exact else energies.std(ddof=1) / np.sqrt(len(energies))
+        ),
+        effective_sample_size=float(min(root.effective_sample_size for root in branch.roots)),
+    )
+
+
+def _whole_kernels(branch: Branch, network: Network, task: Task, kept: np.ndarray, seed: int) -> np.ndarray:
+    """The kernel of the whole task for each randomisation, (R, n, n)."""
+    terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+    solved = [_between_groups(root.kernel, mean, branch) for root, mean in zip(branch.roots, branch.means, strict=True)]
+    if len(kept) == task.entries:
+        return np.array(solved)
+    rng = np.random.default_rng(seed)
+    neurons = branch.neurons
+    if branch.exact:
+        # The grids agree; what is left is the scatter of the extension.
+        solved = [solved[0]] * len(neurons)
+    return np.array(
+        [
+            extend_kernel(kernel, draws, terms, task, kept, network.phi.function, rng)
+            for kernel, draws in zip(solved, neurons, strict=True)
+        ]
+    )
+
+
+def _between_groups(kernel: np.ndarray, mean: np.ndarray, branch: Branch) -> np.ndarray:
+    """Independent groups: <phi_i phi_j> = <phi_i> <phi_j>."""
+    whole = np.outer(mean, mean)
+    for entries in connected_entries(branch.problem.terms):
+        index = np.ix_(entries, entries)
+        whole[index] = kernel[index]
+    return whole
+
+
+def _standard_error(branch: Branch, kernels: np.ndarray) -> np.ndarray:
+    if branch.exact and len(kernels) == len(branch.roots):
+        return np.abs(kernels[0] - kernels[-1])
+    return kernels.std(axis=0, ddof=1) / np.sqrt(len(kernels))
+
+
+def _neighbours(kernel: np.ndarray) -> float:
+    return float(sum(np.trace(kernel[t, :, t + 1]) for t in range(len(kernel) - 1)))
+
+
+def _largest(residuals: list[float]) -> float:
+    """Their maximum; a residual that is not a number counts as infinite."""
+    return float(np.max(np.where(np.isfinite(residuals), residuals, np.inf)))
+
+
+def _message(branch: Branch, residual: float, solved: bool, relative_error: float, tolerance: float) -> str:
+    kind = "stable" if branch.stable else "unstable"
+    how = (
+        "by quadrature"
+        if branch.exact
+        else f"on {len(branch.roots)} independent sets of {branch.problem.points} points"
+    )
+    text = (
+        f"{kind} saddle point {how}, stationarity residual {residual:.1e}, largest standard error {relative_error:.1e} "
+        "of sqrt(Phi_ii Phi_jj)"
+    )
+    if not solved:
+        text += f"; NOT CONVERGED: the residual exceeds {STATED_RESIDUAL:g}"
+    elif relative_error > tolerance:
+        text += f"; NOT CONVERGED: the standard error exceeds the tolerance {tolerance:g}; use more points"
+    return text
