@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
             bn.Network.rnn(min(run.width, 1024), activation="tanh", recurrent_gain=2**0.5),
             task_of(3, 2.0, True),
             64,
-            {"sampler": "hmc", "num_samples": 1500},
+            {"sampler": "hmc", "num_samples": 4000},
         ),
     }
     if run.quick:

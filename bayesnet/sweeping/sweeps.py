@@ -54,7 +54,7 @@ def sweep(
             "factor", which multiplies the targets; "seed"; or an argument of ``task``.
         measure: "theory" (`theory.solve`), "posterior" (`bayesnet.sample`), or "both" (and `bayesnet.compare`).
         executor: what measures the points: this process if None, or any `concurrent.futures.Executor`:
-            `bayesnet.sweeping.executors.LocalProcesses` for several processes, `connect_dask` for a cluster.
+            `bayesnet.executors.LocalProcesses` for several processes, `connect_dask` there for a cluster.
         store: directory where each point is kept once it is finished, under the hash of its network, task, settings,
             seed and the version of bayesnet; the same sweep started again goes on where it ended, and sweeps may share
             a store. None keeps nothing. It also holds the Dataset, ``sweep-<hash>.nc``, as far as it has come.
