@@ -4,7 +4,8 @@ Claim. The theory is the limit of infinite width. At width N the posterior of th
 
     E[Phi] = Phi_oo + a / N + O(1/N^2),        Cov[Phi] = (1/N) J (d^2F)^{-1} J^T + O(1/N^2),
 
-F the free energy in noise coordinates and J the derivative of the kernel with respect to them (`theory.fluctuations`).
+F the free energy in coordinates of the noise and J the derivative of the kernel with respect to them; the covariance
+does not depend on the coordinates (`theory.fluctuations`).
 One pattern is carried over three steps with a signal above the critical one, so that nothing vanishes by symmetry.
 
 Expected picture: left column, a linear network sampled in kernel coordinates up to a million neurons; right column, a
