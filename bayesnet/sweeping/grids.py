@@ -24,8 +24,6 @@ from theory.task import Task
 
 NETWORK_FIELDS = tuple(field.name for field in fields(Network))
 TASK_FIELDS = tuple(field.name for field in fields(Task))
-# A sweep crosses first-order regions, where the few random starts of a single solve may all miss the branch that wins.
-STARTS = 16
 TaskMaker = Callable[..., Task]
 
 
@@ -83,10 +81,7 @@ def make_points(
         if axis.name in taken:
             raise ValueError(f"axis {axis.name!r} has the name of a variable of the result: {', '.join(taken)}")
         _check_axis(axis, network, task, takes)
-    solver = None
-    if measure in THEORY:
-        solver = _complete_settings("solving", solving, solve)
-        solver["starts"] = (solving or {}).get("starts", STARTS)
+    solver = _complete_settings("solving", solving, solve) if measure in THEORY else None
     sampler = _complete_settings("sampling", sampling, sample) if measure in POSTERIOR else None
     seed = arguments.integer("seed", seed, 0)
     points = []

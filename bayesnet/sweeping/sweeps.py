@@ -61,7 +61,7 @@ def sweep(
         seed: of everything random. Each point derives its own, ``point_seed`` in the result: ``bn.sample`` and
             ``theory.solve`` with it repeat the point.
         sampling: arguments of `bayesnet.sample`.
-        solving: arguments of `theory.solve`; ``starts`` is 16 where it is not given.
+        solving: arguments of `theory.solve`.
         retry_failed: measure again what failed before; by default a failure in the store stands.
         progress: whether to show points done, time left and failures; by default where standard error is a terminal.
 
