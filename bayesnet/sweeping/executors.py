@@ -33,6 +33,7 @@ class WorkerDied(Exception):
 class LocalProcesses(Executor):
     """Worker processes on this machine, each with its share of the cores, all with one cache of compiled programs.
 
+    The cache is this process's own where it has one (``JAX_COMPILATION_CACHE_DIR``), else it ends with the processes.
     Processes are spawned, not forked: JAX does not survive a fork. A process that dies (killed, out of memory) is
     replaced and its call made again, up to 3 times; other calls do not notice. All end with this process, even where it
     is killed.
@@ -56,7 +57,8 @@ class LocalProcesses(Executor):
             self._shares.put(
                 cores[job * len(cores) // jobs : (job + 1) * len(cores) // jobs] or [cores[job % len(cores)]]
             )
-        self._compiled = tempfile.TemporaryDirectory(prefix="bayesnet-compiled-", ignore_cleanup_errors=True)
+        self._scratch = tempfile.TemporaryDirectory(prefix="bayesnet-compiled-", ignore_cleanup_errors=True)
+        self._compiled = jax.config.jax_compilation_cache_dir or self._scratch.name
         self._mine = threading.local()
         self._workers: set[_Worker] = set()
         self._stopping = threading.Event()
@@ -84,7 +86,7 @@ class LocalProcesses(Executor):
     def _end_workers(self, patience: float = 0.0) -> None:
         for worker in list(self._workers):
             worker.end(patience)
-        self._compiled.cleanup()
+        self._scratch.cleanup()
 
     def _claim_cores(self) -> None:
         share = self._shares.get()
@@ -112,7 +114,7 @@ class LocalProcesses(Executor):
     def _worker(self) -> _Worker:
         worker = getattr(self._mine, "worker", None)
         if worker is None:
-            worker = self._mine.worker = _Worker(self._compiled.name)
+            worker = self._mine.worker = _Worker(self._compiled)
             self._workers.add(worker)
         return worker
 
