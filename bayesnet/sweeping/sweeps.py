@@ -149,7 +149,8 @@ def measure_grid(
         if record is not None and not (retry_failed and record["error"]):
             records[point.key] = record
     missing = [point for point in points if point.key not in records]
-    bar = _Progress(what, len(points), len(points) - len(missing), progress)
+    failed = sum(bool(record["error"]) for record in records.values())
+    bar = _Progress(what, len(points), len(points) - len(missing), failed, progress)
     name = hashlib.sha256(" ".join(point.key for point in points).encode()).hexdigest()[:16]
     saved = time.perf_counter()
 
@@ -216,13 +217,15 @@ def _outcome(future: Future) -> Record:
 class _Progress:
     """Points done and total, time left, failures so far; each failure in a line of its own."""
 
-    def __init__(self, what: str, total: int, done: int, shown: bool | None):
+    def __init__(self, what: str, total: int, done: int, failed: int, shown: bool | None):
         terminal = sys.stderr.isatty()
         hidden = not (terminal if shown is None else shown)
         # A log file gets a line now and then, not ten a second.
         every = 0.1 if terminal else 10.0
         self._bar = tqdm(total=total, initial=done, desc=what, unit="point", disable=hidden, mininterval=every)
-        self._hidden, self._failed = hidden, 0
+        self._hidden, self._failed = hidden, failed
+        if failed:
+            self._bar.set_postfix(failed=failed)
 
     def count(self, point: Point, record: Record) -> None:
         if record["error"]:

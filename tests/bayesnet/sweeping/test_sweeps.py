@@ -243,12 +243,16 @@ def test_two_sweeps_at_once_in_one_store(whole, tmp_path):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_progress_counts_points_and_names_failures(capsys):
-    sweep(RNN, CHAIN, {"noise": [0.1, 0.2]}, solving={"starts": -1}, progress=True)
-    shown = capsys.readouterr().err
+def test_progress_counts_points_and_names_failures(capsys, tmp_path):
+    def run():
+        sweep(RNN, CHAIN, {"noise": [0.1, 0.2]}, solving={"starts": -1}, progress=True, store=tmp_path)
+        return capsys.readouterr().err
+
+    shown = run()
     assert "2/2" in shown
     assert "failed=2" in shown
     assert "failed at noise=0.2: ValueError: starts is -1" in shown
+    assert "failed=2" in run()  # those in the store count too
 
 
 @pytest.mark.parametrize("measure", ["", "Theory", None])
