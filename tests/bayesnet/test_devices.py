@@ -1,4 +1,4 @@
-"""Several devices: chains in lockstep are shared out, and draw what they draw on one."""
+"""Several devices: chains in lockstep are shared out, in a sweep too, and draw what they draw on one."""
 
 import os
 import subprocess
@@ -11,12 +11,13 @@ from bayesnet import Network, sample, tasks
 from bayesnet.samplers import engine
 
 RUN = {"num_warmup": 0, "num_samples": 6, "num_latents": 6, "sampler": "hmc", "chain_method": "vectorized", "seed": 3}
+SWEPT = {name: value for name, value in RUN.items() if name != "seed"}
 TWO_DEVICES = f"""
 import sys
 import types
 import jax
 import numpy as np
-from bayesnet import Network, sample, tasks
+from bayesnet import Network, sample, sweep, tasks
 from bayesnet.samplers import chains
 from bayesnet.samplers import engine
 from bayesnet.samplers.checkpoints import Lane
@@ -54,6 +55,13 @@ except InterruptedError:
 resumed = sample(network, task, checkpoint=sys.argv[1] + "/checkpoint", **{RUN!r})
 assert resumed["posterior"].equals(tree["posterior"])
 assert len(seen) == 6 + 4 + 3 and set(seen) == {{2}}, seen
+
+# So do the chains of every point of a sweep.
+del seen[:]
+settings = {SWEPT!r}
+swept = sweep(network, task, {{"noise": [0.1, 0.2]}}, "posterior", sampling=settings, progress=False)
+assert list(swept["outcome"].values) == ["done"] * 2, swept["error"].values
+assert seen == [2] * 12, seen
 
 np.savez(sys.argv[1] + "/two.npz", kernel=tree["posterior"]["kernel"], lp=tree["sample_stats"]["lp"])
 """

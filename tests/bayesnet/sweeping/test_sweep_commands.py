@@ -1,9 +1,5 @@
 """`bayesnet sweep` and `bayesnet phase-diagram`: configurations, what they write, print and return."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import xarray as xr
@@ -142,29 +138,3 @@ def test_ranges_labels_and_arguments_of_the_task():
     assert points[1].task == tasks.rotation(4, 4.0, signal=2.0)
     assert points[1].labels["shared"] == "RNN"
     assert points[3].network == Network.dnn(512, noise=0.1)
-
-
-DEVICES = """
-import sys
-import jax
-import bayesnet as bn
-sampling = dict(num_warmup=20, num_samples=20, num_chains=4, chain_method="vectorized", coordinates="fields")
-swept = bn.sweep(bn.Network.rnn(16), bn.tasks.chain(2, 1.0), {"noise": [0.1]}, "posterior", sampling=sampling)
-assert swept["error"].values[0] == "", swept["error"].values
-print(len(jax.devices()), swept["mean"].values.tolist())
-"""
-
-
-@pytest.mark.slow
-def test_chains_spread_over_forced_host_devices():
-    """The settings reach the sampler: the same draws on one device and on two."""
-    shown = []
-    for number in (1, 2):
-        flags = f"--xla_force_host_platform_device_count={number}"
-        environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-        done = subprocess.run([sys.executable, "-c", DEVICES], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        shown.append(done.stdout.split(maxsplit=1))
-    assert [devices for devices, _ in shown] == ["1", "2"]
-    means = [np.array(eval(values)) for _, values in shown]
-    np.testing.assert_allclose(means[0], means[1], rtol=1e-9)
