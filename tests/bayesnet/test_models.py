@@ -82,7 +82,7 @@ def assert_same_moments(one, other):
 @pytest.mark.parametrize(
     ("sharing", "activation", "scaling"),
     [
-        ("rnn", "linear", "mup"),
+        pytest.param("rnn", "linear", "mup", marks=pytest.mark.slow),
         pytest.param("dnn", "linear", "mup", marks=pytest.mark.slow),
         ("partial", "linear", "mup"),
         ("rnn", "tanh", "mup"),
@@ -114,7 +114,7 @@ def assert_same_posterior(one, other, network, task):
             assert abs(a.mean() - b.mean()) < 4 * error, label
 
 
-@pytest.mark.parametrize("sharing", SHARED)
+@pytest.mark.parametrize("sharing", ["rnn", "dnn", pytest.param("partial", marks=pytest.mark.slow)])
 def test_posteriors_agree(sharing):
     """weights, fields and kernels sample the same posterior: N = 16, T = 3, one pattern, a strong signal."""
     network, chain = Network(16, shared=SHARED[sharing]), tasks.chain(T, 3.0)
