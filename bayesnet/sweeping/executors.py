@@ -58,7 +58,7 @@ class LocalProcesses(Executor):
                 cores[job * len(cores) // jobs : (job + 1) * len(cores) // jobs] or [cores[job % len(cores)]]
             )
         self._scratch = tempfile.TemporaryDirectory(prefix="bayesnet-compiled-", ignore_cleanup_errors=True)
-        self._compiled = jax.config.jax_compilation_cache_dir or self._scratch.name
+        self._compiled = jax.config.values["jax_compilation_cache_dir"] or self._scratch.name
         self._mine = threading.local()
         self._workers: set[_Worker] = set()
         self._stopping = threading.Event()
