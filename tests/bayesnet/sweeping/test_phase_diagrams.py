@@ -11,10 +11,10 @@ import bayesnet as bn
 from bayesnet.sweeping.critical_chain import closed_form_instability
 from bayesnet.sweeping.phase_diagrams import phase_diagram
 
-RNN = bn.Network.rnn(32)
+RNN = bn.Network.rnn(16)
 CHAIN = bn.tasks.chain(3, 1.0)
 QUICK = {"solving": {"starts": 0}, "progress": False}
-SHORT = {"num_warmup": 30, "num_samples": 30, "num_chains": 2}
+SHORT = {"num_warmup": 30, "num_samples": 30, "num_chains": 2}  # with the width above: the program of test_sweeps
 X, Y = ("factor", [2.0, 3.0, 4.0]), ("noise", [0.1, 2.0])
 
 
@@ -84,7 +84,7 @@ def test_without_an_axis_of_factors_the_line_is_a_contour():
     ("network", "task", "word"),
     [
         (RNN, bn.Task([[[1.0], [0.5], [0.0]]], [[np.nan, np.nan, 1.0]]), "no critical line: ValueError: .*parity"),
-        (bn.Network.dnn(32), CHAIN, "no transition"),
+        (bn.Network.dnn(16), CHAIN, "no transition"),
     ],
 )
 def test_a_diagram_without_a_transition_says_so(network, task, word):

@@ -25,7 +25,7 @@ factor = { start = 1.0, stop = 3.0, num = 2 }
 [solving]
 starts = 0
 """
-SHORT = ["--set", "sampling.num_warmup=60", "--set", "sampling.num_samples=50", "--set", "sampling.num_chains=2"]
+SHORT = ["--set", "sampling.num_warmup=30", "--set", "sampling.num_samples=30", "--set", "sampling.num_chains=2"]
 
 
 @pytest.fixture
