@@ -10,12 +10,13 @@ One pattern is carried over three steps with a signal above the critical one, so
 
 Expected picture: left column, a linear network sampled in kernel coordinates up to a million neurons; right column, a
 tanh network sampled in fields. Above, the distance of each posterior mean from the theory falls along the dotted lines
-of slope -1 until it drowns in the Monte Carlo error; below, the posterior's standard deviation falls with slope -1/2,
-for the linear network on the predicted dashed lines. Small networks bend away: there 1/N is no small number.
+of slope -1 until it drowns in the Monte Carlo error; below, the posterior's standard deviation falls with slope -1/2 on
+the predicted dashed lines. Small networks bend away: there 1/N is no small number.
 
 The verdict: (1) for each invariant, c_0 + c_1/N + c_2/N^2 fits all widths from 256 (tanh: 64) on and c_0 is the
-theory's value; (2) linear: sqrt(N) sd is the predicted one at all widths from 10 000 on; tanh: from the largest width
-but one to the largest, the sd falls with slope -1/2.
+theory's value; (2) sqrt(N) sd is the predicted one: for the linear network at all widths from 10 000 on, for tanh,
+where none is that wide, extrapolated in 1/N; (3) tanh: from the largest width but one to the largest, sd falls with
+slope -1/2.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ CASES = {
     },
 }
 DRAWN = ("kernel[t=1, mu=1]", "kernel[t=3, mu=1]", "overlap^2[t=1,2, mu=1]", "overlap^2[t=2,3, mu=1]")
-SPREAD_DRAWS = 100_000
+SPREAD_DRAWS, REPEATS = 20_000, 8
+INFINITE = 10**8  # a width at which what is of order 1/N has gone
 ASYMPTOTIC = 10_000  # width from which on the O(1/N) correction of the spread is below its Monte Carlo error
 
 
@@ -60,57 +62,63 @@ def main(argv: list[str] | None = None) -> int:
         widest = min(case["widest"], run.width)
         network = bn.Network.rnn(widest, **case["network"])
         task = bn.tasks.chain(STEPS, case["signal"])
-        widths = [n for n in case["widths"] if n < widest / 2]
-        widths = (widths[-1:] if run.quick else widths) + [widest]
+        widths = [n for n in case["widths"] if n < widest / 2 and not run.quick] + [widest]
         observables = bn.observables.default_observables(network, task)
         ladder = run.climb(network, task, observables, widths, name, **case["sampling"])
-        solution = theory.solve(network, task)
+        solution = theory.solve(network.replace(width=INFINITE), task)
         run.require(solution.converged, f"{name}: {solution.message}")
-        exact = expected(solution, observables)
-        predicted = predict_spread(solution, observables)
-        judge(run, name, ladder, exact, predicted, case["least"])
-        draw(grid[:, column], name, case, ladder, exact, predicted)
-        results[name] = {"signal": case["signal"], "theory": exact, "sqrt_N_sd": predicted, "posterior": ladder}
+        exact = expected(solution, observables), bn.comparison.theory_error(solution, observables)
+        spread = predict_spread(solution, observables)
+        judge(run, name, ladder, exact, spread, case["least"])
+        draw(grid[:, column], name, case, ladder, exact[0], spread[0])
+        results[name] = {"signal": case["signal"], "theory": exact, "sqrt_N_sd": spread, "posterior": ladder}
     grid[0, 0].set_ylabel("|posterior mean − theory| / theory")
     grid[1, 0].set_ylabel("posterior sd / theory")
     run.save(figure)
     return run.finish("the bias falls as 1/N, the spread as 1/sqrt(N), and the limit is the theory's", results)
 
 
-def predict_spread(solution: theory.Solution, observables: list) -> np.ndarray | None:
-    """sqrt(N) times the standard deviation at large N, for what the kernel alone determines; NaN for predictions."""
-    if solution.network.activation != "linear":
-        return None
-    wide = bn.Network.rnn(10**8, noise=solution.network.noise)
-    kernels = theory.fluctuations(theory.solve(wide, solution.task)).draw_kernels(SPREAD_DRAWS)
+def predict_spread(solution: theory.Solution, observables: list) -> tuple[np.ndarray, np.ndarray]:
+    """sqrt(N) times the standard deviation at large N, for what the kernel alone determines, and its standard error.
+
+    NaN for predictions. The error is that of averages over `REPEATS` sets of kernels drawn and, where theory averages
+    over neurons, of neurons.
+    """
     nothing = np.full((SPREAD_DRAWS, 1, STEPS, 1), np.nan)
-    return np.array([o.evaluate(kernels, nothing).std() for o in observables]) * 1e4
+    repeats = []
+    for seed in range(REPEATS):
+        kernels = theory.fluctuations(solution, seed=seed).draw_kernels(SPREAD_DRAWS, seed=seed)
+        repeats.append([o.evaluate(kernels, nothing).std() * np.sqrt(solution.network.width) for o in observables])
+    return np.mean(repeats, axis=0), np.std(repeats, axis=0, ddof=1) / np.sqrt(REPEATS)
 
 
-def judge(run: Experiment, name: str, ladder: Ladder, exact: np.ndarray, predicted, least: int) -> None:
-    """The claims of the module's docstring."""
+def judge(run: Experiment, name: str, ladder: Ladder, exact: tuple, spread: tuple, least: int) -> None:
+    """The claims of the module's docstring; ``exact``, ``spread``: the theory's values and their standard errors."""
     used = ladder.widths >= least
-    if used.sum() > 2:
-        widths, mean, error = ladder.widths[used], ladder.mean[used], ladder.error[used]
-        coefficients, limit_error = extrapolate(widths, mean, error)
-        powers = widths[:, None] ** -np.arange(len(coefficients), dtype=float)
-        for k, label in enumerate(ladder.labels):
-            run.agree(f"{name}, {label}: limit of infinite width", coefficients[0, k], limit_error[k], exact[k])
-            run.agree(f"{name}, {label}: fit in 1/N, width", mean[:, k], error[:, k], powers @ coefficients[:, k])
-    if predicted is None and len(ladder.widths) > 1:
-        step = np.log(ladder.widths[-1] / ladder.widths[-2])
-        relative = ladder.sd_error[-2:] / ladder.sd[-2:]
-        slope = np.log(ladder.sd[-1] / ladder.sd[-2]) / step
-        run.agree(f"{name}: slope of the spread, invariant", slope, np.hypot(*relative) / step, -0.5)
-    elif predicted is not None:
-        # The prediction itself was drawn, with relative error 1/sqrt(2 draws).
-        own = predicted / np.sqrt(2 * SPREAD_DRAWS)
-        known = np.isfinite(predicted)
-        for i in np.flatnonzero(ladder.widths >= ASYMPTOTIC):
-            scale = np.sqrt(ladder.widths[i])
-            error = np.hypot(ladder.sd_error[i] * scale, own)
-            label = f"{name}, N = {ladder.widths[i]}: sqrt(N) sd, invariant"
-            run.agree(label, (ladder.sd[i] * scale)[known], error[known], predicted[known])
+    widths, roots = ladder.widths[used], np.sqrt(ladder.widths[used])[:, None]
+    if used.sum() < 3:
+        return
+    powers = widths[:, None] ** -np.arange(3.0)
+    mean, error = ladder.mean[used], ladder.error[used]
+    coefficients, limit_error = extrapolate(widths, mean, error, order=2)
+    for k, label in enumerate(ladder.labels):
+        total = np.hypot(limit_error[k], exact[1][k])
+        run.agree(f"{name}, {label}: limit of infinite width", coefficients[0, k], total, exact[0][k])
+        run.agree(f"{name}, {label}: fit in 1/N, width", mean[:, k], error[:, k], powers @ coefficients[:, k])
+    known = np.isfinite(spread[0])
+    predicted, own = (column[known] for column in spread)
+    scaled, scaled_error = (roots * column[used][:, known] for column in (ladder.sd, ladder.sd_error))
+    if widths[-1] >= ASYMPTOTIC:
+        for width, values, errors in zip(widths, scaled, scaled_error, strict=True):
+            if width >= ASYMPTOTIC:
+                label = f"{name}, N = {width}: sqrt(N) sd, invariant"
+                run.agree(label, values, np.hypot(errors, own), predicted)
+    else:
+        (limit, *_), limit_error = extrapolate(widths, scaled, scaled_error, order=2)
+        run.agree(f"{name}: limit of sqrt(N) sd, invariant", limit, np.hypot(limit_error, own), predicted)
+        slope = np.log(ladder.sd[-1] / ladder.sd[-2]) / np.log(widths[-1] / widths[-2])
+        error = np.hypot(*(ladder.sd_error[-2:] / ladder.sd[-2:])) / np.log(widths[-1] / widths[-2])
+        run.agree(f"{name}: slope of the spread, invariant", slope, error, -0.5)
 
 
 def draw(column, name: str, case: dict, ladder: Ladder, exact: np.ndarray, predicted) -> None:
@@ -131,16 +139,13 @@ def draw(column, name: str, case: dict, ladder: Ladder, exact: np.ndarray, predi
         middle = len(ladder.widths) // 2
         slope = abs(ladder.mean[middle, k] - exact[k]) * ladder.widths[middle] / scale
         bias_axes.plot(ends, slope / ends, ":", color=colour, lw=1)
-        spread = ladder.sd[-1, k] * np.sqrt(ends[1]) if predicted is None else predicted[k]
-        spread_axes.plot(ends, spread / np.sqrt(ends) / scale, ":" if predicted is None else "--", color=colour, lw=1.2)
+        spread_axes.plot(ends, predicted[k] / np.sqrt(ends) / scale, "--", color=colour, lw=1.2)
         spread_axes.plot([], [], "o", ms=4.5, color=colour, label=plain_label(label))
     for axes in column:
         axes.set(xscale="log", yscale="log")
     bias_axes.set_ylim(bottom=1e-6 if name == "linear" else 1e-5)
     spread_axes.set_xlabel("width N")
-    spread_axes.plot(
-        [], [], "k:" if predicted is None else "k--", label="slope −1/2" if predicted is None else "theory"
-    )
+    spread_axes.plot([], [], "k--", label="theory, slope −1/2")
     spread_axes.legend(fontsize=8.5, frameon=False)
     bias_axes.plot([], [], "k:", label="slope −1")
     bias_axes.legend(fontsize=8.5, frameon=False)
