@@ -151,18 +151,19 @@ def _backward(phi, patterns, width, residuals, kernel_bar):
 kernel_of_noise.defvjp(_forward, _backward)
 
 
-def semidefinite_cholesky(matrix: Array, scale: Array) -> Array:
+def semidefinite_cholesky(matrix: Array, scale: Array, floor: float | Array | None = None) -> Array:
     """Lower L with L L^T = matrix (p, p), positive semi-definite; zero columns where it is singular.
 
-    A pivot counts as zero when it is at most PIVOT_FLOOR times ``scale`` (p,), the entry's variance.
+    A pivot counts as zero when it is at most ``floor`` (by default PIVOT_FLOOR) times ``scale`` (p,), the entry's
+    variance.
     """
-    floor = PIVOT_FLOOR[str(matrix.dtype)] * scale
+    least = (PIVOT_FLOOR[str(matrix.dtype)] if floor is None else floor) * scale
     index = jnp.arange(matrix.shape[0])
 
     def one_column(j, factor):
         row = factor[j]
         pivot = matrix[j, j] - row @ row
-        alive = pivot > floor[j]
+        alive = pivot > least[j]
         column = (matrix[:, j] - factor @ row) / jnp.sqrt(jnp.where(alive, pivot, 1))
         return factor.at[:, j].set(jnp.where(alive & (index >= j), column, 0))
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from theory.covariance import Terms
 from theory.kernel_action import coupled_pairs, pair_weights, pairs_of
-from theory.response import covariance_inverse, factorise
+from theory.response import NEGLIGIBLE, covariance_inverse, factorise
 
 
 def linear_variance(influence: np.ndarray, kernel: np.ndarray, kernel_cov: np.ndarray) -> np.ndarray:
@@ -62,7 +62,7 @@ def sampled_variance(
     """
     rows, columns = pairs_of(len(cov))
     earlier, later, gain = coupled_pairs(terms, patterns)
-    activity, x = np.asarray(phi(jnp.asarray(neurons))), neurons @ covariance_inverse(factorise(cov))
+    activity, x = np.asarray(phi(jnp.asarray(neurons))), neurons @ covariance_inverse(factorise(cov, NEGLIGIBLE))
     centred = (influence - influence.mean(axis=-1, keepdims=True)) / len(neurons)
     with_activity = centred @ (activity[:, rows] * activity[:, columns])
     varied = gain * pair_weights(len(cov))[later] * x[:, rows[later]] * x[:, columns[later]]

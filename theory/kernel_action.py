@@ -40,7 +40,7 @@ import numpy as np
 
 from theory.covariance import Terms, target_cov
 from theory.nonlinear.neuron import derivatives, has_kinks, live_entries, range_of
-from theory.response import covariance_inverse, factorise
+from theory.response import NEGLIGIBLE, covariance_inverse, factorise
 
 CHUNK = 4096  # neurons at once
 
@@ -114,7 +114,7 @@ def linear_curvature(kernel: np.ndarray, conjugate: np.ndarray) -> Curvature:
 
 def sampled_curvature(neurons: np.ndarray, cov: np.ndarray, conjugate: np.ndarray, phi: Callable) -> Curvature:
     """The `Curvature` from neurons h (M, n) drawn from q at C and Phihat (n, n)."""
-    factor = factorise(cov)
+    factor = factorise(cov, NEGLIGIBLE)
     live = live_entries(factor)
     spread = np.zeros_like(cov)
     spread[:, list(live)] = np.asarray(range_of(jnp.asarray(cov), live).spread)

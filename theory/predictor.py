@@ -29,7 +29,7 @@ from theory.lazy import prior_kernel
 from theory.network import WEIGHTS
 from theory.nonlinear.neuron import live_entries
 from theory.prediction import predict_given_kernel
-from theory.response import factorise
+from theory.response import NEGLIGIBLE, factorise
 from theory.solution import OUTPUT_DIMS, Solution, entry_coords, outputs_of
 from theory.task import Task
 
@@ -156,7 +156,8 @@ def _saddle_prediction(solution: Solution, task: Task, neurons: int, seed: int) 
     cov = solution.preactivation_cov.reshape(k, k)
     new = jax.tree.map(jnp.asarray, new_patterns(network, trained, task))
     phi = network.phi.function
-    layout = {"phi": phi, "patterns": trained.patterns, "live": live_entries(factorise(cov))}
+    factor = factorise(cov) if network.activation == "linear" else factorise(cov, NEGLIGIBLE)
+    layout = {"phi": phi, "patterns": trained.patterns, "live": live_entries(factor)}
     means, variances = [], []
     rng = np.random.default_rng(seed)
     for drawn in draw_sets(solution, neurons, seed):

@@ -13,18 +13,28 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
-from theory.causal import semidefinite_cholesky
+from theory.causal import PIVOT_FLOOR, semidefinite_cholesky
 from theory.covariance import Terms, shift_earlier
 
+# Strong signals drive deep networks to a fixed point, where a step adds nothing to those before: conditional variances
+# fall geometrically. Below this fraction a step counts as following from the earlier ones; kernels move by as much.
+NEGLIGIBLE = 1e-4
 
-def factorise(cov: np.ndarray) -> np.ndarray:
-    """The lower factor L of a covariance (n, n), zero columns where it is singular."""
-    return np.asarray(_factorise(cov))
+
+def factorise(cov: np.ndarray, floor: float = PIVOT_FLOOR["float64"]) -> np.ndarray:
+    """The lower factor L of a covariance (n, n), zero columns where earlier entries leave a variance below the floor.
+
+    Args:
+        cov: the covariance, positive semi-definite.
+        floor: relative to the entry's own variance. By default rounding error; `NEGLIGIBLE` where what is divided by
+            the pivots is known from draws only.
+    """
+    return np.asarray(_factorise(cov, floor))
 
 
 @jax.jit
-def _factorise(cov):
-    return semidefinite_cholesky(cov, jnp.diagonal(cov))
+def _factorise(cov, floor):
+    return semidefinite_cholesky(cov, jnp.diagonal(cov), floor)
 
 
 def inverse_factor(factor: np.ndarray) -> np.ndarray:

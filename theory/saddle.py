@@ -11,7 +11,7 @@ from theory.lazy import nngp
 from theory.linear.saddle import TOLERANCE, LinearProblem
 from theory.network import Network
 from theory.nonlinear.solution import solve_nonlinear
-from theory.solution import Solution
+from theory.solution import Solution, only_stable
 from theory.task import Task
 
 
@@ -72,4 +72,4 @@ def solve(
     best = branches[0]
     unsolved = "" if best.converged else f"; NOT CONVERGED: its residual exceeds {TOLERANCE:g}"
     message = f"{best.message}; {len(branches)} saddle point(s) found from {starts} random starts and the fixed ones"
-    return replace(best, branches=branches, message=message + unsolved)
+    return only_stable(replace(best, branches=branches, message=message + unsolved))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -34,7 +34,7 @@ class Solution:
         dual: r = A^{-1} y on supervised entries, zero elsewhere, (P, T, O).
         residual: largest violation of the stationarity equations, |Phi - Phi[C, Phihat]|_ij / sqrt(Phi_ii Phi_jj).
         stable: whether the free energy has no direction of descent here (all saddle points are listed, stable or not).
-        converged: whether the residual reached its tolerance.
+        converged: whether the residual reached its tolerance, and the search a stable saddle point.
         message: what happened, in words.
         kind: "saddle point" or "lazy limit".
         standard_error: of the kernel entries, (T, P, T, P), from the scatter of independent randomisations; zero
@@ -141,6 +141,13 @@ SCALAR_KINDS = {
     "converged": bool,
     "message": str,
 }
+
+
+def only_stable(best: Solution) -> Solution:
+    """The outcome of a search: not converged if all it found is unstable, since something of lower F was missed."""
+    if best.stable:
+        return best
+    return replace(best, converged=False, message=f"{best.message}; NOT CONVERGED: no stable one, try another seed")
 
 
 def _labelled(solution: Solution, prefix: str) -> dict[str, Any]:

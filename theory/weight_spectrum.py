@@ -28,7 +28,7 @@ from theory.covariance import covariance_terms, shift_later
 from theory.finite_width import draw_sets
 from theory.network import Network
 from theory.nonlinear.neuron import derivatives, live_entries, range_of
-from theory.response import covariance_inverse, covariance_response, factorise
+from theory.response import NEGLIGIBLE, covariance_inverse, covariance_response, factorise
 from theory.solution import Solution
 from theory.task import Task
 
@@ -131,10 +131,9 @@ def _learned(solution: Solution, neurons: np.ndarray | None) -> LearnedWeights:
     kernel, conjugate, cov = (
         array.reshape(n, n) for array in (solution.kernel, solution.conjugate, solution.preactivation_cov)
     )
-    factor = factorise(cov)
     if neurons is None:
-        return linear_averages(kernel, factor, patterns)
-    live = live_entries(factor)
+        return linear_averages(kernel, factorise(cov), patterns)
+    live = live_entries(factorise(cov, NEGLIGIBLE))
     spread = np.zeros((n, n))
     spread[:, list(live)] = np.asarray(range_of(jnp.asarray(cov), live).spread)
     activity, slope, _ = derivatives(network.phi.function, jnp.asarray(neurons), kinks=True)

@@ -26,7 +26,7 @@ from scipy.linalg import solve_triangular
 from theory.covariance import Terms
 from theory.nonlinear.broyden import solve_root
 from theory.nonlinear.decoupling import Softest
-from theory.nonlinear.fixed_point import Root, pack, root_of, unpack, violation, violation_slope
+from theory.nonlinear.fixed_point import Root, pack, root_of, scale_of, unpack, violation, violation_slope
 from theory.nonlinear.frozen_problem import (
     GOOD_EFFECTIVE_SAMPLE_SIZE,
     ON_THE_WAY,
@@ -37,7 +37,6 @@ from theory.nonlinear.frozen_problem import (
     draw_points,
     laws,
     make_problem,
-    scale_of,
 )
 from theory.nonlinear.neuron import Points, range_of
 from theory.nonlinear.symmetric_branch import SymmetricBranch

@@ -17,13 +17,15 @@ import numpy as np
 from theory.causal_reach import connected_entries
 from theory.covariance import Terms, preactivation_cov
 from theory.network import Network
-from theory.nonlinear.fixed_point import Group, Layout, Root, find_root, pack, violation_slope
+from theory.nonlinear.fixed_point import Group, Layout, Root, find_root, pack, scale_of, violation_slope
 from theory.nonlinear.neuron import Points, frozen, grid, has_kinks, live_entries, weighted
 from theory.nonlinear.neuron_chain import draw, stein_tilt
-from theory.response import factorise
+from theory.response import NEGLIGIBLE, factorise
 from theory.task import Task
 
 RESIDUAL_TOLERANCE = 1e-9
+ROUNDING_FLOOR = 1e-10  # of a conditional variance, relative to the variance
+HOPELESS = 1e-3  # a residual above it, on points drawn where the last search ended, is no saddle point at all
 GRID_RANK = 3
 GRID_REACH = 6.0
 GRID_NODES = {1: (240, 160), 2: (120, 80), 3: (64, 46)}  # for the answer; on the way and for its error
@@ -80,6 +82,11 @@ class Problem:
         """The same with its targets multiplied."""
         return self.with_targets_of(self.task.scaled(factor))
 
+    def left_out(self, kernel: np.ndarray) -> int:
+        """How many entries count as following from earlier ones though rounding errors would tell them apart."""
+        layout = make_layout(self.network, self.task, self.terms, kernel, ROUNDING_FLOOR)
+        return sum(len(group.live) for group in layout.groups) - sum(len(group.live) for group in self.layout.groups)
+
     @property
     def exact(self) -> bool:
         """Whether all laws are averaged over on grids."""
@@ -88,21 +95,20 @@ class Problem:
 
 def make_problem(network: Network, task: Task, terms: Terms, kernel: np.ndarray, points: int) -> Problem:
     """The `Problem` whose C has its zero pivots where that of ``kernel`` (n, n) has them."""
+    return Problem(network, task, terms, make_layout(network, task, terms, kernel), points)
+
+
+def make_layout(network: Network, task: Task, terms: Terms, kernel: np.ndarray, floor: float = NEGLIGIBLE) -> Layout:
+    """The `Layout` of the problem with the pivots of that kernel (n, n) above a floor."""
     cov = np.asarray(preactivation_cov(terms, jnp.asarray(kernel), task.patterns))
     groups = []
     for entries in connected_entries(terms):
-        live = live_entries(factorise(cov[np.ix_(entries, entries)]))
+        live = live_entries(factorise(cov[np.ix_(entries, entries)], floor))
         groups.append(Group(tuple(map(int, entries)), live, sampled=len(live) > GRID_RANK))
     phi = network.phi.function
     later = np.cumsum(task.supervised[:, ::-1], axis=1)[:, ::-1] > 0
     needed = tuple(bool(value) for value in later.T.ravel())
-    return Problem(network, task, terms, Layout(phi, has_kinks(phi), task.patterns, needed, tuple(groups)), points)
-
-
-def scale_of(kernel: np.ndarray) -> np.ndarray:
-    """sqrt(Phi_ii), ones where that vanishes, (n,)."""
-    deviations = np.sqrt(np.diagonal(kernel))
-    return np.where(deviations > 0, deviations, 1.0)
+    return Layout(phi, has_kinks(phi), task.patterns, needed, tuple(groups))
 
 
 def freeze(problem: Problem, group: Group, noise: np.ndarray, cov: np.ndarray, conjugate: np.ndarray) -> Points:
@@ -180,16 +186,40 @@ def slope_on_points(problem: Problem, state: State, points: tuple[Points, ...]) 
     return slope
 
 
-def settle(problem: Problem, state: State, seed: int) -> tuple[State, np.ndarray]:
-    """Solve and draw anew until the points stay good from the start of a solve to its end; with the last slope."""
+def settle(problem: Problem, state: State, seed: int) -> tuple[Problem, State, np.ndarray]:
+    """Solve and draw anew until the points stay good from the start of a solve to its end; with the last slope.
+
+    The problem comes back too: which entries add something new is decided afresh where a solve ends.
+
+    Raises:
+        LostError: if the search for a root is stuck or leads out of what is finite.
+    """
     for refresh in range(REFRESHES):
+        layout = make_layout(problem.network, problem.task, problem.terms, state.kernel)
+        state = fit_to(layout, problem.layout, state, seed + refresh)
+        problem = replace(problem, layout=layout)
         state, points = draw_points(problem, state, seed + refresh, ON_THE_WAY)
         slope = slope_on_points(problem, state, points)
         root = solve_on_points(problem, state, points, slope)
         state = state.moved_to(root)
         if root.residual <= RESIDUAL_TOLERANCE and root.effective_sample_size > GOOD_EFFECTIVE_SAMPLE_SIZE:
             break
-    return state, slope
+        if refresh and not root.residual <= HOPELESS:
+            raise LostError(f"the search for a root stays at a residual of {root.residual:.1e}")
+    return problem, state, slope
+
+
+def fit_to(layout: Layout, before: Layout, state: State, seed: int) -> State:
+    """A state for a layout with other live entries: neurons get white noise where entries become live."""
+    if layout == before:
+        return state
+    rng = np.random.default_rng(seed)
+    noises = []
+    for new, old, noise in zip(layout.groups, before.groups, state.noise, strict=True):
+        full = rng.normal(size=(len(noise), len(new.entries)))
+        full[:, list(old.live)] = noise
+        noises.append(full[:, list(new.live)])
+    return replace(state, noise=tuple(noises))
 
 
 def laws(

@@ -6,7 +6,13 @@ Written over the law of the white noise z, with H = L z the causal construction 
 
 and its gradient flow with noise is the Langevin dynamics of M particles in the potential 1/2 |z|^2 + M x data term: the
 posterior in field coordinates at width M. It needs no inverse of C, handles kinks and any sharing, and cannot diverge
-the way an iteration of the kernels does. The kernels come out with errors O(M^{-1/2}) and O(step^2): a start.
+the way an iteration of the kernels does. The kernels come out with errors O(M^{-1/2}) and O(step^2): a start. So does
+the response of F to the covariance, from the adjoint of the construction at fixed z,
+
+    Q = 2 d(data term) / dC,        equal to C^{-1} - C^{-1} <h h^T> C^{-1} at the saddle point,
+
+which is linear in the forces: Stein's form <d psi> - <psi psi^T> of noisy neurons squares its noise at every step
+back, and that diverges over some thirty of them.
 
 Source: Hu, Ren, Siska, Szpruch 2021 (mean-field Langevin dynamics); DESIGN.md section 2.
 """
@@ -35,42 +41,43 @@ def flow(
     patterns: int,
     steps: int,
     step_size: float,
-) -> tuple[Array, Array]:
-    """Run the flow from noise z (n, M) while the targets rise from zero during the first quarter.
+    first: float,
+) -> tuple[Array, Array, Array]:
+    """Run the flow from noise z (n, M) while the targets go from ``first`` times theirs to theirs in the first quarter.
 
     Returns:
-        z at the end, (n, M), and the kernel averaged over the last quarter of the steps, (n, n).
+        z at the end, (n, M), and averaged over the last quarter of the steps the kernel and the response Q, (n, n).
     """
     width = noise.shape[1]
     ramp, settled = steps // 4, 3 * steps // 4
     cosine, sine = jnp.cos(step_size / 2), jnp.sin(step_size / 2)
     keep = jnp.exp(-FRICTION * step_size)
 
-    def kernel_of(z):
-        return kernel_of_noise(terms, z, phi, patterns, width)
+    def kernel_of(z, drive):
+        return kernel_of_noise(terms._replace(drive=drive), z, phi, patterns, width)
 
-    def force(z, targets):
-        def potential(z):
-            return width * data_term(terms._replace(targets=targets), kernel_of(z))
-
-        return -jax.grad(potential)(z)
+    def potential(z, drive, targets):
+        return width * data_term(terms._replace(targets=targets), kernel_of(z, drive))
 
     def rotate(z, p):
         # The exact motion under the Gaussian part 1/2 |z|^2.
         return cosine * z + sine * p, cosine * p - sine * z
 
     def one_step(index, carry):
-        z, p, key, total = carry
+        z, p, key, kernel, response = carry
         key, fresh = jax.random.split(key)
         z, p = rotate(z, p)
-        p = p + step_size * force(z, terms.targets * jnp.minimum(1.0, (index + 1) / ramp))
+        targets = terms.targets * (first + (1 - first) * jnp.minimum(1.0, (index + 1) / ramp))
+        slope, by_drive = jax.grad(potential, (0, 1))(z, terms.drive, targets)
+        p = p - step_size * slope
+        kept = jnp.where(index >= settled, 1.0, 0.0)
+        kernel, response = kernel + kept * kernel_of(z, terms.drive), response + kept * by_drive * 2 / width
         z, p = rotate(z, p)
         p = keep * p + jnp.sqrt(1 - keep**2) * jax.random.normal(fresh, p.shape, p.dtype)
-        kernel = kernel_of(z)
-        return z, p, key, total + jnp.where(index >= settled, kernel, 0.0)
+        return z, p, key, kernel, response
 
     key, fresh = jax.random.split(key)
     momentum = jax.random.normal(fresh, noise.shape, noise.dtype)
     square = jnp.zeros((noise.shape[0],) * 2, noise.dtype)
-    z, _, _, total = jax.lax.fori_loop(0, steps, one_step, (noise, momentum, key, square))
-    return z, total / (steps - settled)
+    z, _, _, kernel, response = jax.lax.fori_loop(0, steps, one_step, (noise, momentum, key, square, square))
+    return z, kernel / (steps - settled), response / (steps - settled)

@@ -11,7 +11,7 @@ from theory.causal_reach import connected_entries
 from theory.covariance import Terms
 from theory.nonlinear.neuron import live_entries, range_of
 from theory.nonlinear.neuron_chain import draw
-from theory.response import factorise
+from theory.response import NEGLIGIBLE, factorise
 
 MOVES_FROM_PRIOR = 60
 
@@ -32,7 +32,7 @@ def draw_neurons(
     neurons = np.zeros((num, len(cov)))
     for entries in connected_entries(terms):
         index = np.ix_(entries, entries)
-        live = live_entries(factorise(cov[index]))
+        live = live_entries(factorise(cov[index], NEGLIGIBLE))
         if live:
             key, first, second = jax.random.split(key, 3)
             noise = jax.random.normal(first, (num, len(live)))

@@ -24,7 +24,7 @@ from theory.covariance import Terms, covariance_terms
 from theory.network import Network
 from theory.nonlinear.broken_branch import walk
 from theory.nonlinear.decoupling import decoupled_terms
-from theory.nonlinear.fixed_point import Root, image
+from theory.nonlinear.fixed_point import Root, conjugate_of, scale_of
 from theory.nonlinear.frozen_problem import (
     FINEST,
     GRID_NODES,
@@ -34,16 +34,14 @@ from theory.nonlinear.frozen_problem import (
     Problem,
     State,
     draw_points,
-    freeze,
     laws,
     make_problem,
-    scale_of,
     settle,
     slope_on_points,
     solve_on_points,
 )
 from theory.nonlinear.mean_field_flow import flow
-from theory.nonlinear.neuron import Points
+from theory.nonlinear.neuron import Points, range_of
 from theory.nonlinear.partition_function import divergence
 from theory.nonlinear.stability import is_stable
 from theory.nonlinear.symmetric_branch import softest_of
@@ -56,6 +54,10 @@ FLOW_STEPS = 800
 FLOW_STEP = 0.2
 KEPT_NEURONS = 16384
 GRID_DRAWS = 4
+# Correlation between any two steps of the noise that a flow starts from, and its first targets, relative to the task's:
+# under stronger ones broken branches have no rival.
+INDEPENDENT, COHERENT = (0.0, 0.0), (0.64, 2.0)
+ATTEMPTS = 3  # flows from other noise where the end of one does not lead to a saddle point
 BROKEN = 0.1  # overlap between odd offsets above which a start counts as broken: far above the flow's own scatter
 SAME_BRANCH = 0.1
 MOST_UNKNOWNS = 12_000  # their square takes 1.2 GB
@@ -94,20 +96,37 @@ def find_branches(network: Network, task: Task, points: int, randomisations: int
     """
     terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
     _check_size(terms)
-    found: list[Branch] = []
-    for number, (problem, state, broken) in enumerate(_starts(network, task, terms, points, seed)):
-        start: State | None = state
-        if found and not broken:
-            start = None if found[0].stable else _leave_symmetric(found[0], problem, terms, seed)
-        if start is None:
-            continue
+
+    def come_to_rest(on: Terms, seed: int, start: tuple[float, float] = INDEPENDENT) -> tuple[Problem, State]:
+        return _come_to_rest(network, task, on, points, seed, start)
+
+    def solved(problem: Problem, state: State | None, seed: int) -> list[Branch]:
         try:
-            branch = _solve_branch(problem, terms, start, randomisations, seed + 1000 * number)
+            return [] if state is None else [_solve_branch(problem, terms, state, randomisations, seed)]
         except LostError:
-            continue
-        if not any(_same_branch(branch, other) for other in found):
-            found.append(branch)
-    return found
+            return []
+
+    if not has_sign_symmetry(network, task):
+        attempts = (solved(*come_to_rest(terms, seed + 1000 * attempt), seed) for attempt in range(ATTEMPTS))
+        return next(filter(None, attempts), [])
+    symmetric = solved(*come_to_rest(decoupled_terms(terms, task.patterns), seed), seed)
+    if task.steps < 3:
+        return symmetric
+    unstable = not any(branch.stable for branch in symmetric)
+    for attempt in range(ATTEMPTS):
+        was_broken = False
+        # What is stable is left by nothing but a start far away.
+        for start in (COHERENT, INDEPENDENT)[: 1 + unstable]:
+            problem, state = come_to_rest(terms, seed + 1000 * attempt, start)
+            if _oddness(state.kernel, task) > BROKEN:
+                was_broken = True
+                if found := solved(problem, state, seed + 1000):
+                    return symmetric if symmetric and _same_branch(found[0], symmetric[0]) else symmetric + found
+        if not was_broken:
+            break
+    if symmetric and unstable:
+        return symmetric + solved(problem, _leave_symmetric(symmetric[0], problem, terms, seed), seed + 1000)
+    return symmetric
 
 
 def _check_size(terms: Terms) -> None:
@@ -136,7 +155,10 @@ def follow_branch(branch: Branch, task: Task, randomisations: int, seed: int) ->
     """The branch on a task that differs in its targets only; None where it has turned unstable or ended."""
     problem = branch.problem.with_targets_of(task)
     terms = jax.tree.map(jnp.asarray, covariance_terms(problem.network, task))
-    followed = _solve_branch(problem, terms, branch.state, randomisations, seed)
+    try:
+        followed = _solve_branch(problem, terms, branch.state, randomisations, seed)
+    except LostError:
+        return None
     still_broken = any(_oddness(root.kernel, task) > BROKEN for root in followed.roots)
     was_broken = any(_oddness(root.kernel, branch.problem.task) > BROKEN for root in branch.roots)
     lost = max(root.residual for root in followed.roots) > RESIDUAL_TOLERANCE or still_broken != was_broken
@@ -152,35 +174,25 @@ def _same_branch(one: Branch, other: Branch) -> bool:
     return bool(np.max(np.abs(first - second) / np.outer(scale, scale)) < SAME_BRANCH)
 
 
-def _starts(network: Network, task: Task, terms: Terms, points: int, seed: int) -> list[tuple[Problem, State, bool]]:
-    """Where the flow comes to rest from uncorrelated and from fully correlated steps; the symmetric branch besides.
-
-    Each with whether it is broken.
-    """
+def _come_to_rest(
+    network: Network, task: Task, terms: Terms, points: int, seed: int, start: tuple[float, float]
+) -> tuple[Problem, State]:
+    """Where the flow comes to rest from a start."""
+    coherence, first_targets = start
     patterns, n = task.patterns, task.entries
     keys = jax.random.split(jax.random.PRNGKey(seed), 3)
     independent = jax.random.normal(keys[0], (n, FLOW_NEURONS))
     common = jnp.tile(jax.random.normal(keys[1], (patterns, FLOW_NEURONS)), (task.steps, 1))
-    can_break = has_sign_symmetry(network, task)
-
-    def come_to_rest(terms: Terms, noise) -> tuple[Problem, State]:
-        z, kernel = map(np.asarray, flow(terms, noise, keys[2], network.phi.function, patterns, FLOW_STEPS, FLOW_STEP))
-        if not np.isfinite(kernel).all():
-            raise ValueError(
-                "network and task lead to kernels that are not finite; lower the gains or the targets, "
-                "or use an activation that grows more slowly"
-            )
-        problem = make_problem(network, task, terms, kernel, points)
-        return problem, _first_state(problem, z, kernel)
-
-    if not can_break:
-        return [(*come_to_rest(terms, independent), True)]
-    symmetric = come_to_rest(decoupled_terms(terms, patterns), independent)
-    ends = [come_to_rest(terms, independent)]
-    if task.steps > 2:
-        ends.append(come_to_rest(terms, 0.6 * independent + 0.8 * common))
-    most = max(ends, key=lambda end: _oddness(end[1].kernel, task))
-    return [(*symmetric, False), (*most, _oddness(most[1].kernel, task) > BROKEN)]
+    noise = np.sqrt(1 - coherence) * independent + np.sqrt(coherence) * common
+    settled = flow(terms, noise, keys[2], network.phi.function, patterns, FLOW_STEPS, FLOW_STEP, first_targets)
+    z, kernel, response = map(np.asarray, settled)
+    if not np.isfinite(kernel).all():
+        raise ValueError(
+            "network and task lead to kernels that are not finite; lower the gains or the targets, "
+            "or use an activation that grows more slowly"
+        )
+    problem = make_problem(network, task, terms, kernel, points)
+    return problem, _first_state(problem, z, kernel, response)
 
 
 def _oddness(kernel: np.ndarray, task: Task) -> float:
@@ -191,38 +203,42 @@ def _oddness(kernel: np.ndarray, task: Task) -> float:
     return float(np.max(np.abs(kernel) * odd / np.outer(scale, scale), initial=0.0))
 
 
-def _first_state(problem: Problem, noise: np.ndarray, kernel: np.ndarray) -> State:
-    """Phihat for the neurons of the flow: exact after one backward sweep over the steps."""
-    layout, terms = problem.layout, problem.terms
+def _first_state(problem: Problem, noise: np.ndarray, kernel: np.ndarray, response: np.ndarray) -> State:
+    """The `State` of the neurons of the flow."""
+    layout = problem.layout
     kernel = np.where(layout.between, 0, kernel)
     cov = problem.cov(kernel)
-    draws = tuple(noise[np.array(g.entries)[list(g.live)]].T for g in layout.groups)
+    on_live = np.zeros_like(cov)
+    draws = []
+    for group in layout.groups:
+        entries, live = np.array(group.entries), np.array(group.entries)[list(group.live)]
+        draws.append(noise[live].T)
+        if group.live:
+            spread = np.asarray(range_of(cov[np.ix_(entries, entries)], group.live).spread)
+            on_live[np.ix_(live, live)] = spread.T @ response[np.ix_(entries, entries)] @ spread
     if problem.network.phi.odd:
-        draws = tuple(np.concatenate([z, -z]) for z in draws)
-    conjugate = np.zeros_like(cov)
-    for _ in range(problem.task.steps):
-        points = tuple(freeze(problem, group, z, cov, conjugate) for group, z in zip(layout.groups, draws, strict=True))
-        conjugate = np.asarray(image(kernel, conjugate, terms, points, layout)[1])
-    return State(kernel, conjugate, draws)
+        draws = [np.concatenate([z, -z]) for z in draws]
+    conjugate = np.asarray(conjugate_of(jnp.asarray(kernel), jnp.asarray(on_live), problem.terms, layout))
+    return State(kernel, conjugate, tuple(draws))
 
 
 def _solve_branch(problem: Problem, terms: Terms, state: State, randomisations: int, seed: int) -> Branch:
     """Settle, then repeat on independent points; ``terms`` has W whole, which decides the stability."""
-    state, slope = settle(problem, state, seed)
+    problem, state, slope = settle(problem, state, seed)
     exact = problem.exact
-    roots, energies, neurons, means = [], [], [], []
+    roots, energies, neurons, means, sets = [], [], [], [], []
     for number in range(len(GRID_NODES[1]) if exact else randomisations):
         drawn, points = draw_points(problem, state, seed + 100 + number, number if exact else FINEST)
         root = solve_on_points(problem, drawn, points, slope)
         roots.append(root)
+        sets.append(points)
         energies.append(_free_energy(problem, root, points, seed + 200 + number))
         means.append(_mean_activity(problem, root, points))
         # A grid has no independent repetitions, but what is drawn from it has.
         for repetition in range(GRID_DRAWS if exact and number == 0 else 1 - exact):
             neurons.append(_neurons(problem, root, points, seed + 300 + number + repetition))
     between = softest_of(problem, root, points, terms).eigenvalue
-    scale = scale_of(root.kernel)
-    stable = between < 1 and is_stable(root.kernel, root.conjugate, scale, problem.terms, points, problem.layout, slope)
+    stable = between < 1 and is_stable(roots, sets, problem.terms, problem.layout, slope)
     return Branch(problem, state, tuple(roots), tuple(energies), tuple(neurons), tuple(means), stable, exact)
 
 

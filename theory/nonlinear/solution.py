@@ -13,12 +13,12 @@ from theory.covariance import covariance_terms, preactivation_cov
 from theory.network import Network
 from theory.nonlinear.saddle import Branch, find_branches, follow_branch
 from theory.prediction import predict_given_kernel
-from theory.solution import Solution, kernel_of, outputs_of
+from theory.response import NEGLIGIBLE
+from theory.solution import Solution, kernel_of, only_stable, outputs_of
 from theory.symmetry import flip_sign, has_sign_symmetry
 from theory.task import Task
 
 STATED_RESIDUAL = 1e-8
-HOPELESS = 0.05  # a residual above it is no saddle point at all
 
 
 def solve_nonlinear(
@@ -31,7 +31,7 @@ def solve_nonlinear(
         solutions = [_finish(branch, network, task, seed, tolerance) for branch in found]
     branches = tuple(sorted(solutions, key=_rank))
     message = f"{branches[0].message}; {len(branches)} saddle point(s) found"
-    return replace(branches[0], branches=branches, message=message)
+    return only_stable(replace(branches[0], branches=branches, message=message))
 
 
 class NonlinearFollower:
@@ -48,7 +48,8 @@ class NonlinearFollower:
         task = self._task.scaled(factor)
         found = _search(self._network, task, self._points, self._randomisations, self._seed)
         finished = [(_finish(branch, self._network, task, self._seed, self._tolerance), branch) for branch in found]
-        return min(finished, key=lambda pair: _rank(pair[0]))
+        solution, branch = min(finished, key=lambda pair: _rank(pair[0]))
+        return only_stable(solution), branch
 
     def follow(self, factor: float, branch: Branch) -> tuple[Solution, Branch]:
         """The branch continued; the best one where it has turned unstable or ended."""
@@ -60,17 +61,14 @@ class NonlinearFollower:
 
 
 def _search(network: Network, task: Task, points: int, randomisations: int, seed: int) -> list[Branch]:
-    """Every branch found whose residual is a saddle point's."""
+    """Every branch found."""
     found = find_branches(network, needed_task(task)[0], points, randomisations, seed)
-    residuals = [_largest([root.residual for root in branch.roots]) for branch in found]
-    good = [branch for branch, residual in zip(found, residuals, strict=True) if residual <= HOPELESS]
-    if not good:
-        best = f"the best residual is {min(residuals):.1e}" if residuals else "none stayed finite"
+    if not found:
         raise RuntimeError(
-            f"no saddle point of the network on this task was found: {best}; use more points or a weaker signal, or "
-            "follow it from a weaker signal with theory.continuation"
+            "no saddle point of the network on this task was found: use more points, another seed or a weaker signal, "
+            "or follow it from a weaker signal with theory.continuation"
         )
-    return good
+    return found
 
 
 def _rank(solution: Solution) -> tuple[bool, bool, float]:
@@ -84,6 +82,10 @@ def _finish(branch: Branch, network: Network, task: Task, seed: int, tolerance: 
     kernels = _whole_kernels(branch, network, task, kept, seed)
     kernel = kernels[0] if branch.exact and len(kept) == task.entries else kernels.mean(axis=0)
     error = _standard_error(branch, kernels)
+    left_out = branch.problem.left_out(branch.roots[0].kernel)
+    if left_out > 0:
+        deviations = np.sqrt(np.diagonal(kernel))
+        error = np.hypot(error, NEGLIGIBLE * np.outer(deviations, deviations))
     conjugate = np.zeros_like(kernel)
     conjugates = [root.conjugate for root in branch.roots]
     conjugate[np.ix_(kept, kept)] = conjugates[0] if branch.exact else np.mean(conjugates, axis=0)
@@ -113,7 +115,7 @@ def _finish(branch: Branch, network: Network, task: Task, seed: int, tolerance: 
         residual=residual,
         stable=branch.stable,
         converged=converged,
-        message=_message(branch, residual, solved, relative_error, tolerance),
+        message=_message(branch, residual, solved, relative_error, tolerance, left_out),
         standard_error=kernel_of(error, task),
         randomisations=1 if branch.exact else len(branch.roots),
         free_energy_error=float(
@@ -166,7 +168,9 @@ def _largest(residuals: list[float]) -> float:
     return float(np.max(np.where(np.isfinite(residuals), residuals, np.inf)))
 
 
-def _message(branch: Branch, residual: float, solved: bool, relative_error: float, tolerance: float) -> str:
+def _message(
+    branch: Branch, residual: float, solved: bool, relative_error: float, tolerance: float, left_out: int
+) -> str:
     kind = "stable" if branch.stable else "unstable"
     how = (
         "by quadrature"
@@ -177,6 +181,8 @@ def _message(branch: Branch, residual: float, solved: bool, relative_error: floa
         f"{kind} saddle point {how}, stationarity residual {residual:.1e}, largest standard error {relative_error:.1e} "
         "of sqrt(Phi_ii Phi_jj)"
     )
+    if left_out > 0:
+        text += f"; {left_out} entries follow from earlier ones to within {NEGLIGIBLE:g} of their variance"
     if not solved:
         text += f"; NOT CONVERGED: the residual exceeds {STATED_RESIDUAL:g}"
     elif relative_error > tolerance:

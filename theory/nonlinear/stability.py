@@ -5,14 +5,16 @@ of q to those that the averages over q imply: stable where all eigenvalues of I 
 grids that is what is computed. Draws blur these eigenvalues by more than a soft mode's own; there the sign of the
 determinant of the slope of the stationarity equations stands in, which vanishes with that of I - J but is far less
 blurred: negative means an odd number of directions of descent. An even number shows in the flow, which leaves the
-branch.
+branch. Only what is negative on every set of draws counts as unstable: that of a soft mode changes sign between them.
 
 Source: SOLVER.md, "Stability"; DESIGN.md section 3.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,16 @@ import numpy as np
 
 from theory.covariance import Terms, preactivation_cov
 from theory.jacobians import dense_jacobian
-from theory.nonlinear.fixed_point import Layout, averages, conjugate_of, pack, unpack
+from theory.nonlinear.fixed_point import (
+    Layout,
+    Root,
+    averages,
+    conjugate_of,
+    pack,
+    scale_of,
+    unpack,
+    violation_slope,
+)
 from theory.nonlinear.neuron import Points
 
 
@@ -52,26 +63,21 @@ def _hessian_like(unknowns, scale, terms, points, layout):
 
 
 def is_stable(
-    kernel: np.ndarray,
-    conjugate: np.ndarray,
-    scale: np.ndarray,
-    terms: Terms,
-    points: tuple[Points, ...],
-    layout: Layout,
-    slope: np.ndarray,
+    roots: Sequence[Root], sets: Sequence[tuple[Points, ...]], terms: Terms, layout: Layout, slope: np.ndarray
 ) -> bool:
     """Whether a saddle point is stable, by the module's two criteria.
 
     Args:
-        kernel, conjugate: Phi and Phihat, (n, n).
-        scale: sqrt(Phi_ii), ones where that vanishes, (n,).
+        roots: the saddle point, solved on each of several sets of points.
+        sets: the points, of each group.
         terms: the network on the task.
-        points: of each group.
         layout: what they are points of.
-        slope: `theory.nonlinear.fixed_point.violation_slope` here.
+        slope: `theory.nonlinear.fixed_point.violation_slope` nearby, on other points.
     """
+    scale = scale_of(roots[0].kernel)
+    unknowns = [pack(root.kernel, root.conjugate, scale, layout) for root in roots]
     if any(group.sampled for group in layout.groups):
-        return bool(np.linalg.slogdet(slope)[0] > 0)
-    unknowns = pack(kernel, conjugate, scale, layout)
-    values = np.linalg.eigvals(np.asarray(_hessian_like(unknowns, scale, terms, points, layout)))
+        more = (violation_slope(at, scale, terms, points, layout) for at, points in zip(unknowns, sets, strict=True))
+        return any(np.linalg.slogdet(one)[0] > 0 for one in chain([slope], more))
+    values = np.linalg.eigvals(np.asarray(_hessian_like(unknowns[0], scale, terms, sets[0], layout)))
     return bool(np.min(values.real) > 0)

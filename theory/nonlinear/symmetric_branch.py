@@ -20,6 +20,7 @@ from theory.nonlinear.frozen_problem import (
     Problem,
     State,
     draw_points,
+    fit_to,
     laws,
     make_problem,
     settle,
@@ -77,8 +78,8 @@ class SymmetricBranch:
         """
         if factor not in self._known:
             nearest = min(self._known, key=lambda known: abs(known - factor))
-            state, _ = settle(self.problem.scaled(factor), self._known[nearest], self._seed)
-            self._known[factor] = state
+            solved, state, _ = settle(self.problem.scaled(factor), self._known[nearest], self._seed)
+            self._known[factor] = fit_to(self.problem.layout, solved.layout, state, self._seed)
         return self._known[factor]
 
     def points(self, factor: float, seed: int) -> tuple[State, tuple[Points, ...], np.ndarray]:
