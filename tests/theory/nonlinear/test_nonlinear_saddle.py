@@ -10,7 +10,7 @@ from theory.causal_reach import connected_entries, needed_task
 from theory.covariance import covariance_terms
 from theory.nonlinear import frozen_problem
 from theory.nonlinear import saddle as nonlinear_saddle
-from theory.solution import Solution
+from theory.solution import Solution, only_stable
 
 GAIN = 2**0.5
 # Chain T=3, gw^2=2, kappa=.1, y=3, RNN, tanh: SOLVER.md, entries 11, 12, 13, 22, 23, 33, there by two other methods.
@@ -68,6 +68,42 @@ def test_a_slightly_broken_branch_is_not_missed():
     assert [branch.stable for branch in solution.branches] == [True, False]
     assert solution.converged
     assert solution.kernel[0, 0, 1, 0] == pytest.approx(0.0685, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_every_seed_finds_the_branch_that_stays_at_a_fixed_point():
+    """Thirty steps: the last ones differ by one part in a thousand only. One answer in two was no saddle point once."""
+    network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
+    found = [theory.solve(network, chain(30, 1.0), seed=seed) for seed in range(4)]
+    assert all(solution.converged and solution.stable for solution in found)
+    energies = np.array([(solution.free_energy, solution.free_energy_error) for solution in found])
+    spread = energies[:, 0] - np.average(energies[:, 0], weights=energies[:, 1] ** -2)
+    assert np.sum((spread / energies[:, 1]) ** 2) < scipy.stats.f.ppf(0.999, 3, 3 * 3) * 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("steps", "signal"), [(12, 5.0), (30, 3.0)])
+def test_strong_signals_lead_to_a_fixed_point(steps, signal):
+    """The last step repeats the one before; the readout then sees what a network of fewer steps sees."""
+    network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
+    solution = theory.solve(network, chain(steps, signal))
+    assert solution.converged
+    assert solution.stable
+    assert "follow from earlier ones" in solution.message
+    kernel, error = flat(solution.kernel), flat(solution.standard_error)
+    assert kernel[-1, -2] == pytest.approx(kernel[-1, -1], abs=6 * error[-1, -1])
+    shorter = theory.solve(network, chain(steps - 1, signal))
+    combined = np.hypot(solution.free_energy_error, shorter.free_energy_error)
+    # 12.9: once in a thousand for t with three degrees of freedom.
+    assert abs(solution.free_energy - shorter.free_energy) < 12.9 * combined
+
+
+def test_an_answer_that_is_unstable_has_not_converged(tanh_solution):
+    unstable = only_stable(tanh_solution.branches[1])
+    assert tanh_solution.branches[1].converged
+    assert not unstable.converged
+    assert "no stable one" in unstable.message
+    assert only_stable(tanh_solution) is tanh_solution
 
 
 @pytest.mark.parametrize(
