@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         solution = theory.solve(network.replace(width=INFINITE), task)
         run.require(solution.converged, f"{name}: {solution.message}")
         exact = expected(solution, observables), bn.comparison.theory_error(solution, observables)
-        spread = predict_spread(solution, observables)
+        spread = predict_spread(solution, observables, 2 if run.quick else REPEATS)
         judge(run, name, ladder, exact, spread, case["least"])
         draw(grid[:, column], name, case, ladder, exact[0], spread[0])
         results[name] = {"signal": case["signal"], "theory": exact, "sqrt_N_sd": spread, "posterior": ladder}
@@ -78,18 +78,18 @@ def main(argv: list[str] | None = None) -> int:
     return run.finish("the bias falls as 1/N, the spread as 1/sqrt(N), and the limit is the theory's", results)
 
 
-def predict_spread(solution: theory.Solution, observables: list) -> tuple[np.ndarray, np.ndarray]:
+def predict_spread(solution: theory.Solution, observables: list, repeats: int) -> tuple[np.ndarray, np.ndarray]:
     """sqrt(N) times the standard deviation at large N, for what the kernel alone determines, and its standard error.
 
-    NaN for predictions. The error is that of averages over `REPEATS` sets of kernels drawn and, where theory averages
-    over neurons, of neurons.
+    NaN for predictions. The error is that of an average over ``repeats`` sets of kernels drawn and, where theory
+    averages over neurons, of neurons.
     """
     nothing = np.full((SPREAD_DRAWS, 1, STEPS, 1), np.nan)
-    repeats = []
-    for seed in range(REPEATS):
+    spreads = []
+    for seed in range(repeats):
         kernels = theory.fluctuations(solution, seed=seed).draw_kernels(SPREAD_DRAWS, seed=seed)
-        repeats.append([o.evaluate(kernels, nothing).std() * np.sqrt(solution.network.width) for o in observables])
-    return np.mean(repeats, axis=0), np.std(repeats, axis=0, ddof=1) / np.sqrt(REPEATS)
+        spreads.append([o.evaluate(kernels, nothing).std() * np.sqrt(solution.network.width) for o in observables])
+    return np.mean(spreads, axis=0), np.std(spreads, axis=0, ddof=1) / np.sqrt(repeats)
 
 
 def judge(run: Experiment, name: str, ladder: Ladder, exact: tuple, spread: tuple, least: int) -> None:
