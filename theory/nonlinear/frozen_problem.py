@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from theory.causal import PIVOT_FLOOR
 from theory.causal_reach import connected_entries
 from theory.covariance import Terms, preactivation_cov
 from theory.network import Network
@@ -24,7 +25,6 @@ from theory.response import NEGLIGIBLE, factorise
 from theory.task import Task
 
 RESIDUAL_TOLERANCE = 1e-9
-ROUNDING_FLOOR = 1e-10  # of a conditional variance, relative to the variance
 HOPELESS = 1e-3  # a residual above it, on points drawn where the last search ended, is no saddle point at all
 GRID_RANK = 3
 GRID_REACH = 6.0
@@ -84,7 +84,7 @@ class Problem:
 
     def left_out(self, kernel: np.ndarray) -> int:
         """How many entries count as following from earlier ones though rounding errors would tell them apart."""
-        layout = make_layout(self.network, self.task, self.terms, kernel, ROUNDING_FLOOR)
+        layout = make_layout(self.network, self.task, self.terms, kernel, PIVOT_FLOOR["float64"])
         return sum(len(group.live) for group in layout.groups) - sum(len(group.live) for group in self.layout.groups)
 
     @property
