@@ -269,25 +269,38 @@ def test_joint_distribution_sees_a_wrong_metropolis_test(monkeypatch, fresh_mach
 TARGETS = np.array([[1.0, -0.8], [-0.6, 1.2], [0.9, 0.4], [-1.1, 0.7]])
 
 
+NEGLIGIBLE = 1e-10  # weight beside the largest; all draws that light together weigh less than 1e-5
+
+
 @cache
 def weighted_prior(network, batches):
-    """Label -> (posterior mean, its standard error) by prior networks weighted with p(y | Phi), V integrated out."""
+    """Label -> (posterior mean, its standard error) by prior networks weighted with p(y | Phi), V integrated out; at
+    least ``batches`` times 100 000 of them, and as many as are worth 2000 of the posterior."""
     rng = np.random.default_rng(2)
-    logs, values = [], []
-    for _ in range(batches):
+    logs, values = np.empty(0), {}
+    while batches > 0 or effective_number(logs) < 2000:
         kernel, _, _ = draw_prior(network, BLANK, 100_000, rng)
-        logs.append(log_likelihood(network, BLANK, kernel, TARGETS))
-        values.append(moments(network, kernel, conditional_mean(network, kernel)))
-    weight = np.concatenate(logs)
-    weight = np.exp(weight - weight.max())
-    weight /= weight.sum()
-    assert 1 / np.sum(weight**2) > 2000
+        new = log_likelihood(network, BLANK, kernel, TARGETS)
+        heavy = new > max(new.max(), logs.max(initial=-np.inf)) + np.log(NEGLIGIBLE)
+        logs, kernel = np.append(logs, new[heavy]), kernel[heavy]
+        for label, x in moments(network, kernel, conditional_mean(network, kernel)).items():
+            values[label] = np.append(values.get(label, []), x)
+        batches -= 1
+    weight = normalised(logs)
     table = {}
-    for label in values[0]:
-        x = np.concatenate([batch[label] for batch in values])
+    for label, x in values.items():
         mean = np.sum(weight * x)
         table[label] = mean, np.sqrt(np.sum(weight**2 * (x - mean) ** 2))
     return table
+
+
+def normalised(logs):
+    weight = np.exp(logs - logs.max(initial=-np.inf))
+    return weight / weight.sum()
+
+
+def effective_number(logs):
+    return 1 / np.sum(normalised(logs) ** 2)
 
 
 def conditional_mean(network, kernel):

@@ -1,5 +1,8 @@
 """The three coordinate systems: one prior, one posterior, and plain NumPyro models."""
 
+from functools import cache
+from itertools import product
+
 import arviz as az
 import jax
 import jax.numpy as jnp
@@ -10,7 +13,7 @@ import scipy.stats
 from numpyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO, init_to_sample
 from numpyro.infer.autoguide import AutoNormal
 
-from bayesnet import Network, Task, models, sample, tasks
+from bayesnet import Network, Task, draw_weights, models, predict, sample, tasks
 from bayesnet.models.kernel_space import LogChi
 from bayesnet.models.likelihood import target_density
 from bayesnet.models.weight_space import Weights, run_network
@@ -114,14 +117,63 @@ def assert_same_posterior(one, other, network, task):
             assert abs(a.mean() - b.mean()) < 4 * error, label
 
 
+@cache
+def chain_posterior(sharing, coordinates):
+    """N = 16, T = 3, one pattern, a strong signal; 50 kept draws in each of four chains."""
+    length = {"num_warmup": 150, "num_samples": 300} if coordinates == "weights" else {"num_samples": 800}
+    settings = {"num_warmup": 200, "num_latents": 50, "seed": 1, "progress": False, **length}
+    return sample(network_of(sharing, 16), tasks.chain(T, 3.0), coordinates, **settings)
+
+
 @pytest.mark.parametrize("sharing", ["rnn", "dnn", pytest.param("partial", marks=pytest.mark.slow)])
 def test_posteriors_agree(sharing):
-    """weights, fields and kernels sample the same posterior: N = 16, T = 3, one pattern, a strong signal."""
-    network, chain = Network(16, shared=SHARED[sharing]), tasks.chain(T, 3.0)
-    literal = sample(network, chain, "weights", num_warmup=150, num_samples=300, seed=1, progress=False)
+    """weights, fields and kernels sample the same posterior."""
+    literal = chain_posterior(sharing, "weights")
     for coordinates in ("fields", "kernels"):
-        other = sample(network, chain, coordinates, num_warmup=200, num_samples=800, seed=2, progress=False)
-        assert_same_posterior(literal, other, network, chain)
+        other = chain_posterior(sharing, coordinates)
+        assert_same_posterior(literal, other, network_of(sharing, 16), tasks.chain(T, 3.0))
+
+
+def weight_statistics(posterior):
+    """Label -> draws (chain, kept draw) of numbers that no permutation of the neurons changes."""
+    found = {}
+    shape = tuple(posterior["latents"].sizes[axis] for axis in ("chain", "latent_draw"))
+    for place in np.ndindex(shape):
+        drawn = draw_weights(posterior, *place)
+        w, u, v = drawn.at("recurrent", T - 1), drawn.at("input", 0)[:, 0], drawn.at("readout", T - 1)[0]
+        numbers = {"tr W": np.trace(w), "tr W^2": np.trace(w @ w), "V U": v @ u, "V W U": v @ w @ u}
+        numbers |= {
+            f"|{name}|^2": np.sum(x**2) for name, x in {"W": w, "U": u, "V": v, "W U": w @ u, "V W": v @ w}.items()
+        }
+        for label, number in numbers.items():
+            found.setdefault(label, np.empty(shape))[place] = number
+    return found
+
+
+def new_answers(posterior, sharing):
+    """Label -> draws (chain, kept draw) of f on a new pattern with input at every step, longer where all is shared."""
+    steps = T + 2 if sharing == "rnn" else T
+    shown = Task(np.linspace(1, -0.5, steps)[None, :, None], np.zeros((1, steps, 1)))
+    f = predict(posterior, shown)["prediction"].to_numpy()[:, :, 0, :, 0]
+    return {f"f_{step + 1}": f[..., step] for step in range(steps)}
+
+
+@pytest.mark.parametrize(
+    ("sharing", "coordinates"),
+    [
+        pytest.param(*case, marks=[] if case == ("rnn", "fields") else pytest.mark.slow)
+        for case in product(SHARED, ("fields", "kernels"))
+    ],
+)
+def test_weights_drawn_back_and_their_new_answers_agree_with_sampled_ones(sharing, coordinates):
+    """Means of values and of their squares within 4 combined MCSE."""
+    literal, other = chain_posterior(sharing, "weights"), chain_posterior(sharing, coordinates)
+    first = weight_statistics(literal) | new_answers(literal, sharing)
+    second = weight_statistics(other) | new_answers(other, sharing)
+    for label, x in first.items():
+        for a, b in ((x, second[label]), (x**2, second[label] ** 2)):
+            error = np.hypot(az.mcse(a, method="mean"), az.mcse(b, method="mean"))
+            assert abs(a.mean() - b.mean()) < 4 * error, label
 
 
 @pytest.mark.slow
