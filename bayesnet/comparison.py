@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import jax
 import numpy as np
 import pandas as pd
+import scipy.special
+import scipy.stats
 import xarray as xr
 
 from bayesnet.coordinates import draw_prediction
@@ -17,7 +19,7 @@ from bayesnet.sampling import network_of, task_of
 from theory.covariance import Array, Terms, covariance_terms
 from theory.finite_width import fluctuations
 from theory.prediction import predict_given_kernel
-from theory.solution import Solution, outputs_of
+from theory.solution import Solution, error_of_repetitions, outputs_of
 
 COLUMNS = (
     "theory",
@@ -36,7 +38,6 @@ AGREE, SPREAD, DIFFER, UNRELIABLE = "agree", "within spread", "differ", "unrelia
 MCSE_LIMIT = 4.0
 SPREAD_LIMIT = 2.0
 EXPECTED_DRAWS = 1000
-ERROR_DRAWS = 100
 
 
 def compare(
@@ -54,7 +55,8 @@ def compare(
         of the mean, ``r_hat``, ``ess_bulk``, ``ess_tail``; ``expected_sd``, the spread that the theory predicts at this
         width (NaN where it predicts none: lazy limits, unstable solutions, at a transition); ``z_sd`` = (mean -
         theory) / expected_sd, over the posterior's own sd where none is predicted; ``z_mcse`` = (mean - theory) /
-        mcse, where the theory's own statistical error (nonlinear networks) is added to the mcse in quadrature;
+        mcse, where the theory's own statistical error (nonlinear networks) is added to the mcse in quadrature and
+        the few randomisations that it is known from are allowed for (`standard_scores`);
         ``verdict``:
 
         - "agree": the mean is within 4 such errors of the theory;
@@ -80,13 +82,10 @@ def compare(
     # A constant observable that the theory hits has z = 0, not 0/0.
     gap = np.where(np.isclose(table["mean"], theory, rtol=1e-12, atol=1e-12), 0.0, table["mean"] - theory)
     table["expected_sd"] = _expected_sd(solution, network.width, observables)
-    scales = {
-        "sd": table["expected_sd"].fillna(table["sd"]),
-        "mcse": np.hypot(table["mcse"], theory_error(solution, observables)),
-    }
-    for name, scale in scales.items():
-        floor = np.where(scale > 0, scale, np.finfo(float).tiny)
-        table[f"z_{name}"] = np.clip(np.where(gap == 0, 0.0, gap / floor), -1e9, 1e9)
+    spread = table["expected_sd"].fillna(table["sd"])
+    table["z_sd"] = _ratio(gap, spread)
+    own = theory_error(solution, observables)
+    table["z_mcse"] = standard_scores(gap, table["mcse"].to_numpy(), own, solution.randomisations)
     table["verdict"] = [_row_verdict(row) for _, row in table.iterrows()]
     return table[list(COLUMNS)]
 
@@ -141,20 +140,47 @@ def _row_verdict(row: pd.Series) -> str:
 
 
 def theory_error(solution: Solution, observables: Sequence[Observable]) -> np.ndarray:
-    """Statistical error of each observable of a solution: its kernel entries shaken by their standard errors."""
-    error = solution.standard_error
-    if error is None or not error.any():
+    """Statistical error of each observable of a solution, from its values on the solution's repetitions, (K,)."""
+    task, kernels = solution.task, np.asarray(solution.repetitions)
+    if len(kernels) == 0:
         return np.zeros(len(observables))
-    task, n = solution.task, solution.task.entries
-    white = np.tril(np.random.default_rng(0).normal(size=(ERROR_DRAWS, n, n)))
-    white = white + np.tril(white, -1).swapaxes(-1, -2)
-    kernels = solution.kernel.reshape(n, n) + white * error.reshape(n, n)
     # float64 within this call only.
     with jax.enable_x64(True):
         terms = jax.tree.map(jax.numpy.asarray, covariance_terms(solution.network, task))
-        means = [outputs_of(predict_given_kernel(terms, kernel).mean, task) for kernel in kernels]
-    kernels = kernels.reshape(-1, *solution.kernel.shape)
-    return np.array([np.std(o.evaluate(kernels, np.stack(means)), ddof=1) for o in observables])
+        flat = kernels.reshape(-1, task.entries, task.entries)
+        predictions = np.stack([outputs_of(predict_given_kernel(terms, kernel).mean, task) for kernel in flat])
+    values = np.stack([o.evaluate(kernels, predictions) for o in observables], axis=1)
+    return error_of_repetitions(values, solution.randomisations)
+
+
+def standard_scores(gap: np.ndarray, mcse: np.ndarray, own: np.ndarray, randomisations: int) -> np.ndarray:
+    """z of each gap between posterior and theory, both with an error: as unlikely under a normal law as the gap is.
+
+    The posterior's error is well known, the theory's from few randomisations: with one degree of freedom less. Their sum
+    has as many as Welch and Satterthwaite give it, and the gap in units of it follows Student's law.
+
+    Args:
+        gap: posterior mean less theory, (K,).
+        mcse: Monte Carlo standard error of the mean, (K,).
+        own: the `theory_error`, (K,).
+        randomisations: how many the latter is known from; 1 if there is nothing random about it.
+
+    Source: Welch 1947.
+    """
+    total = np.hypot(mcse, own)
+    ratio = _ratio(gap, total)
+    if randomisations < 2:
+        return ratio
+    share = np.divide(own, total, out=np.zeros_like(total), where=total > 0)
+    freedom = (randomisations - 1) / np.maximum(share, 1e-3) ** 4
+    log_tail = scipy.stats.t.logsf(np.abs(ratio), freedom)
+    # A tail that underflows belongs to many degrees of freedom.
+    return np.sign(ratio) * np.where(np.isinf(log_tail), np.abs(ratio), -scipy.special.ndtri_exp(log_tail))
+
+
+def _ratio(gap: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """A gap without an error bar is beyond all doubt, no gap is none."""
+    return np.clip(np.where(gap == 0, 0.0, gap / np.where(error > 0, error, np.finfo(float).tiny)), -1e9, 1e9)
 
 
 def _expected_sd(solution: Solution, width: int, observables: Sequence[Observable]) -> np.ndarray:

@@ -214,24 +214,36 @@ class Experiment:
         if not holds:
             self.complaints.append(complaint)
 
-    def agree(self, label: str, value: Any, error: Any, expected: Any) -> None:
-        """Claim: value = expected within its error; arrays make one claim for each entry."""
-        self._claim(label, "agrees", value, error, expected)
+    def agree(self, label: str, value: Any, error: Any, expected: Any, own: Any = 0.0, randomisations: int = 1) -> None:
+        """Claim: value = expected within their errors; arrays make one claim for each entry.
+
+        ``own`` is the error of what is expected, known from so many ``randomisations``
+        (`bayesnet.comparison.standard_scores`).
+        """
+        self._claim(label, "agrees", *np.broadcast_arrays(value, error, expected, own), randomisations)
 
     def exceed(self, label: str, value: Any, error: Any, bound: Any) -> None:
         """Claim: value > bound, beyond doubt: by as many errors as the others may be off."""
-        self._claim(label, "exceeds", value, error, bound)
+        self._claim(label, "exceeds", *np.broadcast_arrays(value, error, bound, 0.0), 1)
 
-    def _claim(self, label: str, kind: str, *numbers: Any) -> None:
-        for index, (value, error, expected) in enumerate(
-            zip(*map(np.ravel, np.broadcast_arrays(*numbers)), strict=True)
-        ):
-            gap = float(value - expected)
-            # An exact zero on both sides agrees; any other gap without an error bar does not.
-            z = 0.0 if abs(gap) <= 1e-12 * abs(expected) + 1e-14 else gap / max(float(error), 1e-300)
-            name = f"{label} ({index + 1})" if np.size(numbers[0]) > 1 else label
-            row = {"claim": name, "kind": kind, "value": value, "error": error, "expected": expected, "z": z}
-            self.claims.append({key: x if isinstance(x, str) else float(x) for key, x in row.items()})
+    def _claim(
+        self,
+        label: str,
+        kind: str,
+        value: np.ndarray,
+        error: np.ndarray,
+        expected: np.ndarray,
+        own: np.ndarray,
+        randomisations: int,
+    ) -> None:
+        # An exact zero on both sides agrees; any other gap without an error bar does not.
+        gap = np.where(np.isclose(value, expected, rtol=1e-12, atol=1e-14), 0.0, value - expected)
+        z = bn.comparison.standard_scores(gap, error, own, randomisations)
+        columns = {"value": value, "error": np.hypot(error, own), "expected": expected, "z": z}
+        for index in np.ndindex(value.shape):
+            name = f"{label} ({np.ravel_multi_index(index, value.shape) + 1})" if value.size > 1 else label
+            numbers = {key: float(column[index]) for key, column in columns.items()}
+            self.claims.append({"claim": name, "kind": kind, **numbers})
 
     def verdict(self) -> tuple[str, list[str]]:
         """PASS, FAIL or NO VERDICT, and what speaks against the claims."""

@@ -67,11 +67,12 @@ def main(argv: list[str] | None = None) -> int:
         ladder = run.climb(network, task, observables, widths, name, **case["sampling"])
         solution = theory.solve(network.replace(width=INFINITE), task)
         run.require(solution.converged, f"{name}: {solution.message}")
-        exact = expected(solution, observables), bn.comparison.theory_error(solution, observables)
+        exact = expected(solution, observables)
+        own = bn.comparison.theory_error(solution, observables), solution.randomisations
         spread = predict_spread(solution, observables, 2 if run.quick else REPEATS)
-        judge(run, name, ladder, exact, spread, case["least"])
-        draw(grid[:, column], name, case, ladder, exact[0], spread[0])
-        results[name] = {"signal": case["signal"], "theory": exact, "sqrt_N_sd": spread, "posterior": ladder}
+        judge(run, name, ladder, exact, own, spread, case["least"])
+        draw(grid[:, column], name, case, ladder, exact, spread[0])
+        results[name] = {"signal": case["signal"], "theory": (exact, own[0]), "sqrt_N_sd": spread, "posterior": ladder}
     grid[0, 0].set_ylabel("|posterior mean − theory| / theory")
     grid[1, 0].set_ylabel("posterior sd / theory")
     run.save(figure)
@@ -92,8 +93,12 @@ def predict_spread(solution: theory.Solution, observables: list, repeats: int) -
     return np.mean(spreads, axis=0), np.std(spreads, axis=0, ddof=1) / np.sqrt(repeats)
 
 
-def judge(run: Experiment, name: str, ladder: Ladder, exact: tuple, spread: tuple, least: int) -> None:
-    """The claims of the module's docstring; ``exact``, ``spread``: the theory's values and their standard errors."""
+def judge(run: Experiment, name: str, ladder: Ladder, exact: np.ndarray, own: tuple, spread: tuple, least: int) -> None:
+    """The claims of the module's docstring.
+
+    ``exact`` is the theory, ``own`` its standard errors and the number of randomisations they are from, ``spread`` the
+    predicted spread with its standard errors.
+    """
     used = ladder.widths >= least
     widths, roots = ladder.widths[used], np.sqrt(ladder.widths[used])[:, None]
     if used.sum() < 3:
@@ -102,20 +107,21 @@ def judge(run: Experiment, name: str, ladder: Ladder, exact: tuple, spread: tupl
     mean, error = ladder.mean[used], ladder.error[used]
     coefficients, limit_error = extrapolate(widths, mean, error, order=2)
     for k, label in enumerate(ladder.labels):
-        total = np.hypot(limit_error[k], exact[1][k])
-        run.agree(f"{name}, {label}: limit of infinite width", coefficients[0, k], total, exact[0][k])
+        limit = coefficients[0, k], limit_error[k]
+        run.agree(f"{name}, {label}: limit of infinite width", *limit, exact[k], own[0][k], own[1])
         run.agree(f"{name}, {label}: fit in 1/N, width", mean[:, k], error[:, k], powers @ coefficients[:, k])
     known = np.isfinite(spread[0])
-    predicted, own = (column[known] for column in spread)
+    predicted, spread_error = (column[known] for column in spread)
     scaled, scaled_error = (roots * column[used][:, known] for column in (ladder.sd, ladder.sd_error))
     if widths[-1] >= ASYMPTOTIC:
         for width, values, errors in zip(widths, scaled, scaled_error, strict=True):
             if width >= ASYMPTOTIC:
                 label = f"{name}, N = {width}: sqrt(N) sd, invariant"
-                run.agree(label, values, np.hypot(errors, own), predicted)
+                run.agree(label, values, errors, predicted, spread_error, REPEATS)
     else:
         (limit, *_), limit_error = extrapolate(widths, scaled, scaled_error, order=2)
-        run.agree(f"{name}: limit of sqrt(N) sd, invariant", limit, np.hypot(limit_error, own), predicted)
+        label = f"{name}: limit of sqrt(N) sd, invariant"
+        run.agree(label, limit, limit_error, predicted, spread_error, REPEATS)
         slope = np.log(ladder.sd[-1] / ladder.sd[-2]) / np.log(widths[-1] / widths[-2])
         error = np.hypot(*(ladder.sd_error[-2:] / ladder.sd[-2:])) / np.log(widths[-1] / widths[-2])
         run.agree(f"{name}: slope of the spread, invariant", slope, error, -0.5)

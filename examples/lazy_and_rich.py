@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
             if not run.quick:
                 mean, error = ladder.limit(least=LEAST)
                 own = bn.comparison.theory_error(solution, observables)
-                run.agree(f"{label}, observable", mean, np.hypot(error, own), exact)
+                run.agree(f"{label}, observable", mean, error, exact, own, solution.randomisations)
                 if scaling == "mup":
                     lazy = expected(theory.nngp(scaled, task), observables)
                     moved = abs(mean - lazy)[:1]

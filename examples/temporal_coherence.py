@@ -108,7 +108,7 @@ def compare(run: Experiment, network: bn.Network, task: bn.Task, case: Case, lab
     ladder = run.climb(network, task, wanted, case.widths, label, **case.sampling)
     mean, error = ladder.limit()
     own = bn.comparison.theory_error(solution, wanted)
-    run.agree(f"{label}, pair", mean, np.hypot(error, own), expected(solution, wanted))
+    run.agree(f"{label}, pair", mean, error, expected(solution, wanted), own, solution.randomisations)
     return solution, mean, error
 
 

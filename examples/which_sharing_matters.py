@@ -71,7 +71,8 @@ def measure(run: Experiment, network: bn.Network, task: bn.Task, widths: list[in
     run.require(solution.converged, f"{label}: {solution.message}")
     mean, error = run.climb(network, task, observables, widths, label, num_samples=1000).limit()
     exact = expected(solution, observables)
-    run.agree(f"{label}, observable", mean, error, exact)
+    own = bn.comparison.theory_error(solution, observables)
+    run.agree(f"{label}, observable", mean, error, exact, own, solution.randomisations)
     cut = len(neighbours)
     return {
         "free_energy": solution.free_energy,

@@ -143,8 +143,13 @@ def _restricted(solution: Solution) -> Solution:
     """The solution on the entries that a supervised one depends on: the others carry no data."""
     needed, kept = needed_task(solution.task)
     n, shape = solution.task.entries, (needed.steps, needed.patterns) * 2
-    names = ("kernel", "conjugate", "preactivation_cov", "standard_error")
-    parts = {name: getattr(solution, name).reshape(n, n)[np.ix_(kept, kept)].reshape(shape) for name in names}
+    names = ("kernel", "conjugate", "preactivation_cov", "standard_error", "repetitions")
+    whole = {name: getattr(solution, name) for name in names}
+    rows, columns = np.ix_(kept, kept)
+    parts = {
+        name: value.reshape(*value.shape[:-4], n, n)[..., rows, columns].reshape(*value.shape[:-4], *shape)
+        for name, value in whole.items()
+    }
     return replace(solution, task=needed, **parts, branches=())
 
 

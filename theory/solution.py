@@ -37,9 +37,11 @@ class Solution:
         converged: whether the residual reached its tolerance, and the search a stable saddle point.
         message: what happened, in words.
         kind: "saddle point" or "lazy limit".
-        standard_error: of the kernel entries, (T, P, T, P), from the scatter of independent randomisations; zero
-            where the solution is exact up to its residual.
-        randomisations: how many of them; t intervals have one degree of freedom less.
+        standard_error: of the kernel entries, (T, P, T, P), from the scatter of the repetitions; zero where the
+            solution is exact up to its residual.
+        repetitions: kernels of R independent randomisations, whose mean ``kernel`` is, (R, T, P, T, P); those of two
+            grids, the finest first, where ``randomisations`` is 1; R = 0 where the solution is exact.
+        randomisations: how many independent ones; t intervals have one degree of freedom less.
         free_energy_error: standard error of the free energy.
         effective_sample_size: of the importance weights, as a fraction of the points; the smallest met. 1 if exact.
         branches: every saddle point found, this one first, by increasing free energy.
@@ -59,6 +61,7 @@ class Solution:
     message: str
     kind: str = "saddle point"
     standard_error: np.ndarray | None = None
+    repetitions: np.ndarray | None = None
     randomisations: int = 1
     free_energy_error: float = 0.0
     effective_sample_size: float = 1.0
@@ -67,6 +70,8 @@ class Solution:
     def __post_init__(self) -> None:
         if self.standard_error is None:
             object.__setattr__(self, "standard_error", np.zeros_like(self.kernel))
+        if self.repetitions is None:
+            object.__setattr__(self, "repetitions", np.empty((0, *self.kernel.shape)))
 
     def sample_neurons(self, num: int, seed: int = 0) -> np.ndarray:
         """Independent draws of a neuron's pre-activations h, (num, T, P), from its law
@@ -103,10 +108,11 @@ class Solution:
                 "targets": (OUTPUT_DIMS, self.task.targets),
                 "supervised": (("pattern", "step"), self.task.supervised),
             },
-            coords={**entry_coords(self.task), "branch": np.arange(1, len(family) + 1)},
+            coords={**entry_coords(self.task), **_numbered(self), "branch": np.arange(1, len(family) + 1)},
             attrs={"kind": self.kind, "network": json.dumps(self.network.to_dict())},
         )
-        return dataset.merge(xr.concat([xr.Dataset(_labelled(b, "branch_")) for b in family], dim="branch"))
+        branches = [xr.Dataset(_labelled(branch, "branch_"), _numbered(branch)) for branch in family]
+        return dataset.merge(xr.concat(branches, dim="branch", join="outer"), join="outer")
 
     @classmethod
     def from_xarray(cls, dataset: xr.Dataset) -> Solution:
@@ -117,7 +123,10 @@ class Solution:
         def restore(source: xr.Dataset, prefix: str, branches: tuple[Solution, ...]) -> Solution:
             values: dict[str, Any] = {name: source[prefix + name].values for name in (*ARRAY_DIMS, *SCALAR_KINDS)}
             scalars = {name: kind(values.pop(name)) for name, kind in SCALAR_KINDS.items()}
-            return cls(network, task, **values, **scalars, kind=dataset.attrs["kind"], branches=branches)
+            # Branches with fewer repetitions than others were filled up.
+            repetitions = source[prefix + "repetitions"].dropna("repetition").values
+            arrays = {**values, "repetitions": repetitions}
+            return cls(network, task, **arrays, **scalars, kind=dataset.attrs["kind"], branches=branches)
 
         family = tuple(restore(dataset.isel(branch=i), "branch_", ()) for i in range(dataset.sizes["branch"]))
         return restore(dataset, "", family)
@@ -143,6 +152,15 @@ SCALAR_KINDS = {
 }
 
 
+def error_of_repetitions(values: np.ndarray, randomisations: int) -> np.ndarray:
+    """Standard error of what takes these values (R, ...) on a solution's repetitions; zero where there are none."""
+    if len(values) == 0:
+        return np.zeros(values.shape[1:])
+    if randomisations == 1:
+        return np.abs(values[0] - values[-1])
+    return values.std(axis=0, ddof=1) / np.sqrt(len(values))
+
+
 def only_stable(best: Solution) -> Solution:
     """The outcome of a search: not converged if all it found is unstable, since something of lower F was missed."""
     if best.stable:
@@ -152,7 +170,12 @@ def only_stable(best: Solution) -> Solution:
 
 def _labelled(solution: Solution, prefix: str) -> dict[str, Any]:
     arrays = {prefix + name: (dims, getattr(solution, name)) for name, dims in ARRAY_DIMS.items()}
+    arrays[prefix + "repetitions"] = (("repetition", *KERNEL_DIMS), solution.repetitions)
     return {**arrays, **{prefix + name: ((), getattr(solution, name)) for name in SCALAR_KINDS}}
+
+
+def _numbered(solution: Solution) -> dict[str, np.ndarray]:
+    return {"repetition": np.arange(1, len(np.asarray(solution.repetitions)) + 1)}
 
 
 def entry_coords(task: Task) -> dict[str, np.ndarray]:

@@ -4,10 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+import scipy.stats
 
 import bayesnet as bn
 import theory
-from bayesnet.comparison import COLUMNS, judge
+from bayesnet.comparison import COLUMNS, judge, standard_scores, theory_error
 from bayesnet.diagnostics import summarise
 from bayesnet.observables import Observable, diagonal_kernel
 
@@ -96,17 +97,28 @@ def test_the_lazy_limit_predicts_no_spread(chain_posterior):
 
 
 def test_the_theory_s_own_error_enters_the_verdict(chain_posterior, chain_solution):
-    """A kernel entry off by 20 MCSE agrees if its standard error is as large; 100 shakes know it to 4/sqrt(200)."""
+    """A kernel entry off by 20 MCSE agrees if independent randomisations scatter as much."""
     observable = [diagonal_kernel(1, 0)]
     row = summarise(chain_posterior, observable).iloc[0]
     value = chain_solution.kernel[1, 0, 1, 0]
     shifted = off(chain_solution, (row["mean"] + 20 * row["mcse"]) / value)
-    error = np.zeros_like(shifted.kernel)
-    error[1, 0, 1, 0] = 20 * row["mcse"]
-    sure, unsure = (
-        bn.compare(chain_posterior, dataclasses.replace(shifted, standard_error=e), observable)
-        for e in (0 * error, error)
-    )
+    scatter = np.zeros((4, *shifted.kernel.shape))
+    scatter[:, 1, 0, 1, 0] = np.array([-3, -1, 1, 3]) * row["mcse"] * 20 * 2 / np.sqrt(20 / 3)
+    few = dataclasses.replace(shifted, repetitions=shifted.kernel + scatter, randomisations=4)
+    np.testing.assert_allclose(theory_error(few, observable), 20 * row["mcse"])
+    sure, unsure = (bn.compare(chain_posterior, solution, observable) for solution in (shifted, few))
     assert sure["z_mcse"].item() == pytest.approx(-20)
-    assert unsure["z_mcse"].item() == pytest.approx(-20 / np.hypot(1, 20), rel=4 / np.sqrt(200))
+    assert -1 < unsure["z_mcse"].item() < 0
     assert unsure["verdict"].item() == "agree"
+
+
+def test_scores_are_normal_for_true_claims():
+    """Theory from R = 3 randomisations: 2000 true gaps have normal scores, whichever error is the larger."""
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(3, 2000))
+    own = draws.std(axis=0, ddof=1) / np.sqrt(3)
+    for mcse in (0.0, 0.3, 3.0):
+        gap = mcse * rng.normal(size=2000) - draws.mean(axis=0)
+        scores = standard_scores(gap, np.full(2000, mcse), own, 3)
+        assert scipy.stats.kstest(scores, "norm").pvalue > 1e-3
+    assert standard_scores(np.array([1.0, 0.0]), np.zeros(2), np.zeros(2), 3).tolist() == [1e9, 0.0]

@@ -14,7 +14,7 @@ from theory.network import Network
 from theory.nonlinear.saddle import Branch, find_branches, follow_branch
 from theory.prediction import predict_given_kernel
 from theory.response import NEGLIGIBLE
-from theory.solution import Solution, kernel_of, only_stable, outputs_of
+from theory.solution import Solution, error_of_repetitions, kernel_of, only_stable, outputs_of
 from theory.symmetry import flip_sign, has_sign_symmetry
 from theory.task import Task
 
@@ -80,8 +80,10 @@ def _finish(branch: Branch, network: Network, task: Task, seed: int, tolerance: 
     _, kept = needed_task(task)
     terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
     kernels = _whole_kernels(branch, network, task, kept, seed)
-    kernel = kernels[0] if branch.exact and len(kept) == task.entries else kernels.mean(axis=0)
-    error = _standard_error(branch, kernels)
+    on_grids = branch.exact and len(kept) == task.entries
+    kernel = kernels[0] if on_grids else kernels.mean(axis=0)
+    randomisations = 1 if on_grids else len(kernels)
+    error = error_of_repetitions(kernels, randomisations)
     left_out = branch.problem.left_out(branch.roots[0].kernel)
     if left_out > 0:
         deviations = np.sqrt(np.diagonal(kernel))
@@ -95,6 +97,7 @@ def _finish(branch: Branch, network: Network, task: Task, seed: int, tolerance: 
     }
     if has_sign_symmetry(network, task) and _neighbours(shaped["kernel"]) < 0:
         shaped = {name: flip_sign(value) for name, value in shaped.items()}
+        kernels = np.array([flip_sign(kernel_of(one, task)) for one in kernels])
     predictive = predict_given_kernel(terms, jnp.asarray(shaped["kernel"].reshape(kernel.shape)))
     residual = _largest([root.residual for root in branch.roots])
     scale = np.sqrt(np.diagonal(kernel))
@@ -117,7 +120,8 @@ def _finish(branch: Branch, network: Network, task: Task, seed: int, tolerance: 
         converged=converged,
         message=_message(branch, residual, solved, relative_error, tolerance, left_out),
         standard_error=kernel_of(error, task),
-        randomisations=1 if branch.exact else len(branch.roots),
+        repetitions=kernels.reshape(len(kernels), *shaped["kernel"].shape),
+        randomisations=randomisations,
         free_energy_error=float(
             abs(energies[0] - energies[-1]) if branch.exact else energies.std(ddof=1) / np.sqrt(len(energies))
         ),
@@ -151,12 +155,6 @@ def _between_groups(kernel: np.ndarray, mean: np.ndarray, branch: Branch) -> np.
         index = np.ix_(entries, entries)
         whole[index] = kernel[index]
     return whole
-
-
-def _standard_error(branch: Branch, kernels: np.ndarray) -> np.ndarray:
-    if branch.exact and len(kernels) == len(branch.roots):
-        return np.abs(kernels[0] - kernels[-1])
-    return kernels.std(axis=0, ddof=1) / np.sqrt(len(kernels))
 
 
 def _neighbours(kernel: np.ndarray) -> float:

@@ -1,5 +1,7 @@
 """The nonlinear saddle point against the exact linear one, quadrature, reference values and its own error bars."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -123,8 +125,15 @@ def test_several_outputs_patterns_and_inputs_against_the_linear_solver(shared):
 
 
 def test_solutions_survive_storage(tanh_solution):
-    back = Solution.from_xarray(tanh_solution.to_xarray())
+    first, second = tanh_solution.branches
+    more = np.concatenate([first.repetitions, 2 * first.repetitions])
+    several = replace(tanh_solution, branches=(replace(first, repetitions=more), second))
+    back = Solution.from_xarray(several.to_xarray())
     np.testing.assert_array_equal(back.standard_error, tanh_solution.standard_error)
+    assert len(back.repetitions) == 2
+    np.testing.assert_array_equal(back.repetitions[0], back.kernel)
+    np.testing.assert_array_equal(back.branches[0].repetitions, more)
+    np.testing.assert_array_equal(back.branches[1].repetitions, second.repetitions)
     assert (back.effective_sample_size, back.randomisations) == (1.0, 1)
     assert len(back.branches) == 2
 
