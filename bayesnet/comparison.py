@@ -156,7 +156,7 @@ def theory_error(solution: Solution, observables: Sequence[Observable]) -> np.nd
 def standard_scores(gap: np.ndarray, mcse: np.ndarray, own: np.ndarray, randomisations: int) -> np.ndarray:
     """z of each gap between posterior and theory, both with an error: as unlikely under a normal law as the gap is.
 
-    The posterior's error is well known, the theory's from few randomisations: with one degree of freedom less. Their sum
+    The posterior's error is well known, the theory's from few randomisations, one degree of freedom less. Their sum
     has as many as Welch and Satterthwaite give it, and the gap in units of it follows Student's law.
 
     Args:
