@@ -11,6 +11,7 @@ from theory.symmetry import has_sign_symmetry
 
 APART = 4.0  # standard errors between groups of chains
 RESIDENT = 0.99  # share of its draws with one sign that makes a chain resident in a mirror mode
+COEXISTENCE = "two phases seem to coexist: bayesnet.weigh_phases tells what each weighs"
 MODE_DRAWS = 400  # enough to find the direction between two mirror modes
 
 
@@ -18,7 +19,8 @@ def name_disagreement(draws: np.ndarray, log_likelihood: np.ndarray) -> str:
     """Which chains stand apart in draws (chain, draw) of an observable, in words.
 
     The chains are split at the widest gap between their means. The smaller group is named where the gap exceeds 4
-    standard errors, with its log likelihood (chain, draw) against the others'; else no chain is to blame.
+    standard errors, with its log likelihood (chain, draw) against the others'; else no chain is to blame. The error is
+    that of the median chain: one that has just left the others' phase has a large error of its own.
     """
     if len(draws) == 1:
         return "the only chain has not settled"
@@ -27,14 +29,16 @@ def name_disagreement(draws: np.ndarray, log_likelihood: np.ndarray) -> str:
     cut = int(np.diff(means[order]).argmax()) + 1
     below, above = order[:cut], order[cut:]
     gap = means[above[0]] - means[below[-1]]
-    if not gap > APART * np.hypot(errors[above[0]], errors[below[-1]]):
+    if not gap > APART * np.sqrt(2) * np.median(errors):
         return "no chain stands apart: draw more"
     apart, others = (below, above) if len(below) <= len(above) else (above, below)
     lift = log_likelihood[apart].mean() - log_likelihood[others].mean()
+    # Odd chains warm up from beyond the signal, even ones from below it.
+    two_sides = len(set(apart % 2)) == len(set(others % 2)) == 1 and len(draws) > 2
     return (
         f"{_chains(apart)} at {means[apart].mean():.3g}, {_chains(others)} at {means[others].mean():.3g}; "
         f"log likelihood of the former {'higher' if lift > 0 else 'lower'} by {abs(lift):.1f}"
-    )
+    ) + (f"; {COEXISTENCE}" if two_sides else "")
 
 
 def mirror_modes(posterior: xr.DataTree) -> xr.DataArray | None:

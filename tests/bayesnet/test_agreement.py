@@ -56,6 +56,20 @@ def test_correlated_chains_need_a_wider_gap():
     assert name_disagreement(moved(creeping, [1], shift), LIKELY) == "no chain stands apart: draw more"
 
 
+def test_a_chain_that_has_just_come_loose_is_named():
+    """Its own error is as large as the gap."""
+    loose = moved(NORMAL, [1], -30.0)
+    loose[1] += np.linspace(0, 20, 500)
+    assert name_disagreement(loose, LIKELY).startswith("chain 1 at -20")
+
+
+def test_odd_chains_against_even_ones_tell_of_coexistence():
+    """They warm up from either side of a first-order transition."""
+    assert "bayesnet.weigh_phases" in name_disagreement(moved(NORMAL, [1, 3], 9.0), LIKELY)
+    for apart in ([1], [0, 1], [2, 3]):
+        assert "weigh_phases" not in name_disagreement(moved(NORMAL, apart, 9.0), LIKELY)
+
+
 def test_frozen_chains_and_a_single_one():
     frozen = NORMAL.copy()
     frozen[3] = 2.0
