@@ -32,6 +32,7 @@ from theory.linear.saddle import minimise
 from theory.network import Network
 from theory.nonlinear.broken_branch import follow_broken
 from theory.nonlinear.symmetric_branch import SymmetricBranch
+from theory.seeds import part
 from theory.symmetry import has_sign_symmetry
 from theory.task import Task
 
@@ -170,7 +171,7 @@ def _nonlinear(network: Network, task: Task, seed: int, points: int, randomisati
     # float64 within these calls only.
     with jax.enable_x64(True):
         symmetric = SymmetricBranch(network, task, points, seed)
-        seeds = [seed] if symmetric.exact else [seed + 1000 * number for number in range(randomisations)]
+        seeds = [part(seed, number) for number in range(1 if symmetric.exact else randomisations)]
         found = [symmetric.find_instability(each) for each in seeds]
     instability, error = _mean_and_error(found)
     if math.isinf(instability):
@@ -178,11 +179,11 @@ def _nonlinear(network: Network, task: Task, seed: int, points: int, randomisati
 
     def follow() -> Thresholds:
         with jax.enable_x64(True):
-            paths = [follow_broken(symmetric, found[0], points, seed)]
+            paths = [follow_broken(symmetric, found[0], points, seeds[0])]
             if not paths[0].exact:
                 for number in range(1, randomisations):
                     own = found[number % len(found)]
-                    paths.append(follow_broken(symmetric, own, points, seed + 1000 * number))
+                    paths.append(follow_broken(symmetric, own, points, part(seed, number)))
         ends = np.array([path.thresholds() for path in paths])
         (spinodal, spinodal_error), (crossing, crossing_error) = (_mean_and_error(column) for column in ends.T)
         # The smallest factor of a path that scatters lies too low by about the scatter of one path.

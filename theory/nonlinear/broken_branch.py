@@ -41,6 +41,7 @@ from theory.nonlinear.frozen_problem import (
 from theory.nonlinear.neuron import Points, range_of
 from theory.nonlinear.symmetric_branch import SymmetricBranch
 from theory.prediction import predict_given_kernel
+from theory.seeds import part
 
 # On draws the first is large: their scatter unfolds the pitchfork, and shifts factors by itself over the amplitude.
 FIRST_AMPLITUDE = {"grid": 0.05, "draws": 0.3}
@@ -140,7 +141,7 @@ def walk(
     tangent, step = np.append(direction, 0.0), FIRST_AMPLITUDE["grid" if problem.exact else "draws"]
     for number in range(1, MOST_STEPS):
         amplitude = before[0] + step
-        found = path.solve(amplitude, before[1] + step * tangent, noise, seed + 10 * number)
+        found = path.solve(amplitude, before[1] + step * tangent, noise, part(seed, number))
         if found is None:
             step /= 2
             if step < LEAST_STEP:
@@ -185,7 +186,7 @@ class _Path:
             kernel, conjugate = map(np.asarray, unpack(jnp.asarray(guess[:-1]), self.scale, self.problem.layout))
             problem = self.problem.scaled(guess[-1])
             try:
-                state, points = draw_points(problem, State(kernel, conjugate, (noise,)), seed + redraw, ON_THE_WAY)
+                state, points = draw_points(problem, State(kernel, conjugate, (noise,)), part(seed, redraw), ON_THE_WAY)
             except LostError:
                 return None
             solution, value, size = solve_root(

@@ -22,6 +22,7 @@ from theory.nonlinear.fixed_point import Group, Layout, Root, find_root, pack, s
 from theory.nonlinear.neuron import Points, frozen, grid, has_kinks, live_entries, weighted
 from theory.nonlinear.neuron_chain import draw, stein_tilt
 from theory.response import NEGLIGIBLE, factorise
+from theory.seeds import part
 from theory.task import Task
 
 RESIDUAL_TOLERANCE = 1e-9
@@ -146,7 +147,7 @@ def _draw_points(problem: Problem, state: State, seed: int, grid_choice: int) ->
             points.append(_fitted_grid(problem, group, noise, cov[index], state.conjugate[index], grid_choice))
         else:
             noise = noise[rng.integers(0, len(noise), problem.points)]
-            key = jax.random.PRNGKey(rng.integers(2**31))
+            key = jax.random.key(rng.integers(2**31))
             noise = draw(noise, key, cov[index], state.conjugate[index], layout.phi, group.live, MOVES)
             base = stein_tilt(noise, cov[index], state.conjugate[index], layout.phi, group.live, layout.kinks)
             plain = freeze(problem, group, noise, cov, state.conjugate)
@@ -196,9 +197,9 @@ def settle(problem: Problem, state: State, seed: int) -> tuple[Problem, State, n
     """
     for refresh in range(REFRESHES):
         layout = make_layout(problem.network, problem.task, problem.terms, state.kernel)
-        state = fit_to(layout, problem.layout, state, seed + refresh)
+        state = fit_to(layout, problem.layout, state, part(seed, refresh, 0))
         problem = replace(problem, layout=layout)
-        state, points = draw_points(problem, state, seed + refresh, ON_THE_WAY)
+        state, points = draw_points(problem, state, part(seed, refresh, 1), ON_THE_WAY)
         slope = slope_on_points(problem, state, points)
         root = solve_on_points(problem, state, points, slope)
         state = state.moved_to(root)

@@ -28,7 +28,7 @@ def draw_neurons(
         num: how many.
         seed: of the draws.
     """
-    key = jax.random.PRNGKey(seed)
+    key = jax.random.key(seed)
     neurons = np.zeros((num, len(cov)))
     for entries in connected_entries(terms):
         index = np.ix_(entries, entries)

@@ -46,6 +46,7 @@ from theory.nonlinear.partition_function import divergence
 from theory.nonlinear.stability import is_stable
 from theory.nonlinear.symmetric_branch import softest_of
 from theory.prediction import data_term
+from theory.seeds import part
 from theory.symmetry import has_sign_symmetry
 from theory.task import Task
 
@@ -60,6 +61,9 @@ INDEPENDENT, COHERENT = (0.0, 0.0), (0.64, 2.0)
 ATTEMPTS = 3  # flows from other noise where the end of one does not lead to a saddle point
 BROKEN = 0.1  # overlap between odd offsets above which a start counts as broken: far above the flow's own scatter
 SAME_BRANCH = 0.1
+# Places of `theory.seeds.part`: in the search, and in solving a branch.
+FLOWING, SOLVING, SYMMETRIC, LEAVING = range(4)
+SETTLING, DRAWING, INTEGRATING, PICKING = range(4)
 MOST_UNKNOWNS = 12_000  # their square takes 1.2 GB
 
 
@@ -100,32 +104,36 @@ def find_branches(network: Network, task: Task, points: int, randomisations: int
     def come_to_rest(on: Terms, seed: int, start: tuple[float, float] = INDEPENDENT) -> tuple[Problem, State]:
         return _come_to_rest(network, task, on, points, seed, start)
 
-    def solved(problem: Problem, state: State | None, seed: int) -> list[Branch]:
+    def solved(problem: Problem, state: State, seed: int) -> list[Branch]:
         try:
-            return [] if state is None else [_solve_branch(problem, terms, state, randomisations, seed)]
+            return [_solve_branch(problem, terms, state, randomisations, seed)]
         except LostError:
             return []
 
     if not has_sign_symmetry(network, task):
-        attempts = (solved(*come_to_rest(terms, seed + 1000 * attempt), seed) for attempt in range(ATTEMPTS))
+        seeds = [(part(seed, FLOWING, attempt), part(seed, SOLVING, attempt)) for attempt in range(ATTEMPTS)]
+        attempts = (solved(*come_to_rest(terms, flowing), solving) for flowing, solving in seeds)
         return next(filter(None, attempts), [])
-    symmetric = solved(*come_to_rest(decoupled_terms(terms, task.patterns), seed), seed)
+    at_rest = come_to_rest(decoupled_terms(terms, task.patterns), part(seed, SYMMETRIC, FLOWING))
+    symmetric = solved(*at_rest, part(seed, SYMMETRIC, SOLVING))
     if task.steps < 3:
         return symmetric
     unstable = not any(branch.stable for branch in symmetric)
     for attempt in range(ATTEMPTS):
         was_broken = False
         # What is stable is left by nothing but a start far away.
-        for start in (COHERENT, INDEPENDENT)[: 1 + unstable]:
-            problem, state = come_to_rest(terms, seed + 1000 * attempt, start)
+        for number, start in enumerate((COHERENT, INDEPENDENT)[: 1 + unstable]):
+            problem, state = come_to_rest(terms, part(seed, FLOWING, attempt, number), start)
             if _oddness(state.kernel, task) > BROKEN:
                 was_broken = True
-                if found := solved(problem, state, seed + 1000):
+                if found := solved(problem, state, part(seed, SOLVING, attempt, number)):
                     return symmetric if symmetric and _same_branch(found[0], symmetric[0]) else symmetric + found
         if not was_broken:
             break
     if symmetric and unstable:
-        return symmetric + solved(problem, _leave_symmetric(symmetric[0], problem, terms, seed), seed + 1000)
+        nearby = _leave_symmetric(symmetric[0], problem, terms, part(seed, LEAVING, FLOWING))
+        if nearby is not None:
+            return symmetric + solved(problem, nearby, part(seed, LEAVING, SOLVING))
     return symmetric
 
 
@@ -142,10 +150,13 @@ def _check_size(terms: Terms) -> None:
 
 def _leave_symmetric(symmetric: Branch, problem: Problem, terms: Terms, seed: int) -> State | None:
     """A broken state near an unstable symmetric branch, too slightly broken for the flow; None if there is none."""
-    state, points = draw_points(symmetric.problem, symmetric.state, seed, ON_THE_WAY)
-    root = solve_on_points(symmetric.problem, state, points, slope_on_points(symmetric.problem, state, points))
+    try:
+        state, points = draw_points(symmetric.problem, symmetric.state, seed, ON_THE_WAY)
+        root = solve_on_points(symmetric.problem, state, points, slope_on_points(symmetric.problem, state, points))
+    except LostError:
+        return None
     softest = softest_of(symmetric.problem, root, points, terms, odd_only=True)
-    for step in walk(problem, symmetric.problem, root, points, softest, 1.0, seed):
+    for step in walk(problem, symmetric.problem, root, points, softest, 1.0, part(seed, 0)):
         if step.factor >= 1:
             return State(step.root.kernel, step.root.conjugate, (step.noise,))
     return None
@@ -180,7 +191,7 @@ def _come_to_rest(
     """Where the flow comes to rest from a start."""
     coherence, first_targets = start
     patterns, n = task.patterns, task.entries
-    keys = jax.random.split(jax.random.PRNGKey(seed), 3)
+    keys = jax.random.split(jax.random.key(seed), 3)
     independent = jax.random.normal(keys[0], (n, FLOW_NEURONS))
     common = jnp.tile(jax.random.normal(keys[1], (patterns, FLOW_NEURONS)), (task.steps, 1))
     noise = np.sqrt(1 - coherence) * independent + np.sqrt(coherence) * common
@@ -224,19 +235,19 @@ def _first_state(problem: Problem, noise: np.ndarray, kernel: np.ndarray, respon
 
 def _solve_branch(problem: Problem, terms: Terms, state: State, randomisations: int, seed: int) -> Branch:
     """Settle, then repeat on independent points; ``terms`` has W whole, which decides the stability."""
-    problem, state, slope = settle(problem, state, seed)
+    problem, state, slope = settle(problem, state, part(seed, SETTLING))
     exact = problem.exact
     roots, energies, neurons, means, sets = [], [], [], [], []
     for number in range(len(GRID_NODES[1]) if exact else randomisations):
-        drawn, points = draw_points(problem, state, seed + 100 + number, number if exact else FINEST)
+        drawn, points = draw_points(problem, state, part(seed, DRAWING, number), number if exact else FINEST)
         root = solve_on_points(problem, drawn, points, slope)
         roots.append(root)
         sets.append(points)
-        energies.append(_free_energy(problem, root, points, seed + 200 + number))
+        energies.append(_free_energy(problem, root, points, part(seed, INTEGRATING, number)))
         means.append(_mean_activity(problem, root, points))
         # A grid has no independent repetitions, but what is drawn from it has.
         for repetition in range(GRID_DRAWS if exact and number == 0 else 1 - exact):
-            neurons.append(_neurons(problem, root, points, seed + 300 + number + repetition))
+            neurons.append(_neurons(problem, root, points, part(seed, PICKING, number, repetition)))
     between = softest_of(problem, root, points, terms).eigenvalue
     stable = between < 1 and is_stable(roots, sets, problem.terms, problem.layout, slope)
     return Branch(problem, state, tuple(roots), tuple(energies), tuple(neurons), tuple(means), stable, exact)

@@ -168,7 +168,7 @@ def sampled_branch():
     with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
         patch.setattr(frozen_problem, "GRID_RANK", 0)
         network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
-        branches = nonlinear_saddle.find_branches(network, chain(3, 3.0), 2048, 32, 0)
+        branches = nonlinear_saddle.find_branches(network, chain(3, 3.0), 4096, 32, 0)
     return min(branches, key=lambda branch: np.mean(branch.energies))
 
 
