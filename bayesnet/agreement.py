@@ -33,8 +33,8 @@ def name_disagreement(draws: np.ndarray, log_likelihood: np.ndarray) -> str:
         return "no chain stands apart: draw more"
     apart, others = (below, above) if len(below) <= len(above) else (above, below)
     lift = log_likelihood[apart].mean() - log_likelihood[others].mean()
-    # Odd chains warm up from beyond the signal, even ones from below it.
-    two_sides = len(set(apart % 2)) == len(set(others % 2)) == 1 and len(draws) > 2
+    # Odd chains warm up from beyond the signal, even ones from below it. Frozen ones are in no phase.
+    two_sides = len(set(apart % 2)) == len(set(others % 2)) == 1 and len(draws) > 2 and errors.all()
     return (
         f"{_chains(apart)} at {means[apart].mean():.3g}, {_chains(others)} at {means[others].mean():.3g}; "
         f"log likelihood of the former {'higher' if lift > 0 else 'lower'} by {abs(lift):.1f}"

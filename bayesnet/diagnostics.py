@@ -141,7 +141,8 @@ def _extreme(values: pd.Series, limit: float, which: str, form: str) -> tuple[bo
     # Too few draws leave R-hat or ESS undefined: that is a failure, not a pass.
     filled = values.fillna(np.inf)
     label = str(filled.idxmax())
-    shown = "undefined (too few draws)" if np.isinf(filled[label]) else format(abs(filled[label]), form)
+    worst = abs(filled[label])
+    shown = "undefined (too few draws)" if np.isinf(worst) else format(worst, form if worst < 1e6 else ".0e")
     return bool(filled[label] <= limit), f"{which} {shown} ({label})"
 
 

@@ -68,6 +68,8 @@ def test_odd_chains_against_even_ones_tell_of_coexistence():
     assert "bayesnet.weigh_phases" in name_disagreement(moved(NORMAL, [1, 3], 9.0), LIKELY)
     for apart in ([1], [0, 1], [2, 3]):
         assert "weigh_phases" not in name_disagreement(moved(NORMAL, apart, 9.0), LIKELY)
+    frozen = np.repeat([[1.0], [2.0], [1.0], [2.0]], 500, axis=1)
+    assert "weigh_phases" not in name_disagreement(frozen, LIKELY)
 
 
 def test_frozen_chains_and_a_single_one():
