@@ -193,6 +193,17 @@ def test_posteriors_agree_everywhere(sharing, patterns, steps, width):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("width", [40, 200])
+def test_kernels_of_forty_entries_are_those_of_fields(width):
+    """n = 40: 820 numbers, also at the smallest width there is. Split HMC on fields, NUTS on kernels."""
+    network, shown = Network.rnn(width), tasks.endpoint(5, 3.0, patterns=8)
+    wide = sample(network, shown, "fields", num_samples=2000, seed=1, sampler="hmc", progress=False)
+    assert_same_posterior(
+        wide, sample(network, shown, "kernels", num_samples=2000, seed=2, progress=False), network, shown
+    )
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("sharing", SHARED)
 @pytest.mark.parametrize("patterns", [1, 3])
 @pytest.mark.parametrize("width", [16, 64])

@@ -20,6 +20,10 @@ def squared_overlap(posterior):
     return kernel[..., 6, 0, 7, 0] ** 2 / (kernel[..., 6, 0, 6, 0] * kernel[..., 7, 0, 7, 0])
 
 
+def r_hat_gate(posterior):
+    return next(gate for gate in check_gates(posterior) if gate.name.startswith("R-hat"))
+
+
 @pytest.fixture(scope="module")
 def torn():
     """A wide network between crossing and instability, where the phase nearer to the prior weighs nothing."""
@@ -29,7 +33,7 @@ def torn():
 def test_chains_meet_both_phases_and_say_so(torn):
     broken = squared_overlap(torn).mean(axis=1) > 0.1
     np.testing.assert_array_equal(broken, [False, True, False, True])
-    gate = next(gate for gate in check_gates(torn) if gate.name.startswith("R-hat"))
+    gate = r_hat_gate(torn)
     assert not gate.passed
     assert "chains 0, 2 at " in gate.detail
     assert "chains 1, 3 at " in gate.detail
@@ -42,6 +46,9 @@ def test_the_weights_tell_which_phase_is_the_posterior(torn):
     assert list(table["chains"]) == [(1, 3), (0, 2)]
     assert table["weight"].sum() == pytest.approx(1)
     assert table["weight"][1] < 1e-50
+    heaviest = torn.isel(chain=list(table["chains"][0]), missing_dims="ignore")
+    assert squared_overlap(heaviest).mean(axis=1).min() > 0.1
+    assert r_hat_gate(heaviest).passed or "no chain stands apart" in r_hat_gate(heaviest).detail
     gap = table["free_energy"][1] - table["free_energy"][0]
     assert table["log_evidence"][0] - table["log_evidence"][1] == pytest.approx(100_000 * gap, rel=0.05)
 
@@ -85,9 +92,8 @@ def test_plain_warm_up_leaves_chains_stuck_and_the_gate_names_them():
     heights, tree = frustrated(0, 24, sampler="hmc", num_warmup=150, anneal=False)
     print(f"{stuck(heights).sum()} of 24 chains stuck")
     assert stuck(heights).any()
-    worst = next(gate for gate in check_gates(tree) if gate.name.startswith("R-hat"))
-    assert not worst.passed
-    assert f"chains {', '.join(map(str, np.flatnonzero(stuck(heights))))} at " in worst.detail
+    assert not r_hat_gate(tree).passed
+    assert f"chains {', '.join(map(str, np.flatnonzero(stuck(heights))))} at " in r_hat_gate(tree).detail
 
 
 @pytest.mark.slow
