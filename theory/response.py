@@ -8,6 +8,8 @@ that follow from earlier ones.
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,5 +65,9 @@ def conjugate_kernel(
     terms: Terms, factor: np.ndarray, second_moment: np.ndarray, dual: np.ndarray, patterns: int
 ) -> np.ndarray:
     """Phihat (n, n); ``dual`` is r (n, O), zero on unsupervised entries."""
-    carried = shift_earlier(terms.recurrent * covariance_response(factor, second_moment), patterns)
-    return np.asarray(carried - terms.readout * (dual @ dual.T))
+    return np.asarray(_conjugate(terms, covariance_response(factor, second_moment), dual, patterns))
+
+
+@partial(jax.jit, static_argnums=3)
+def _conjugate(terms, response, dual, patterns):
+    return shift_earlier(terms.recurrent * response, patterns) - terms.readout * (dual @ dual.T)

@@ -17,7 +17,14 @@ import numpy as np
 
 from theory.covariance import Terms, covariance_terms
 from theory.linear.descent import descend
-from theory.linear.noise_gram import Description, describe, free_energy, free_energy_and_gradient, hessian, pack
+from theory.linear.noise_gram import (
+    describe,
+    free_energy,
+    free_energy_and_gradient,
+    hessian,
+    kernels_of_coordinates,
+    pack,
+)
 from theory.network import Network
 from theory.prediction import predict_given_kernel
 from theory.response import conjugate_kernel
@@ -105,12 +112,12 @@ class LinearProblem:
         kernels: list[np.ndarray] = []
         while queue:
             batch, queue = queue[:AT_ONCE], queue[AT_ONCE:]
-            for rough in minimise(np.array(batch), self.terms, self.task.patterns, BEFORE_POLISHING):
-                kernel = self._describe(rough).trajectory.kernel
+            ends = minimise(np.array(batch), self.terms, self.task.patterns, BEFORE_POLISHING)
+            for rough, kernel in zip(ends, self._kernels(ends), strict=True):
                 if any(self._same(kernel, other, ROUGHLY) for other in kernels):
                     continue
                 point = self.polish(rough)
-                kernel = self._describe(point.coordinates).trajectory.kernel
+                (kernel,) = self._kernels(point.coordinates[None])
                 if any(self._same(kernel, other, SAME_BRANCH) for other in kernels):
                     continue
                 found.append(point)
@@ -141,19 +148,19 @@ class LinearProblem:
                 break
             kick = KICK * point.directions[:, 0]
             ends = minimise(point.coordinates + np.array([kick, -kick]), self.terms, self.task.patterns)
-            point = self.polish(min(ends, key=lambda end: self._evaluate(end)[0]))
+            point = self.polish(min(ends, key=lambda end: self._value(end)))
         return point
 
     def polish(self, point: np.ndarray) -> SaddlePoint:
         """Newton's method on the gradient; the Hessian is kept as long as it converges."""
-        gradient = self._evaluate(point)[1]
+        gradient = self._gradient(point)
         (values, vectors), fresh = self._curvature(point), True
         for _ in range(NEWTON_STEPS):
             if np.linalg.norm(gradient) <= STATIONARY * np.sqrt(gradient.size):
                 break
             curved = np.abs(values) > FLAT * np.max(np.abs(values))
             trial = point - vectors[:, curved] @ ((gradient @ vectors[:, curved]) / values[curved])
-            trial_gradient = self._evaluate(trial)[1]
+            trial_gradient = self._gradient(trial)
             gain = np.linalg.norm(trial_gradient) / np.linalg.norm(gradient)
             if gain < 1:
                 point, gradient = trial, trial_gradient
@@ -164,21 +171,24 @@ class LinearProblem:
                 values, vectors = self._curvature(point)
         return SaddlePoint(point, float(np.linalg.norm(gradient)), values, vectors)
 
-    def _describe(self, coordinates: np.ndarray) -> Description:
-        return jax.tree.map(np.asarray, describe(coordinates, self.terms, self.task.patterns))
+    def _kernels(self, coordinates: np.ndarray) -> np.ndarray:
+        """Of several points (S, d), (S, n, n)."""
+        return np.asarray(kernels_of_coordinates(coordinates, self.terms, self.task.patterns))
 
-    def _evaluate(self, coordinates):
-        value, gradient = free_energy_and_gradient(coordinates, self.terms, self.task.patterns)
-        return float(value), np.asarray(gradient)
+    def _value(self, coordinates: np.ndarray) -> float:
+        return float(free_energy_and_gradient(coordinates, self.terms, self.task.patterns)[0])
+
+    def _gradient(self, coordinates: np.ndarray) -> np.ndarray:
+        return np.asarray(free_energy_and_gradient(coordinates, self.terms, self.task.patterns)[1])
 
     def _curvature(self, coordinates):
         return np.linalg.eigh(np.asarray(hessian(coordinates, self.terms, self.task.patterns)))
 
     def _same(self, one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
-        """Equal kernels (n, n), up to the mirror image where there is one."""
+        """Equal kernels (n, n), relative to the largest entry, up to the mirror image where there is one."""
         images = [other, self._flipped(other)] if self.can_flip else [other]
         slack = tolerance * np.max(np.abs(one))
-        return any(np.allclose(one, image, rtol=tolerance, atol=slack) for image in images)
+        return any(bool(np.max(np.abs(one - image)) <= slack) for image in images)
 
     def _flipped(self, kernel: np.ndarray) -> np.ndarray:
         return flip_sign(kernel_of(kernel, self.task)).reshape(kernel.shape)
@@ -186,7 +196,8 @@ class LinearProblem:
     def solution(self, point: SaddlePoint) -> Solution:
         """The `Solution` there; of two mirror images the one whose neighbouring steps correlate positively."""
         task, n = self.task, self.task.entries
-        (_, _, kernel, factor), cov, (mean, _, dual) = self._describe(point.coordinates)
+        described = describe(point.coordinates, self.terms, task.patterns)
+        (_, _, kernel, factor), cov, (mean, _, dual) = jax.tree.map(np.asarray, described)
         conjugate = conjugate_kernel(self.terms, factor, kernel, dual, task.patterns)
         # Phi = (C^{-1} + Phihat)^{-1} without an inverse of C, which may be singular.
         inner = np.eye(n) + factor.T @ conjugate @ factor
@@ -204,7 +215,7 @@ class LinearProblem:
             kernel=kernel_of(kernel, task),
             conjugate=kernel_of(conjugate, task),
             preactivation_cov=kernel_of(cov, task),
-            free_energy=self._evaluate(point.coordinates)[0],
+            free_energy=self._value(point.coordinates),
             prediction=outputs_of(mean, task),
             dual=outputs_of(dual, task),
             residual=residual,
