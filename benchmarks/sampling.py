@@ -11,6 +11,7 @@ The targets stand below the tables, each with the figure that was reached. Black
 left out, with a word.
 
     python benchmarks/sampling.py --out sampling.json
+    python benchmarks/sampling.py --parts wide leapfrog     # some of the parts
 """
 
 from __future__ import annotations
@@ -48,10 +49,12 @@ from theory.covariance import covariance_terms
 TARGETS = {
     "default over plain NUTS, ESS/s": 500.0,
     "default over plain NUTS, ESS 4000 with compilation": 50.0,
+    "hmc over nuts, ESS/s, T=5 P=8": 3.0,
     "hmc over nuts, ESS per 1000 gradients, T=5 P=8": 3.0,
     "leapfrog over bare value_and_grad": 1.4,
 }
 WANTED_ESS = 4000
+PARTS = ("chain", "wide", "leapfrog")
 
 
 def median_run(contestant, repeats, key="ess_per_second"):
@@ -94,29 +97,34 @@ def time_to(row, ess):
 
 
 def run_wide_task(options):
-    """Fields of a tanh RNN on eight orthogonal patterns over five steps: one row for each sampler."""
+    """Fields of a tanh RNN on eight orthogonal patterns over five steps: the median run of each sampler."""
     network, task = bn.Network.rnn(options.width, activation="tanh"), bn.tasks.endpoint(5, 1.0, patterns=8)
     clock, draws = CLOCKS[options.clock], options.wide_draws
-    rows = []
-    for sampler in ("nuts", "hmc"):
+
+    def run(sampler, seed):
         settings = {"coordinates": "fields", "sampler": sampler, "num_chains": CHAINS, "progress": False}
-        bn.sample(network, task, num_warmup=2, num_samples=2, **settings)
         started = clock()
-        tree = bn.sample(network, task, num_warmup=300, num_samples=draws, seed=1, **settings)
+        bn.sample(network, task, num_warmup=2, num_samples=2, **settings)
+        compile_seconds = clock() - started
+        started = clock()
+        tree = bn.sample(network, task, num_warmup=300, num_samples=draws, seed=seed, **settings)
         seconds = clock() - started
         table, steps = summarise(tree), tree["sample_stats"]["n_steps"].values.sum()
         ess = float(table["ess_bulk"].min())
-        rows.append(
-            {
-                "name": sampler,
-                "ess_per_1000_gradients": 1000 * ess / steps,
-                "ess_per_second": ess / seconds,
-                "r_hat": float(table["r_hat"].max()),
-                "steps_per_draw": steps / (CHAINS * draws),
-                "means": table["mean"].to_dict(),
-                "mcse": table["mcse"].to_dict(),
-            }
-        )
+        return {
+            "name": sampler,
+            "ess": ess,
+            "seconds": seconds,
+            "compile_seconds": compile_seconds,
+            "ess_per_1000_gradients": 1000 * ess / steps,
+            "ess_per_second": ess / seconds,
+            "r_hat": float(table["r_hat"].max()),
+            "steps_per_draw": steps / (CHAINS * draws),
+            "means": table["mean"].to_dict(),
+            "mcse": table["mcse"].to_dict(),
+        }
+
+    rows = [median_run(partial(run, sampler), options.repeats) for sampler in ("nuts", "hmc")]
     gap = max(
         abs(rows[0]["means"][label] - rows[1]["means"][label])
         / np.hypot(rows[0]["mcse"][label], rows[1]["mcse"][label])
@@ -126,7 +134,8 @@ def run_wide_task(options):
     for row in rows:
         print(
             f"{row['name']:6} {row['ess_per_1000_gradients']:8.3g} ESS/1000 gradients {row['ess_per_second']:8.3g} "
-            f"ESS/s {row['steps_per_draw']:6.1f} steps per draw  R-hat {row['r_hat']:.3f}"
+            f"ESS/s {row['steps_per_draw']:6.1f} steps per draw  R-hat {row['r_hat']:.3f}  "
+            f"ESS/s of all runs {', '.join(f'{rate:.3g}' for rate in row['runs'])}"
         )
     return rows
 
@@ -176,6 +185,13 @@ def leapfrog_overhead(network, task, coordinates, options, rounds=7, draws=100):
     return float(np.median(ratios)), ratios
 
 
+def leapfrog_problems(options):
+    """Name -> network, task, coordinates."""
+    wide = bn.Network.rnn(options.width, activation="tanh"), bn.tasks.endpoint(5, 1.0, patterns=8), "fields"
+    chain = chain_problem(options)
+    return {"chain, kernels": (*chain, "auto"), "chain, fields": (*chain, "fields"), "T=5 P=8 tanh, fields": wide}
+
+
 def main(arguments=None):
     """Run everything, print the tables and the targets, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -184,46 +200,41 @@ def main(arguments=None):
     parser.add_argument("--activation", choices=sorted(PHI), default="linear")
     parser.add_argument("--seconds", type=float, default=60.0, help="sampling time of each contestant but plain NUTS")
     parser.add_argument("--plain-draws", type=int, default=500, help="draws of each of plain NUTS's chains")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each contestant in our coordinates")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each in our coordinates; the median counts")
     parser.add_argument("--wide-draws", type=int, default=1000, help="draws of each chain at T = 5, P = 8")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="which of the three to run")
     parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall", help="cpu: for a machine shared with others")
     parser.add_argument("--out", type=Path, help="where to write all figures as JSON")
     options = parser.parse_args(arguments)
     machine = machine_name()
     print(f"{machine}; {options.clock} time")
     print(f"RNN, {options.activation}, N = {options.width}, T = {options.steps}, chain task\n")
-    rows = run_chain_task(options)
-    print_table(rows)
-    wide = run_wide_task(options)
-    overheads = {
-        name: leapfrog_overhead(*problem, options)
-        for name, problem in {
-            "chain, kernels": (*chain_problem(options), "auto"),
-            "chain, fields": (*chain_problem(options), "fields"),
-            "T=5 P=8 tanh, fields": (
-                bn.Network.rnn(options.width, activation="tanh"),
-                bn.tasks.endpoint(5, 1.0, patterns=8),
-                "fields",
-            ),
-        }.items()
-    }
-    plain = next(row for row in rows if row["name"].startswith("plain NUTS"))
-    reached = {
-        "default over plain NUTS, ESS/s": rows[0]["ess_per_second"] / plain["ess_per_second"],
-        "default over plain NUTS, ESS 4000 with compilation": time_to(plain, WANTED_ESS) / time_to(rows[0], WANTED_ESS),
-        "hmc over nuts, ESS per 1000 gradients, T=5 P=8": wide[1]["ess_per_1000_gradients"]
-        / wide[0]["ess_per_1000_gradients"],
-        "leapfrog over bare value_and_grad": max(ratio for ratio, _ in overheads.values()),
-    }
-    print("\nleapfrog over bare value_and_grad: " + ", ".join(f"{k} {v:.2f}" for k, (v, _) in overheads.items()))
-    print(f"hmc over nuts, ESS per second, T=5 P=8: {wide[1]['ess_per_second'] / wide[0]['ess_per_second']:.3g}x")
+    rows, wide, overheads, reached = [], [], {}, {}
+    if "chain" in options.parts:
+        rows = run_chain_task(options)
+        print_table(rows)
+        plain = next(row for row in rows if row["name"].startswith("plain NUTS"))
+        reached |= {
+            "default over plain NUTS, ESS/s": rows[0]["ess_per_second"] / plain["ess_per_second"],
+            "default over plain NUTS, ESS 4000 with compilation": time_to(plain, WANTED_ESS)
+            / time_to(rows[0], WANTED_ESS),
+        }
+        if plain["status"] != "converged":
+            print("plain NUTS has not converged: its ESS means little, and the ratios to it are estimates")
+    if "wide" in options.parts:
+        wide = run_wide_task(options)
+        for name, key in (("ESS/s", "ess_per_second"), ("ESS per 1000 gradients", "ess_per_1000_gradients")):
+            reached[f"hmc over nuts, {name}, T=5 P=8"] = wide[1][key] / wide[0][key]
+    if "leapfrog" in options.parts:
+        overheads = {name: leapfrog_overhead(*problem, options) for name, problem in leapfrog_problems(options).items()}
+        reached["leapfrog over bare value_and_grad"] = max(ratio for ratio, _ in overheads.values())
+        print("\nleapfrog over bare value_and_grad: " + ", ".join(f"{k} {v:.2f}" for k, (v, _) in overheads.items()))
     print("\ntargets")
-    for name, target in TARGETS.items():
-        met = reached[name] <= target if name.startswith("leapfrog") else reached[name] >= target
+    for name, figure in reached.items():
+        target = TARGETS[name]
+        met = figure <= target if name.startswith("leapfrog") else figure >= target
         bound = "at most" if name.startswith("leapfrog") else "at least"
-        print(f"{name:52} {bound} {target:5g}, reached {reached[name]:8.3g}  {'met' if met else 'MISSED'}")
-    if plain["status"] != "converged":
-        print("plain NUTS has not converged: its ESS means little, and the ratios to it are estimates")
+        print(f"{name:52} {bound} {target:5g}, reached {figure:8.3g}  {'met' if met else 'MISSED'}")
     if options.out:
         settings = {key: str(value) for key, value in vars(options).items()}
         figures = {"rows": rows, "wide": wide, "overheads": overheads, "reached": reached}
