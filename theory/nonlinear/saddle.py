@@ -58,7 +58,9 @@ GRID_DRAWS = 4
 # Correlation between any two steps of the noise that a flow starts from, and its first targets, relative to the task's:
 # under stronger ones broken branches have no rival.
 INDEPENDENT, COHERENT = (0.0, 0.0), (0.64, 2.0)
-ATTEMPTS = 3  # flows from other noise where the end of one does not lead to a saddle point
+# Flows from other noise, at half the step, where the end of one does not lead to a saddle point: small observation
+# noise makes the forces stiff.
+ATTEMPTS = 3
 BROKEN = 0.1  # overlap between odd offsets above which a start counts as broken: far above the flow's own scatter
 SAME_BRANCH = 0.1
 # Places of `theory.seeds.part`: in the search, and in solving a branch.
@@ -101,8 +103,10 @@ def find_branches(network: Network, task: Task, points: int, randomisations: int
     terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
     _check_size(terms)
 
-    def come_to_rest(on: Terms, seed: int, start: tuple[float, float] = INDEPENDENT) -> tuple[Problem, State]:
-        return _come_to_rest(network, task, on, points, seed, start)
+    def come_to_rest(
+        on: Terms, seed: int, attempt: int, start: tuple[float, float] = INDEPENDENT
+    ) -> tuple[Problem, State]:
+        return _come_to_rest(network, task, on, points, seed, attempt, start)
 
     def solved(problem: Problem, state: State, seed: int) -> list[Branch]:
         try:
@@ -110,25 +114,30 @@ def find_branches(network: Network, task: Task, points: int, randomisations: int
         except LostError:
             return []
 
-    if not has_sign_symmetry(network, task):
-        seeds = [(part(seed, FLOWING, attempt), part(seed, SOLVING, attempt)) for attempt in range(ATTEMPTS)]
-        attempts = (solved(*come_to_rest(terms, flowing), solving) for flowing, solving in seeds)
+    def from_independent_noise(on: Terms, seed: int) -> list[Branch]:
+        attempts = (
+            solved(*come_to_rest(on, part(seed, FLOWING, attempt), attempt), part(seed, SOLVING, attempt))
+            for attempt in range(ATTEMPTS)
+        )
         return next(filter(None, attempts), [])
-    at_rest = come_to_rest(decoupled_terms(terms, task.patterns), part(seed, SYMMETRIC, FLOWING))
-    symmetric = solved(*at_rest, part(seed, SYMMETRIC, SOLVING))
+
+    if not has_sign_symmetry(network, task):
+        return from_independent_noise(terms, seed)
+    symmetric = from_independent_noise(decoupled_terms(terms, task.patterns), part(seed, SYMMETRIC))
     if task.steps < 3:
         return symmetric
     unstable = not any(branch.stable for branch in symmetric)
     for attempt in range(ATTEMPTS):
-        was_broken = False
+        lost = False
         # What is stable is left by nothing but a start far away.
         for number, start in enumerate((COHERENT, INDEPENDENT)[: 1 + unstable]):
-            problem, state = come_to_rest(terms, part(seed, FLOWING, attempt, number), start)
+            problem, state = come_to_rest(terms, part(seed, FLOWING, attempt, number), attempt, start)
             if _oddness(state.kernel, task) > BROKEN:
-                was_broken = True
-                if found := solved(problem, state, part(seed, SOLVING, attempt, number)):
-                    return symmetric if symmetric and _same_branch(found[0], symmetric[0]) else symmetric + found
-        if not was_broken:
+                found = solved(problem, state, part(seed, SOLVING, attempt, number))
+                if found and not (symmetric and _same_branch(found[0], symmetric[0])):
+                    return symmetric + found
+                lost = lost or not found
+        if not lost:
             break
     if symmetric and unstable:
         nearby = _leave_symmetric(symmetric[0], problem, terms, part(seed, LEAVING, FLOWING))
@@ -186,16 +195,17 @@ def _same_branch(one: Branch, other: Branch) -> bool:
 
 
 def _come_to_rest(
-    network: Network, task: Task, terms: Terms, points: int, seed: int, start: tuple[float, float]
+    network: Network, task: Task, terms: Terms, points: int, seed: int, attempt: int, start: tuple[float, float]
 ) -> tuple[Problem, State]:
-    """Where the flow comes to rest from a start."""
+    """Where the flow comes to rest from a start, its step halved at each attempt."""
     coherence, first_targets = start
     patterns, n = task.patterns, task.entries
     keys = jax.random.split(jax.random.key(seed), 3)
     independent = jax.random.normal(keys[0], (n, FLOW_NEURONS))
     common = jnp.tile(jax.random.normal(keys[1], (patterns, FLOW_NEURONS)), (task.steps, 1))
     noise = np.sqrt(1 - coherence) * independent + np.sqrt(coherence) * common
-    settled = flow(terms, noise, keys[2], network.phi.function, patterns, FLOW_STEPS, FLOW_STEP, first_targets)
+    steps, step = FLOW_STEPS * 2**attempt, FLOW_STEP / 2**attempt
+    settled = flow(terms, noise, keys[2], network.phi.function, patterns, steps, step, first_targets)
     z, kernel, response = map(np.asarray, settled)
     if not np.isfinite(kernel).all():
         raise ValueError(
