@@ -189,7 +189,7 @@ def leapfrog_problems(options):
     """Name -> network, task, coordinates."""
     wide = bn.Network.rnn(options.width, activation="tanh"), bn.tasks.endpoint(5, 1.0, patterns=8), "fields"
     chain = chain_problem(options)
-    return {"chain, kernels": (*chain, "auto"), "chain, fields": (*chain, "fields"), "T=5 P=8 tanh, fields": wide}
+    return {"chain, kernels": (*chain, "kernels"), "chain, fields": (*chain, "fields"), "T=5 P=8 tanh, fields": wide}
 
 
 def main(arguments=None):
