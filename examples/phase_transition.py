@@ -44,7 +44,6 @@ import theory
 MAKERS = {"RNN": bn.Network.rnn, "DNN": bn.Network.dnn}
 RELATIVE = (0.5, 0.75, 0.95, 1.05, 1.25, 1.5)  # signals, as multiples of the critical one
 AWAY = 0.1  # from the critical signal, relative: further off, finite width adds a series in 1/N
-SEEDS = 5  # of the theory: close above a transition the search for the coherent branch misses it from some
 WINDOW = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])  # of the finite-size scaling: (|y| / |y|_c - 1) sqrt(N)
 
 
@@ -154,7 +153,7 @@ def sweep(run: Experiment, case: Case, name: str, critical: float, relative: tup
         task, label = case.task(factor * critical), f"{case.title}, {name}, {factor} of the critical signal"
         ladder = run.climb(network, task, case.observables, case.widths, label, **case.sampling)
         mean, error = ladder.limit(least=case.widths[max(len(case.widths) - 2, 0)])
-        solution = solve(network, task)
+        solution = theory.solve(network, task)
         ours = expected(solution, case.observables)
         if abs(factor - 1) > AWAY:
             run.require(solution.converged, f"{label}: {solution.message}")
@@ -222,20 +221,11 @@ def universal(x: np.ndarray) -> np.ndarray:
     return fourth * zeroth / second**2
 
 
-def solve(network: bn.Network, task: bn.Task, **settings) -> theory.Solution:
-    """`theory.solve`, from another seed where it finds nothing stable."""
-    for seed in range(SEEDS):
-        solution = theory.solve(network, task, seed=seed, **settings)
-        if solution.converged:
-            break
-    return solution
-
-
 def theory_curves(network: bn.Network, case: Case, signals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Observables of the solution, (signals, 2), and of its unstable symmetric companion (NaN where there is none)."""
     best, other = [], []
     for signal in signals:
-        solution = solve(network, case.task(signal), starts=1)
+        solution = theory.solve(network, case.task(signal), starts=1)
         unstable = [expected(b, case.observables) for b in solution.branches if not b.stable]
         best.append(expected(solution, case.observables) if solution.converged else np.full(2, np.nan))
         other.append(unstable[0] if unstable else np.full(2, np.nan))
