@@ -140,15 +140,15 @@ def run_wide_task(options):
     return rows
 
 
-def leapfrog_overhead(network, task, coordinates, options, rounds=7, draws=100):
+def leapfrog_overhead(network, task, coordinates, sampler, options, rounds=7):
     """Seconds per leapfrog step of `sample` after warm-up, over seconds per bare value_and_grad; medians.
 
-    Both run inside one compiled loop, in turn, on the same processor time.
+    Both run inside one compiled loop, in turn, on the same processor time. All that `sample` does with a draw counts.
     """
     clock = CLOCKS[options.clock]
     space = build_coordinates(coordinates, network, task)
     gradients = 400
-    settings = {"num_warmup": 200, "num_chains": 1, "num_latents": 1, "progress": False}
+    settings = {"num_warmup": 200, "num_chains": 1, "num_latents": 1, "sampler": sampler, "progress": False}
 
     with jax.enable_x64(True):
         terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
@@ -165,31 +165,41 @@ def leapfrog_overhead(network, task, coordinates, options, rounds=7, draws=100):
 
             return jax.lax.fori_loop(0, gradients, one, z)
 
-        def bare_time():
+        jax.block_until_ready(loop(latents, terms))
+
+    def bare_time():
+        with jax.enable_x64(True):
             started = clock()
             jax.block_until_ready(loop(latents, terms))
             return (clock() - started) / gradients
-
-        jax.block_until_ready(loop(latents, terms))
 
     def run(number, seed):
         started = clock()
         steps = bn.sample(network, task, coordinates, num_samples=number, seed=seed, **settings)["sample_stats"]
         return clock() - started, int(steps["n_steps"].sum())
 
+    # A trajectory has about ten steps; some seconds of them, whatever a step takes.
+    draws = int(np.clip(2 / (10 * bare_time()), 100, 10_000))
     ratios = []
     for seed in range(rounds):
         # The same seed with fewer draws is the same run cut short: the difference is sampling alone.
         short, long = run(draws // 10, seed), run(draws, seed)
         ratios.append((long[0] - short[0]) / (long[1] - short[1]) / bare_time())
+        print(f"{coordinates}, {sampler}: leapfrog {ratios[-1]:.2f} of a bare gradient", file=sys.stderr, flush=True)
     return float(np.median(ratios)), ratios
 
 
 def leapfrog_problems(options):
-    """Name -> network, task, coordinates."""
+    """Name -> network, task, coordinates, sampler."""
     wide = bn.Network.rnn(options.width, activation="tanh"), bn.tasks.endpoint(5, 1.0, patterns=8), "fields"
     chain = chain_problem(options)
-    return {"chain, kernels": (*chain, "kernels"), "chain, fields": (*chain, "fields"), "T=5 P=8 tanh, fields": wide}
+    return {
+        "chain, kernels, nuts": (*chain, "kernels", "nuts"),
+        "chain, fields, nuts": (*chain, "fields", "nuts"),
+        "chain, fields, hmc": (*chain, "fields", "hmc"),
+        "T=5 P=8 tanh, fields, nuts": (*wide, "nuts"),
+        "T=5 P=8 tanh, fields, hmc": (*wide, "hmc"),
+    }
 
 
 def main(arguments=None):
