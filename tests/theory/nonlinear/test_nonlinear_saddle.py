@@ -73,6 +73,31 @@ def test_a_slightly_broken_branch_is_not_missed():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("factor", [1.01, 1.0323, 1.0769])
+def test_every_seed_finds_the_broken_branch_close_above_the_transition(factor):
+    """A start that leads back to the symmetric branch, which is unstable there, was once the end of the search."""
+    found = [
+        theory.solve(theory.Network.rnn(1, activation="erf"), chain(3, 1.84122 * factor), seed=s) for s in range(4)
+    ]
+    assert all(solution.converged and len(solution.branches) == 2 for solution in found)
+    assert np.ptp([solution.free_energy for solution in found]) < 1e-6
+
+
+@pytest.mark.slow
+def test_little_noise_makes_no_flow_diverge():
+    """kappa = .01 and seven supervised steps: the forces on the neurons are stiff. F as found with half the step."""
+    task = theory.Task(
+        np.eye(12)[None, 0, :, None],
+        np.where(np.isin(np.arange(12), (0, 1, 3, 4, 6, 9, 11)), np.sin(np.arange(12) * np.pi / 4), np.nan)[None],
+    )
+    network = theory.Network.rnn(1, activation="tanh", recurrent_gain=1.2, noise=0.01)
+    found = [theory.solve(network, task, seed=seed) for seed in range(2)]
+    assert all(solution.converged for solution in found)
+    gap = found[0].free_energy - found[1].free_energy
+    assert abs(gap) < 8.6 * np.hypot(*(solution.free_energy_error for solution in found))
+
+
+@pytest.mark.slow
 def test_every_seed_finds_the_branch_that_stays_at_a_fixed_point():
     """Thirty steps: the last ones differ by one part in a thousand only. One answer in two was no saddle point once."""
     network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
