@@ -6,26 +6,34 @@ some of the steps only. The recurrent network learns the rotation and predicts t
     f_* = gv^2 Phi_{*,sup} (kappa I + gv^2 Phi_sup)^{-1} y,
 
 because kernels between steps are nonzero. Without a shared readout V the prediction is zero there by construction. With
-V shared but W not, it is zero too, for another reason: W_t -> -W_t leaves everything else as it is, so no kernel
-connects two steps. The rule becomes visible in the weights: with a prior bulk of radius gw < 1, a pair of eigenvalues
-of W leaves it for the teacher's exp(+-2 pi i / 8). And when only every second step is told, the sign symmetry W -> -W
-leaves the signs of the others open: their size is known, their common sign is not.
+V shared but W not, it is zero too, for another reason: h_t -> -h_t at an untold step, undone by the W on either side,
+leaves everything else as it is, so no kernel connects that step with another. Neither can learn from more told steps,
+then: of one sequence, partial sharing is worth as much as none. Several sequences are another matter, since at one step
+patterns overlap and can learn from each other without any sharing. Of the eight ways of sharing W, U and V these four
+are all there is to compare: input comes at step 1 only, where there is one U, shared or not. The rule becomes visible
+in the weights: with a prior bulk of radius gw < 1, a pair of eigenvalues of W leaves it for the teacher's exp(+-2 pi i
+/ 8). And when only every second step is told, the sign symmetry W -> -W leaves the signs of the others open: their size
+is known, their common sign is not.
 
 Expected picture: (a) linear networks, predictions at all steps, told steps filled; (b) every second step told: the
-predictions of the four chains, equal up to the sign; (c) the same as (a) for tanh; (d) error at untold steps against
-the number of told steps; (e) sample efficiency: error at untold entries against the number of sequences, half of the
-entries told, different ones in each; (f) eigenvalues of W drawn from the posterior, theory as squares, the teacher's as
-crosses.
+predictions of the four chains, equal up to the sign; (c) the same as (a) for tanh; sample efficiency of all four: error
+(d) at untold steps of one sequence against the number of told ones, (e) at untold entries against the number of
+sequences, half of the entries told, different ones in each; theory, and at some places the posterior; (f) eigenvalues
+of W drawn from the posterior, theory as squares, the teacher's as crosses.
 
 The verdict: predictions at untold steps, extrapolated from two widths, are the theory's for all networks, linear and
-tanh (in (b): their squares); the RNN's relative error there is below 1 and the others' predictions are zero; the
-outlying eigenvalues sit where the theory says.
+tanh (in (b): their squares); of one sequence the RNN's relative error there is below 1 and falls as more steps are
+told, while the others' predictions are zero; of two sequences its error is below each of the others'; the outlying
+eigenvalues sit where the theory says.
 """
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import dataclass
+
 import numpy as np
-from experiment import BARS, COLOURS, MORE_COLOURS, Experiment, expected, extrapolate, panels, points
+from experiment import BARS, COLOURS, MORE_COLOURS, Experiment, Ladder, expected, extrapolate, panels, points
 
 import bayesnet as bn
 import theory
@@ -40,6 +48,12 @@ NETWORKS = {
     "V unshared": {"shared": {"recurrent", "input"}},
     "DNN": {"shared": ()},
 }
+TOLD_COUNTS = (2, 3, 4, 5, 6, 8, 10)
+SEQUENCE_COUNTS = (1, 2, 3)
+SAMPLED_TOLD, SAMPLED_SEQUENCES = (3, 6, 10), (2,)  # where the posterior is sampled in (d) and (e)
+MASKS = 2  # choices of told entries in (e); sampled is the first of them
+SHIFT_OF = dict(zip(NETWORKS, (0.0, -0.015, 0.0, 0.015), strict=True))  # of points that would cover each other
+STYLE_OF = dict(zip(NETWORKS, ("-", "-", "--", ":"), strict=True))
 COLOUR_OF = dict(zip(NETWORKS, (COLOURS["RNN"], MORE_COLOURS[0], MORE_COLOURS[1], COLOURS["DNN"]), strict=True))
 MARKER_OF = dict(zip(NETWORKS, "oDs^", strict=True))
 
@@ -52,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     figure, grid = panels(2, 3, 10.5, 6.6)
     (a, b, c), (d, e, f) = grid
     results = {
-        "linear": fill_in(run, a, "linear", {}, [run.width] if run.quick else [run.width // 4, run.width]),
+        "linear": fill_in(run, a, "linear", {}, widths_of(run)),
         "every second step": every_second(run, b),
     }
     if not run.quick:
@@ -75,45 +89,81 @@ def steps_of(run: Experiment) -> tuple[int, tuple[int, ...]]:
     return (3, (1, 2)) if run.quick else (12, TOLD)
 
 
-def relative_error(prediction: np.ndarray, task: bn.Task) -> float:
-    """|f - y| / |y| over the entries that were not told; prediction (P, T, O)."""
+def widths_of(run: Experiment) -> list[int]:
+    """Those of the linear networks."""
+    return [run.width] if run.quick else [run.width // 4, run.width]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Posterior, extrapolated to infinite width, and theory of one network on a task; arrays (P, T).
+
+    Attributes:
+        mean, error: posterior mean of the predictions, and its standard error.
+        exact: the theory's predictions.
+        relative, relative_error: `relative_error` of the posterior mean, and its standard error.
+        ladder: the posterior at each width.
+    """
+
+    mean: np.ndarray
+    error: np.ndarray
+    exact: np.ndarray
+    relative: float
+    relative_error: float
+    ladder: Ladder
+
+
+def relative_error(prediction: np.ndarray, task: bn.Task, error: np.ndarray | float = 0.0) -> tuple[float, float]:
+    """|f - y| / |y| over the entries that were not told, and its standard error; prediction, error (P, T)."""
     untold = ~task.supervised
-    return float(np.linalg.norm((prediction - task.targets)[untold]) / np.linalg.norm(task.targets[untold]))
+    gap, size = (prediction - task.targets[..., 0])[untold], np.linalg.norm(task.targets[..., 0][untold])
+    spread = np.linalg.norm(gap * np.broadcast_to(error, untold.shape)[untold]) / np.linalg.norm(gap)
+    return float(np.linalg.norm(gap) / size), float(spread / size)
+
+
+def compare(
+    run: Experiment, name: str, task: bn.Task, widths: list[int], label: str, settings: dict | None = None, **sampling
+) -> Comparison:
+    """Sample one of `NETWORKS` and solve the theory; the claim that they agree at untold entries."""
+    network = network_of(name, widths[-1], **(settings or {}))
+    entries = np.ndindex(task.patterns, task.steps)
+    observables = [bn.observables.prediction_at(pattern, step, 0) for pattern, step in entries]
+    ladder = run.climb(network, task, observables, widths, label, **sampling)
+    shape, untold = task.supervised.shape, ~task.supervised
+    mean, error = (column.reshape(shape) for column in ladder.limit())
+    solution = theory.solve(network, task, starts=1)
+    run.require(solution.converged, f"{label}: {solution.message}")
+    exact = expected(solution, observables).reshape(shape)
+    own = bn.comparison.theory_error(solution, observables).reshape(shape)
+    numbers = mean[untold], error[untold], exact[untold], own[untold]
+    run.agree(f"{label}, untold entry", *numbers, solution.randomisations)
+    return Comparison(mean, error, exact, *relative_error(mean, task, error), ladder)
+
+
+def judge_alone(run: Experiment, name: str, found: Comparison, task: bn.Task, label: str) -> None:
+    """Claims of one sequence: the RNN predicts untold steps; the others' theory, which they agree with, is zero."""
+    if name == "RNN":
+        run.exceed(f"{label}: 1 - relative error at untold steps", 1 - found.relative, found.relative_error, 0.0)
+    else:
+        zero = np.allclose(found.exact[~task.supervised], 0, atol=1e-9)
+        run.require(zero, f"{label}: the theory predicts something at untold steps")
 
 
 def fill_in(run: Experiment, axes, kind: str, settings: dict, widths: list[int]) -> dict:
     """Panels (a) and (c): predictions at all steps, each network, beside the theory."""
     steps, told = steps_of(run)
     task = bn.tasks.rotation(steps, PERIOD, supervised=told)
-    untold = np.flatnonzero(~task.supervised[0])
-    observables = [bn.observables.prediction_at(0, t, 0) for t in range(steps)]
     sampling = {"num_samples": 1000} if kind == "linear" else {"sampler": "hmc", "num_samples": 1500}
     names = ["RNN", "W unshared", "DNN"] if kind == "linear" else ["RNN"]
     record = {}
     for name in names:
-        network = network_of(name, widths[-1], **settings)
-        ladder = run.climb(network, task, observables, widths, f"{kind} {name}", **sampling)
-        mean, error = ladder.limit()
-        solution = theory.solve(network, task)
-        run.require(solution.converged, f"{kind} {name}: {solution.message}")
-        exact = expected(solution, observables)
-        total = np.hypot(error, bn.comparison.theory_error(solution, observables))
-        run.agree(f"{kind} {name}, untold step", mean[untold], total[untold], exact[untold])
-        gap = mean[untold] - task.targets[0, untold, 0]
-        size = np.linalg.norm(task.targets[0, untold, 0])
-        relative, its_error = (
-            np.linalg.norm(gap) / size,
-            np.linalg.norm(gap * error[untold]) / np.linalg.norm(gap) / size,
-        )
-        if name == "RNN":
-            run.exceed(f"{kind} RNN: 1 - relative error at untold steps", 1 - relative, its_error, 0.0)
-        else:
-            run.agree(f"{kind} {name}: no prediction at untold step", mean[untold], error[untold], 0.0)
-        colour = COLOUR_OF[name]
-        axes.plot(np.arange(1, steps + 1), exact, "-", color=colour, lw=1.2)
-        label = f"{name}: error {relative:.3f}"
-        points(axes, np.arange(1, steps + 1), mean, error, color=colour, fmt=MARKER_OF[name], label=label)
-        record[name] = {"relative_error": relative, "mcse": its_error, "theory": exact, "posterior": ladder}
+        found = compare(run, name, task, widths, f"{kind} {name}", settings, **sampling)
+        judge_alone(run, name, found, task, f"{kind} {name}")
+        colour, t = COLOUR_OF[name], np.arange(1, steps + 1)
+        axes.plot(t, found.exact[0], "-", color=colour, lw=1.2)
+        label = f"{name}: error {found.relative:.3f}"
+        points(axes, t, found.mean[0], found.error[0], color=colour, fmt=MARKER_OF[name], label=label)
+        record[name] = vars(found)
     show_targets(axes, task)
     axes.set_title(f"({'a' if kind == 'linear' else 'c'}) {kind}; {BARS}", fontsize=9)
     axes.legend(fontsize=8, frameon=False, loc="upper right")
@@ -136,8 +186,9 @@ def every_second(run: Experiment, axes) -> dict:
     untold = np.flatnonzero(~task.supervised[0])
     observables = [bn.observables.prediction_at(0, int(t), 0, squared=True) for t in untold]
     last = []
-    widths = [run.width] if run.quick else [run.width // 4, run.width]
-    ladder = run.climb(network, task, observables, widths, "every second step", keep=last.append, num_samples=1000)
+    ladder = run.climb(
+        network, task, observables, widths_of(run), "every second step", keep=last.append, num_samples=1000
+    )
     mean, error = ladder.limit()
     exact = expected(theory.solve(network, task), observables)
     run.agree("every second step told: squared prediction, untold step", mean, error, exact)
@@ -163,59 +214,76 @@ def told_steps(run: Experiment, axes) -> dict:
     """Panel (d): error at untold steps against how many are told."""
     steps, _ = steps_of(run)
     order = [t for t in ORDER if t < steps]
-    counts = (2,) if run.quick else (2, 3, 4, 5, 6, 8, 10)
+    counts, sampled = ((2,), ()) if run.quick else (TOLD_COUNTS, SAMPLED_TOLD)
+    tasks = {count: bn.tasks.rotation(steps, PERIOD, supervised=order[:count]) for count in counts}
     record = {}
-    for name in ("RNN", "DNN"):
-        errors = []
-        for count in counts:
-            task = bn.tasks.rotation(steps, PERIOD, supervised=order[:count])
-            errors.append(relative_error(theory.solve(network_of(name, run.width), task, starts=1).prediction, task))
-        axes.plot(counts, errors, "-", marker=MARKER_OF[name], ms=4, color=COLOUR_OF[name], label=f"{name}, theory")
-        record[name] = dict(zip(counts, errors, strict=True))
+    for name in NETWORKS:
+        found = {}
+        for count in sampled:
+            label = f"{count} told steps, {name}"
+            found[count] = compare(run, name, tasks[count], widths_of(run), label, num_samples=500)
+            judge_alone(run, name, found[count], tasks[count], label)
+        if name == "RNN":
+            for fewer, more in itertools.pairwise(sampled):
+                gain = found[fewer].relative - found[more].relative
+                error = np.hypot(found[fewer].relative_error, found[more].relative_error)
+                run.exceed(f"RNN: error at {fewer} told steps above that at {more}", gain, error, 0.0)
+        run.say(f"told steps, {name}, theory")
+        exact = np.array([[theory_error(run, name, task)] for task in tasks.values()])
+        record[name] = draw_efficiency(axes, name, counts, exact, found)
     axes.set(xlabel=f"told steps, of {steps}", ylabel="relative error at untold steps", ylim=(0, None))
-    axes.set_title("(d) one sequence", fontsize=9)
-    axes.legend(fontsize=8, frameon=False)
+    axes.set_title("(d) one sequence; lines: theory, points: posterior", fontsize=9)
+    axes.legend(fontsize=8, frameon=False, loc="lower left")
     return record
 
 
 def sequences(run: Experiment, axes) -> dict:
     """Panel (e): error at untold entries against the number of sequences, half of the entries told at random."""
     steps = 3 if run.quick else 8
-    counts = (1,) if run.quick else (1, 2, 3)
-    masks = 1 if run.quick else 2
-    rng = np.random.default_rng(run.seed())
+    counts, masks = ((1,), 1) if run.quick else (SEQUENCE_COUNTS, MASKS)
+    sampled = () if run.quick else SAMPLED_SEQUENCES
+    rng = np.random.default_rng(0)  # the same tasks whatever the seed of the run
     tasks = {}
     for count in counts:
         for _ in range(masks):
             told = rng.permuted(np.tile(np.arange(steps) < steps // 2, (count, 1)), axis=1)
             tasks.setdefault(count, []).append(bn.tasks.rotation(steps, PERIOD, patterns=count, supervised=told))
-    record = {}
+    record, posterior = {}, {}
     for name in NETWORKS:
-        run.say(f"sequences, {name}")
-        network = network_of(name, run.width)
-        errors = np.array(
-            [
-                [relative_error(theory.solve(network, t, starts=0).prediction, t) for t in tasks[count]]
-                for count in counts
-            ]
-        )
-        spread = errors.std(axis=1, ddof=1) / np.sqrt(masks) if masks > 1 else np.zeros(len(counts))
-        axes.errorbar(
-            counts,
-            errors.mean(axis=1),
-            spread,
-            fmt="-",
-            marker=MARKER_OF[name],
-            ms=4,
-            color=COLOUR_OF[name],
-            label=name,
-            capsize=2,
-        )
-        record[name] = {"error": errors, "sequences": counts}
+        found = {}
+        for count in sampled:
+            label = f"{count} sequences, {name}"
+            found[count] = compare(run, name, tasks[count][0], widths_of(run), label, num_samples=500)
+        run.say(f"sequences, {name}, theory")
+        exact = np.array([[theory_error(run, name, task) for task in tasks[count]] for count in counts])
+        record[name] = draw_efficiency(axes, name, counts, exact, found)
+        posterior[name] = found
+    for name in list(NETWORKS)[1:]:
+        for count in sampled:
+            ours, theirs = posterior["RNN"][count], posterior[name][count]
+            error = np.hypot(ours.relative_error, theirs.relative_error)
+            label = f"{count} sequences: error of {name} above the RNN's"
+            run.exceed(label, theirs.relative - ours.relative, error, 0.0)
     axes.set(xlabel="sequences (phases)", ylabel="relative error at untold entries", ylim=(0, None), xticks=counts)
-    axes.set_title(f"(e) T = {steps}, half told; theory, bars: s.e. over {masks} masks", fontsize=9)
+    axes.set_title(f"(e) T = {steps}, half told; dots: theory, {masks} choices", fontsize=9)
     axes.legend(fontsize=8, frameon=False)
     return record
+
+
+def draw_efficiency(axes, name: str, counts: tuple, exact: np.ndarray, found: dict[int, Comparison]) -> dict:
+    """Errors of one network: theory (counts, choices) as dots, their mean a line; posterior where found; a record."""
+    shift = SHIFT_OF[name] * (counts[-1] - counts[0])
+    x, colour = np.array(counts) + shift, COLOUR_OF[name]
+    axes.plot(x, exact.mean(axis=1), STYLE_OF[name], lw=1.2, color=colour)
+    axes.plot(x, exact, ".", ms=4, color=colour)
+    values, errors = [one.relative for one in found.values()], [one.relative_error for one in found.values()]
+    points(axes, np.array(list(found)) + shift, values, errors, color=colour, fmt=MARKER_OF[name], label=name)
+    return {"counts": counts, "theory": exact, "sampled": list(found), "relative": values, "mcse": errors}
+
+
+def theory_error(run: Experiment, name: str, task: bn.Task) -> float:
+    """The theory's `relative_error`."""
+    return relative_error(theory.solve(network_of(name, run.width), task, starts=1).prediction[..., 0], task)[0]
 
 
 def eigenvalues(run: Experiment, axes) -> dict:
