@@ -82,7 +82,7 @@ def compare(
     # A constant observable that the theory hits has z = 0, not 0/0.
     gap = np.where(np.isclose(table["mean"], theory, rtol=1e-12, atol=1e-12), 0.0, table["mean"] - theory)
     table["expected_sd"] = _expected_sd(solution, network.width, observables)
-    spread = table["expected_sd"].fillna(table["sd"])
+    spread = table["expected_sd"].fillna(table["sd"]).to_numpy()
     table["z_sd"] = _ratio(gap, spread)
     own = theory_error(solution, observables)
     table["z_mcse"] = standard_scores(gap, table["mcse"].to_numpy(), own, solution.randomisations)
