@@ -238,8 +238,10 @@ class Experiment:
     ) -> None:
         # An exact zero on both sides agrees; any other gap without an error bar does not.
         gap = np.where(np.isclose(value, expected, rtol=1e-12, atol=1e-14), 0.0, value - expected)
-        z = bn.comparison.standard_scores(gap, error, own, randomisations)
-        columns = {"value": value, "error": np.hypot(error, own), "expected": expected, "z": z}
+        total = np.hypot(error, own)
+        # An error bar that is not a number supports no claim.
+        z = np.where(np.isfinite(total), bn.comparison.standard_scores(gap, error, own, randomisations), np.nan)
+        columns = {"value": value, "error": total, "expected": expected, "z": z}
         for index in np.ndindex(value.shape):
             name = f"{label} ({np.ravel_multi_index(index, value.shape) + 1})" if value.size > 1 else label
             numbers = {key: float(column[index]) for key, column in columns.items()}

@@ -93,6 +93,7 @@ def test_the_verdict_allows_for_the_number_of_claims(experiment, tmp_path, capsy
         ("exceed", (1.0, 0.1, 0.0), True),
         ("exceed", (1.0, 0.5, 0.0), False),  # two standard errors prove nothing
         ("exceed", (-1.0, 0.1, 0.0), False),
+        ("exceed", (1.0, np.nan, 0.0), False),
     ],
 )
 def test_single_claims(experiment, tmp_path, kind, numbers, passes):
