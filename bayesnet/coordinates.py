@@ -12,6 +12,7 @@ from bayesnet.models.field_space import field_kernel, field_model
 from bayesnet.models.kernel_space import bartlett_kernel, kernel_model, kernels_refusal
 from bayesnet.models.likelihood import target_density
 from bayesnet.models.weight_space import run_network, scale_weights, weight_model
+from theory.causal import semidefinite_cholesky
 from theory.covariance import Array, Terms
 from theory.network import Network
 from theory.prediction import predict_given_kernel
@@ -88,10 +89,9 @@ def _observe_kernel(kernel_of: Callable) -> Callable:
 def draw_prediction(terms: Terms, kernel: Array, key: Array) -> Array:
     """A draw of f (n, O) given the kernel and the targets."""
     law = predict_given_kernel(terms, kernel)
-    # An eigendecomposition, because the covariance is singular wherever activities repeat.
-    values, vectors = jnp.linalg.eigh(law.cov)
-    white = random.normal(key, law.mean.shape, kernel.dtype)
-    return law.mean + vectors @ (jnp.sqrt(jnp.maximum(values, 0))[:, None] * white)
+    # The covariance is singular wherever activities repeat; what counts as zero is measured by the prior variance.
+    prior = terms.scale * jnp.diagonal(terms.readout * kernel)
+    return law.mean + semidefinite_cholesky(law.cov, prior) @ random.normal(key, law.mean.shape, kernel.dtype)
 
 
 def _invariants(terms: Terms, kernel: Array, prediction: Array) -> dict[str, Array]:

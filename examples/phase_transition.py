@@ -45,6 +45,7 @@ MAKERS = {"RNN": bn.Network.rnn, "DNN": bn.Network.dnn}
 RELATIVE = (0.5, 0.75, 0.95, 1.05, 1.25, 1.5)  # signals, as multiples of the critical one
 AWAY = 0.1  # from the critical signal, relative: further off, finite width adds a series in 1/N
 WINDOW = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])  # of the finite-size scaling: (|y| / |y|_c - 1) sqrt(N)
+SLOWER = 3  # times as many draws there: so close to the transition they are correlated
 
 
 @dataclass(frozen=True)
@@ -169,12 +170,13 @@ def scale(run: Experiment, case: Case, critical: float) -> dict:
     """U near the transition, and the fit of critical signal, scale and corrections to it."""
     signals, widths, values, errors = [], [], [], []
     overlap = case.observables[:1]
+    sampling = case.sampling | {"num_samples": SLOWER * case.sampling["num_samples"]}
     for width in case.scaled:
         for signal in critical * (1 + WINDOW / np.sqrt(width)):
             label = f"{case.title}, N = {width}, signal {signal:.4f}"
             run.say(f"scaling: {label}")
             network = case.rnn.replace(width=width)
-            posterior, _ = run.converge(network, case.task(signal), overlap, label, **case.sampling)
+            posterior, _ = run.converge(network, case.task(signal), overlap, label, **sampling)
             value, error = moment_ratio(bn.diagnostics.evaluate_observables(posterior, overlap)[overlap[0].label])
             for column, entry in zip((signals, widths, values, errors), (signal, width, value, error), strict=True):
                 column.append(entry)
@@ -234,7 +236,7 @@ def theory_curves(network: bn.Network, case: Case, signals: np.ndarray) -> tuple
 
 def follow_signal(case: Case, critical: float) -> dict:
     """The `theory_curves` of the RNN around the critical signal; above it a nonlinear one takes seconds a signal."""
-    below, above = (28, 28) if case.is_linear else (6, 14)
+    below, above = (28, 28) if case.is_linear else (3, 8)
     signals = critical * np.concatenate([np.linspace(0.7, 0.995, below), np.linspace(1.01, 1.3, above)])
     return {"signal": signals} | dict(zip(("stable", "unstable"), theory_curves(case.rnn, case, signals), strict=True))
 

@@ -33,10 +33,11 @@ def continuation(
 ) -> xr.Dataset:
     """Stable solutions at several sizes of the targets, followed up from the smallest and down from the largest.
 
-    At either end the sweep starts from what `theory.solve` finds. From there each solution is the start of the next
-    one. A branch that turns unstable, or ends, is left for the one below it. Between the spinodal and the instability
-    of a first-order transition the two directions therefore differ: there both solutions are locally stable, and the
-    one of smaller free energy is the posterior's.
+    At either end the sweep starts from what `theory.solve` finds; where it finds nothing at the largest factor, from
+    where the way up has led. From there each solution is the start of the next one. A branch that turns unstable, or
+    ends, is left for the one below it. Between the spinodal and the instability of a first-order transition the two
+    directions therefore differ: there both solutions are locally stable, and the one of smaller free energy is the
+    posterior's.
 
     Args:
         network, task: as for `theory.solve`.
@@ -61,7 +62,7 @@ def continuation(
     randomisations = arguments.integer("randomisations", randomisations, 2)
     tolerance = arguments.positive("tolerance", tolerance)
     if network.scaling == "standard":
-        up = down = [nngp(network, task.scaled(factor)) for factor in ordered]
+        up = down = [(nngp(network, task.scaled(factor)), None) for factor in ordered]
     else:
         follower: Any
         if network.activation == "linear":
@@ -71,17 +72,21 @@ def continuation(
         # float64 within this call only: as in solve.
         with jax.enable_x64(True):
             up = _sweep(follower, ordered)
-            down = _sweep(follower, ordered[::-1])[::-1]
-    return _dataset(network, task, ordered, (up, down))
+            down = _sweep(follower, ordered[::-1], start=up[-1])[::-1]
+    return _dataset(network, task, ordered, ([pair[0] for pair in up], [pair[0] for pair in down]))
 
 
-def _sweep(follower: Any, factors: np.ndarray) -> list[Solution]:
-    solution, state = follower.best(factors[0])
-    solutions = [solution]
+def _sweep(follower: Any, factors: np.ndarray, start: tuple[Solution, Any] | None = None) -> list[tuple[Solution, Any]]:
+    """Solution and state at each factor; ``start`` serves where the search at the first of them finds nothing."""
+    try:
+        pairs = [follower.best(factors[0])]
+    except RuntimeError:
+        if start is None:
+            raise
+        pairs = [start]
     for factor in factors[1:]:
-        solution, state = follower.follow(factor, state)
-        solutions.append(solution)
-    return solutions
+        pairs.append(follower.follow(factor, pairs[-1][1]))
+    return pairs
 
 
 def _checked(factors: Any) -> np.ndarray:

@@ -104,24 +104,26 @@ def split_hmc(potential_fn_gen: Callable) -> tuple[Callable, Callable]:
         eps = length / num_steps
         cosine, sine = jnp.cos(eps), jnp.sin(eps)
 
-        def kick(p, z, gradient):
-            return jax.tree.map(lambda p, z, g: p - eps / 2 * (g - z), p, z, gradient)
+        def kick(p, z, gradient, eps):
+            return jax.tree.map(lambda p, z, g: p - eps * (g - z), p, z, gradient)
 
         def leap(_, carry):
-            z, p, _, gradient = carry
-            p = kick(p, z, gradient)
+            z, p, _, _ = carry
             z, p = (
                 jax.tree.map(lambda z, p: z * cosine + p * sine, z, p),
                 jax.tree.map(lambda z, p: p * cosine - z * sine, z, p),
             )
             energy, gradient = potential(z)
-            return z, kick(p, z, gradient), energy, gradient
+            return z, kick(p, z, gradient, eps), energy, gradient
 
         p = white_like(momentum_key, state.z)
         start = state.potential_energy + _kinetic(p)
+        # The second half kick of a step and the first of the next are one.
+        p = kick(p, state.z, state.z_grad, eps / 2)
         z, p, potential_energy, gradient = lax.fori_loop(
             0, num_steps, leap, (state.z, p, state.potential_energy, state.z_grad)
         )
+        p = kick(p, z, gradient, -eps / 2)
         end = potential_energy + _kinetic(p)
         error = jnp.where(jnp.isnan(end - start), jnp.inf, end - start)
         accept_prob = jnp.minimum(1.0, jnp.exp(-error))

@@ -8,6 +8,7 @@ import scipy.stats
 import xarray as xr
 
 import bayesnet as bn
+import theory
 from bayesnet.bridge_sampling import log_evidence
 from theory.covariance import covariance_terms
 
@@ -64,6 +65,23 @@ def test_three_steps_agree_with_the_average_over_the_prior(shared):
     assert its_error < 0.02
     assert 0 < found.error < 0.05
     assert abs(found.value - exact) < 4 * np.hypot(found.error, its_error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal", [1.5, 4.0], ids=["symmetric", "broken"])
+@pytest.mark.parametrize("make", [bn.Network.rnn, bn.Network.dnn], ids=["RNN", "DNN"])
+def test_the_theory_lacks_no_more_than_one_over_width(make, signal):
+    """`theory.log_evidence`, ln 2 for two mirror modes included, against samples: what is left falls as 1/N."""
+    task, widths = bn.tasks.chain(3, signal), (200, 5000)
+    gaps, errors = [], []
+    for width in widths:
+        network = make(width)
+        found = log_evidence(bn.sample(network, task, seed=4, **MANY))
+        gaps.append(found.value - theory.log_evidence(theory.solve(network, task)).log_evidence)
+        errors.append(found.error)
+    ratio = widths[0] / widths[1]
+    assert abs(gaps[1] - ratio * gaps[0]) < 4 * np.hypot(errors[1], ratio * errors[0])
+    assert errors[1] < 0.1
 
 
 def test_other_coordinates_and_too_few_latents_are_refused(chain_posterior):

@@ -59,6 +59,23 @@ def test_a_deep_network_has_no_hysteresis_and_starts_at_the_prior():
     assert found.kernel.dims == ("direction", "factor", "step", "pattern", "step_bis", "pattern_bis")
 
 
+def test_where_a_search_at_the_largest_factor_fails_the_way_up_takes_its_place(monkeypatch):
+    task, search = tasks.endpoint(2, 1.0), theory.linear.saddle.LinearFollower.best
+
+    def fails_at_strong_signals(self, factor):
+        if factor > 1.5:
+            raise RuntimeError("no saddle point was found")
+        return search(self, factor)
+
+    whole = theory.continuation(RNN, task, [1.0, 2.0])
+    monkeypatch.setattr(theory.linear.saddle.LinearFollower, "best", fails_at_strong_signals)
+    found = theory.continuation(RNN, task, [1.0, 2.0])
+    assert found.converged.all()
+    np.testing.assert_allclose(found.kernel, whole.kernel, atol=1e-7)
+    with pytest.raises(RuntimeError, match="no saddle point"):
+        theory.continuation(RNN, task, [2.0, 3.0])
+
+
 def test_in_standard_scaling_kernels_stay():
     found = theory.continuation(RNN.replace(scaling="standard"), tasks.chain(2, 1.0), [1.0, 3.0])
     np.testing.assert_array_equal(found.kernel.sel(factor=1.0), found.kernel.sel(factor=3.0))

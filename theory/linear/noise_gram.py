@@ -24,6 +24,8 @@ from theory.covariance import Array, Terms, preactivation_cov
 from theory.jacobians import dense_jacobian
 from theory.prediction import Predictive, data_term, predict_given_kernel
 
+DIRECTIONS_AT_ONCE = 40  # of the second derivatives: n = 12 takes two rounds
+
 
 def pack(factor: np.ndarray) -> np.ndarray:
     """Lower triangular R (n, n), positive diagonal -> coordinates: strict lower triangle, then ln R_ii."""
@@ -80,4 +82,4 @@ free_energy_and_gradient = jax.jit(jax.value_and_grad(free_energy), static_argnu
 @partial(jax.jit, static_argnums=2)
 def hessian(coordinates: Array, terms: Terms, patterns: int) -> Array:
     """Second derivatives of F, forward over reverse."""
-    return dense_jacobian(lambda c: jax.grad(free_energy)(c, terms, patterns), coordinates)
+    return dense_jacobian(lambda c: jax.grad(free_energy)(c, terms, patterns), coordinates, DIRECTIONS_AT_ONCE)

@@ -44,27 +44,30 @@ STATIONARY = 1e-13  # root mean square gradient at which Newton's method stops: 
 FLAT = 1e-12  # curvature, relative to the largest, that counts as none
 UNSTABLE_DIRECTIONS = 4
 KICK = 0.1
-AT_ONCE = 2
+AT_ONCE = 8
 RANDOM_STARTS = 4
 COHERENCE = 0.6  # between any two steps, in the noise
 STRONGER = 1.5
 
 
-@partial(jax.jit, static_argnums=2)
-def _minima(starts, terms, patterns, tolerance):
+@partial(jax.jit, static_argnums=3)
+def _minima(starts, count, terms, patterns, tolerance):
     def value_and_gradient(coordinates):
         return jax.value_and_grad(free_energy)(coordinates, terms, patterns)
 
-    return descend(value_and_gradient, starts, MOST_EVALUATIONS, tolerance)
+    return descend(value_and_gradient, starts, count, MOST_EVALUATIONS, tolerance)
 
 
 def minimise(starts: np.ndarray, terms: Terms, patterns: int, tolerance: float = GRADIENT_TOLERANCE) -> np.ndarray:
     """Where F comes to rest from each of several starts (S, d): minima, or saddle points that a symmetry keeps to."""
-    count = len(starts)
-    # One shape, one compilation.
-    padded = np.concatenate([starts, starts[-1:]]) if count % AT_ONCE else starts
-    batches = [padded[first : first + AT_ONCE] for first in range(0, count, AT_ONCE)]
-    return np.concatenate([_minima(batch, terms, patterns, tolerance) for batch in batches])[:count]
+    ends = []
+    for first in range(0, len(starts), AT_ONCE):
+        batch = starts[first : first + AT_ONCE]
+        # One shape, one compilation.
+        padded = np.zeros((AT_ONCE, starts.shape[1]))
+        padded[: len(batch)] = batch
+        ends.append(np.asarray(_minima(padded, len(batch), terms, patterns, tolerance))[: len(batch)])
+    return np.concatenate(ends)
 
 
 class SaddlePoint(NamedTuple):
