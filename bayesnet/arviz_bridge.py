@@ -7,6 +7,8 @@ from typing import Any
 import arviz as az
 import xarray as xr
 
+from bayesnet.results import network_of
+
 GROUPS = (
     "posterior",
     "posterior_predictive",
@@ -29,6 +31,7 @@ def to_arviz(posterior: xr.DataTree, prior: xr.DataTree | None = None) -> Any:
     Returns:
         The DataTree of the ArviZ groups (ArviZ 1.x) or an ``InferenceData`` (0.23).
     """
+    network_of(posterior)  # refuses what is no posterior
     trees = [posterior] if prior is None else [prior, posterior]
     found = {name: tree[name].to_dataset() for tree in trees for name in GROUPS if name in tree.children}
     datasets = {name: found[name] for name in GROUPS if name in found}

@@ -16,6 +16,7 @@ from bayesnet.coordinates import draw_prediction
 from bayesnet.diagnostics import ESS_LIMIT, R_HAT_LIMIT, Gate, check_gates, summarise
 from bayesnet.observables import Observable, default_observables
 from bayesnet.sampling import network_of, task_of
+from theory import arguments
 from theory.covariance import Array, Terms, covariance_terms
 from theory.finite_width import fluctuations
 from theory.prediction import predict_given_kernel
@@ -68,6 +69,7 @@ def compare(
     Raises:
         ValueError: if posterior and solution belong to different tasks, or to networks that differ in more than width.
     """
+    arguments.instance("solution", solution, Solution)
     network, task = network_of(posterior), task_of(posterior)
     if solution.task != task:
         raise ValueError("solution belongs to another task than the posterior; solve the posterior's own task")

@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesnet.sampling import network_of, task_of
+from theory import arguments
 from theory.evidence import log_evidence
 from theory.solution import Solution
 from theory.symmetry import flip_sign
@@ -36,6 +37,7 @@ def weigh_phases(posterior: xr.DataTree, solution: Solution) -> pd.DataFrame:
     Raises:
         ValueError: if the solution is of another task, or of a network that differs in more than its width.
     """
+    arguments.instance("solution", solution, Solution)
     network, task = network_of(posterior), task_of(posterior)
     if solution.task != task or solution.network.replace(width=network.width) != network:
         raise ValueError(

@@ -9,6 +9,7 @@ import xarray as xr
 from bayesnet.models.weight_space import run_network
 from bayesnet.results import network_of, task_of
 from bayesnet.weight_draws import draw_weights
+from theory import arguments
 from theory.network import WEIGHTS, Network
 from theory.solution import OUTPUT_DIMS, entry_coords
 from theory.task import Task
@@ -49,8 +50,7 @@ def predict(posterior: xr.DataTree, task: Task, seed: int = 0) -> xr.Dataset:
 
 
 def _check(network: Network, seen: Task, task: Task) -> None:
-    if not isinstance(task, Task):
-        raise ValueError(f"task is {type(task).__name__}; it must be a bayesnet.Task")
+    arguments.instance("task", task, Task)
     for name in ("input_dim", "output_dim"):
         if getattr(task, name) != getattr(seen, name):
             raise ValueError(f"task has {name} {getattr(task, name)}; the posterior's is {getattr(seen, name)}")

@@ -42,10 +42,8 @@ def sample_prior(
     Raises:
         ValueError: naming the argument, what was wrong with it and what is allowed.
     """
-    if not isinstance(network, Network):
-        raise ValueError(f"network is {type(network).__name__}; it must be a bayesnet.Network")
-    if not isinstance(task, Task):
-        raise ValueError(f"task is {type(task).__name__}; it must be a bayesnet.Task")
+    arguments.instance("network", network, Network)
+    arguments.instance("task", task, Task)
     coordinates = choose_coordinates(coordinates, network, task)
     number, seed = arguments.integer("num_samples", num_samples, 1), arguments.integer("seed", seed, 0)
     # float64 within this call only.

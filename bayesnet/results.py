@@ -57,7 +57,15 @@ def assemble(network: Network, task: Task, settings: Settings, seed: int, chains
 
 
 def network_of(posterior: xr.DataTree) -> Network:
-    """The network that a posterior was sampled for."""
+    """The network that a posterior was sampled for.
+
+    Raises:
+        ValueError: if it is nothing that `sample` or `sample_prior` returned.
+    """
+    if not isinstance(posterior, xr.DataTree) or "network" not in posterior.attrs:
+        raise ValueError(
+            f"posterior is {type(posterior).__name__} without a network; it must come from bayesnet.sample"
+        )
     return Network.from_dict(json.loads(posterior.attrs["network"]))
 
 

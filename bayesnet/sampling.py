@@ -210,10 +210,8 @@ def make_settings(
     Raises:
         ValueError: naming the argument, what was wrong with it and what is allowed.
     """
-    if not isinstance(network, Network):
-        raise ValueError(f"network is {type(network).__name__}; it must be a bayesnet.Network")
-    if not isinstance(task, Task):
-        raise ValueError(f"task is {type(task).__name__}; it must be a bayesnet.Task")
+    arguments.instance("network", network, Network)
+    arguments.instance("task", task, Task)
     sampler = arguments.one_of("sampler", sampler, SAMPLERS)
     if sampler == "langevin" and coordinates == "auto":
         coordinates = "weights"

@@ -1,12 +1,14 @@
-"""Checks of scalar arguments: one message for one fault, naming the argument, what was wrong and what is allowed."""
+"""Checks of arguments: one message for one fault, naming the argument, what was wrong and what is allowed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+Kind = TypeVar("Kind")
 
 
 def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
@@ -53,6 +55,13 @@ def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
     """One of the names in ``allowed``."""
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} is {value!r}; allowed are {', '.join(map(repr, allowed))}")
+    return value
+
+
+def instance(name: str, value: Any, kind: type[Kind]) -> Kind:
+    """An object of a class of ours."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is {type(value).__name__}; it must be a {kind.__name__}")
     return value
 
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from theory import arguments
 from theory.covariance import covariance_terms, target_cov
 from theory.finite_width import NEURONS, draw_sets, jackknife, kernel_covariance, require_stable, second_variation
 from theory.solution import Solution
@@ -75,6 +76,7 @@ def log_evidence(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -
         ValueError: if the solution is not stable, sits at a transition, or is the lazy limit of a network in muP
             scaling; or if an argument is out of its range.
     """
+    arguments.instance("solution", solution, Solution)
     network = solution.network
     lazy = network.scaling == "standard"
     determinant, scatter = 0.0, 0.0

@@ -96,6 +96,7 @@ def require_stable(solution: Solution) -> None:
     Raises:
         ValueError: if the solution is no saddle point, or an unstable one.
     """
+    arguments.instance("solution", solution, Solution)
     if solution.kind != "saddle point" or not solution.stable:
         raise ValueError("solution is not a stable saddle point; fluctuations are Gaussian around a stable one only")
 

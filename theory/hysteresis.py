@@ -56,6 +56,8 @@ def continuation(
 
     Source: SOLVER.md, "The transition is not always continuous".
     """
+    arguments.instance("network", network, Network)
+    arguments.instance("task", task, Task)
     ordered = _checked(factors)
     seed = arguments.integer("seed", seed, 0)
     points = arguments.integer("points", points, 1024)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
+from theory import arguments
 from theory.covariance import covariance_terms, preactivation_cov
 from theory.network import Network
 from theory.prediction import data_term, predict_given_kernel
@@ -37,6 +38,8 @@ def nngp(network: Network, task: Task) -> Solution:
 
     Source: Lee et al. 2018; with weights shared over steps, Segadlo et al. 2022.
     """
+    arguments.instance("network", network, Network)
+    arguments.instance("task", task, Task)
     # float64 within this call only: the result is a reference value.
     with jax.enable_x64(True):
         terms, kernel = covariance_terms(network, task), prior_kernel(network, task)

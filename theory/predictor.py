@@ -20,6 +20,7 @@ import numpy as np
 import scipy.linalg
 import xarray as xr
 
+from theory import arguments
 from theory.causal_reach import needed_task
 from theory.covariance import covariance_terms
 from theory.extension import new_patterns, predictors
@@ -106,6 +107,7 @@ def predict(solution: Solution, task: Task | None = None, *, neurons: int = NEUR
         ValueError: if the input or output dimensions differ from the training task's, if the task is longer and a
             weight is not shared over the steps, if the solution is unstable, or if an argument is out of its range.
     """
+    arguments.instance("solution", solution, Solution)
     task = solution.task if task is None else task
     _check(solution, task)
     known = ~np.isnan(task.targets).any(axis=-1)
@@ -125,8 +127,7 @@ def predict(solution: Solution, task: Task | None = None, *, neurons: int = NEUR
 
 
 def _check(solution: Solution, task: Task) -> None:
-    if not isinstance(task, Task):
-        raise ValueError(f"task is {type(task).__name__}; it must be a theory.Task")
+    arguments.instance("task", task, Task)
     trained = solution.task
     for name in ("input_dim", "output_dim"):
         if getattr(task, name) != getattr(trained, name):

@@ -56,6 +56,8 @@ def solve(
 
     Source: Bauer et al. 2026 (arXiv 2602.15593); DESIGN.md section 3.
     """
+    arguments.instance("network", network, Network)
+    arguments.instance("task", task, Task)
     starts, seed = arguments.integer("starts", starts, 0), arguments.integer("seed", seed, 0)
     points = arguments.integer("points", points, 1024)
     randomisations = arguments.integer("randomisations", randomisations, 2)

@@ -128,6 +128,8 @@ def critical_signal(
 
     Source: DESIGN.md section 3, SOLVER.md.
     """
+    arguments.instance("network", network, Network)
+    arguments.instance("task", task, Task)
     seed = arguments.integer("seed", seed, 0)
     points = arguments.integer("points", points, 1024)
     randomisations = arguments.integer("randomisations", randomisations, 2)

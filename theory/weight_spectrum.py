@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from theory import arguments
 from theory.covariance import covariance_terms, shift_later
 from theory.finite_width import draw_sets
 from theory.network import Network
@@ -86,6 +87,7 @@ def spectrum(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -> Sp
     Raises:
         ValueError: if an argument is out of its range.
     """
+    arguments.instance("solution", solution, Solution)
     network, task = solution.network, solution.task
     # float64 within this call only, as everywhere in the theory.
     with jax.enable_x64(True):

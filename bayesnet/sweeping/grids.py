@@ -73,8 +73,7 @@ def make_points(
     Raises:
         ValueError: naming the axis and its value, what was wrong with it and what is allowed.
     """
-    if not isinstance(network, Network):
-        raise ValueError(f"network is {type(network).__name__}; it must be a bayesnet.Network")
+    arguments.instance("network", network, Network)
     takes = _task_arguments(task, axes)
     taken = [*POINT_VARIABLES, "observable", *(name for names in empty_values(measure) for name in names)]
     for axis in axes:
