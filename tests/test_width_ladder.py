@@ -36,10 +36,20 @@ CHAINS = [
     for signal in signals
     for sharing in ("rnn", "dnn")
 ]
+# Critical signals of the endpoint tasks: P = 4: tanh .996, erf .833; P = 8: tanh .654, erf .562. Rotations have none.
 SEVERAL = [
-    (activation, sharing, kind)
-    for activation in ("tanh", "erf", "relu")
-    for kind in ("endpoint", "sequence")
+    (activation, sharing, kind, patterns, signal)
+    for activation, kind, patterns, signals in (
+        ("tanh", "endpoint", 4, (0.75, 1.3)),
+        ("erf", "endpoint", 4, (0.6, 1.1)),
+        ("relu", "endpoint", 4, (1.0,)),
+        ("tanh", "sequence", 4, (1.0,)),
+        ("erf", "sequence", 4, (1.0,)),
+        ("relu", "sequence", 4, (1.0,)),
+        ("tanh", "endpoint", 8, (0.9,)),
+        ("relu", "sequence", 8, (1.0,)),
+    )
+    for signal in signals
     for sharing in ("rnn", "dnn")
 ]
 
@@ -49,13 +59,13 @@ def test_chains_extrapolate_to_the_theory(activation, sharing, steps, signal):
     check(activation, sharing, bn.tasks.chain(steps, signal))
 
 
-@pytest.mark.parametrize(("activation", "sharing", "kind"), SEVERAL)
-def test_several_patterns_extrapolate_to_the_theory(activation, sharing, kind):
-    tasks = {
-        "endpoint": bn.tasks.endpoint(3, 1.0, patterns=4),
-        "sequence": bn.tasks.rotation(3, 8, patterns=4, signal=1.0),
-    }
-    check(activation, sharing, tasks[kind])
+@pytest.mark.parametrize(("activation", "sharing", "kind", "patterns", "signal"), SEVERAL)
+def test_several_patterns_extrapolate_to_the_theory(activation, sharing, kind, patterns, signal):
+    if kind == "endpoint":
+        task = bn.tasks.endpoint(3, signal, patterns=patterns)
+    else:
+        task = bn.tasks.rotation(3, 8, patterns=patterns, signal=signal)
+    check(activation, sharing, task)
 
 
 def check(activation, sharing, task):

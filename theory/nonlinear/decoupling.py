@@ -24,9 +24,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse.linalg
 
 from theory.covariance import Array, Terms, shift_earlier, shift_later
 from theory.jacobians import dense_jacobian
+
+Pairs = tuple[tuple[int, ...], tuple[int, ...]]  # rows and columns of entries
+DENSE_UP_TO = 100  # unknowns; beyond, all eigenvalues take longer than the rest of the solution
+ARNOLDI_TOLERANCE = 1e-12
 
 
 class SecondMoments(NamedTuple):
@@ -76,29 +81,52 @@ def softest_perturbation(
     rows, columns = np.nonzero(np.tril(free))
     if not rows.size:
         return Softest(0.0, np.zeros(free.shape), np.zeros(free.shape))
-    matrix = np.asarray(_map(moments, terms, patterns, (tuple(rows.tolist()), tuple(columns.tolist()))))
-    values, vectors = np.linalg.eig(matrix)
-    top = int(np.argmax(values.real))
-    precision, conjugate = _embedded(jnp.asarray(vectors[:, top].real), rows, columns, len(steps))
+    pairs = tuple(rows.tolist()), tuple(columns.tolist())
+    value, vector = _leading(moments, terms, patterns, pairs)
+    precision, conjugate = _embedded(jnp.asarray(vector), rows, columns, len(steps))
     kernel = _responses(moments, precision, conjugate)[1]
-    return Softest(float(values[top].real), np.asarray(kernel), np.asarray(conjugate))
+    return Softest(value, np.asarray(kernel), np.asarray(conjugate))
+
+
+def _leading(moments: SecondMoments, terms: Terms, patterns: int, pairs: Pairs) -> tuple[float, np.ndarray]:
+    """The largest eigenvalue of the map, and its vector: by Arnoldi's method where the matrix is large."""
+    size = 2 * len(pairs[0])
+    if size > DENSE_UP_TO:
+
+        def apply(vector: np.ndarray) -> np.ndarray:
+            return np.asarray(_image(jnp.asarray(vector.ravel()), moments, terms, patterns, pairs))
+
+        operator = scipy.sparse.linalg.LinearOperator((size, size), matvec=apply, dtype=float)
+        start = np.random.default_rng(0).normal(size=size)
+        try:
+            values, vectors = scipy.sparse.linalg.eigs(operator, k=1, which="LR", v0=start, tol=ARNOLDI_TOLERANCE)
+        except scipy.sparse.linalg.ArpackNoConvergence:
+            pass  # the dense method always answers
+        else:
+            return float(values[0].real), vectors[:, 0].real
+    values, vectors = np.linalg.eig(np.asarray(_map(moments, terms, patterns, pairs)))
+    top = int(np.argmax(values.real))
+    return float(values[top].real), vectors[:, top].real
+
+
+@partial(jax.jit, static_argnums=(3, 4))
+def _image(perturbation, moments, terms, patterns, pairs):
+    """The map of the module's docstring on the pairs of entries that are free."""
+    rows, columns = map(np.array, pairs)
+    precision, conjugate = _embedded(perturbation, rows, columns, moments.hh.shape[0])
+    second, kernel = _responses(moments, precision, conjugate)
+    own = moments.precision
+    new_precision = -own @ (terms.recurrent * shift_later(kernel, patterns)) @ own
+    mixed = new_precision @ moments.hh @ own
+    response = new_precision - mixed - mixed.T - own @ second @ own
+    new_conjugate = shift_earlier(terms.recurrent * response, patterns)
+    return jnp.concatenate([new_precision[rows, columns], new_conjugate[rows, columns]])
 
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _map(moments, terms, patterns, pairs):
-    rows, columns = map(np.array, pairs)
-
-    def image(perturbation):
-        precision, conjugate = _embedded(perturbation, rows, columns, moments.hh.shape[0])
-        second, kernel = _responses(moments, precision, conjugate)
-        own = moments.precision
-        new_precision = -own @ (terms.recurrent * shift_later(kernel, patterns)) @ own
-        mixed = new_precision @ moments.hh @ own
-        response = new_precision - mixed - mixed.T - own @ second @ own
-        new_conjugate = shift_earlier(terms.recurrent * response, patterns)
-        return jnp.concatenate([new_precision[rows, columns], new_conjugate[rows, columns]])
-
-    return dense_jacobian(image, jnp.zeros(2 * len(rows), moments.hh.dtype))
+    start = jnp.zeros(2 * len(pairs[0]), moments.hh.dtype)
+    return dense_jacobian(lambda perturbation: _image(perturbation, moments, terms, patterns, pairs), start)
 
 
 def _responses(moments, precision, conjugate):

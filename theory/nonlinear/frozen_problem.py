@@ -26,7 +26,10 @@ from theory.seeds import part
 from theory.task import Task
 
 RESIDUAL_TOLERANCE = 1e-9
-HOPELESS = 1e-3  # a residual above it, on points drawn where the last search ended, is no saddle point at all
+HOPELESS = 1e-3  # a residual above it is no saddle point at all
+# The least conditional variance of an entry that counts as new where a search with `NEGLIGIBLE` gets nowhere: the
+# equations are ill-conditioned by the inverse of it, and neurons that are draws make steps that C does not survive.
+COARSER = 1e-3
 GRID_RANK = 3
 GRID_REACH = 6.0
 GRID_NODES = {1: (240, 160), 2: (120, 80), 3: (64, 46)}  # for the answer; on the way and for its error
@@ -63,6 +66,7 @@ class Problem:
         terms: the network on the task; of its symmetric branch, `theory.nonlinear.symmetric_branch.decoupled_terms`.
         layout: which entries hang together, and how their laws are averaged over.
         points: how many draws make a set.
+        floor: conditional variance, relative to its own, below which an entry follows from earlier ones.
     """
 
     network: Network
@@ -70,6 +74,7 @@ class Problem:
     terms: Terms
     layout: Layout
     points: int
+    floor: float = NEGLIGIBLE
 
     def cov(self, kernel: np.ndarray) -> np.ndarray:
         """C[Phi], (n, n)."""
@@ -87,6 +92,12 @@ class Problem:
         """How many entries count as following from earlier ones though rounding errors would tell them apart."""
         layout = make_layout(self.network, self.task, self.terms, kernel, PIVOT_FLOOR["float64"])
         return sum(len(group.live) for group in layout.groups) - sum(len(group.live) for group in self.layout.groups)
+
+    def coarsened(self, kernel: np.ndarray) -> Problem | None:
+        """The same at the `COARSER` floor; None where that makes no difference at that kernel (n, n)."""
+        layout = make_layout(self.network, self.task, self.terms, kernel, COARSER)
+        same = layout == make_layout(self.network, self.task, self.terms, kernel, self.floor)
+        return None if same else replace(self, floor=COARSER)
 
     @property
     def exact(self) -> bool:
@@ -196,7 +207,7 @@ def settle(problem: Problem, state: State, seed: int) -> tuple[Problem, State, n
         LostError: if the search for a root is stuck or leads out of what is finite.
     """
     for refresh in range(REFRESHES):
-        layout = make_layout(problem.network, problem.task, problem.terms, state.kernel)
+        layout = make_layout(problem.network, problem.task, problem.terms, state.kernel, problem.floor)
         state = fit_to(layout, problem.layout, state, part(seed, refresh, 0))
         problem = replace(problem, layout=layout)
         state, points = draw_points(problem, state, part(seed, refresh, 1), ON_THE_WAY)
@@ -205,8 +216,11 @@ def settle(problem: Problem, state: State, seed: int) -> tuple[Problem, State, n
         state = state.moved_to(root)
         if root.residual <= RESIDUAL_TOLERANCE and root.effective_sample_size > GOOD_EFFECTIVE_SAMPLE_SIZE:
             break
-        if refresh and not root.residual <= HOPELESS:
-            raise LostError(f"the search for a root stays at a residual of {root.residual:.1e}")
+        if not root.residual <= HOPELESS:
+            coarsened = problem.coarsened(state.kernel)
+            if refresh and coarsened is None:
+                raise LostError(f"the search for a root stays at a residual of {root.residual:.1e}")
+            problem = coarsened or problem
     return problem, state, slope
 
 

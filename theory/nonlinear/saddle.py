@@ -65,7 +65,7 @@ BROKEN = 0.1  # overlap between odd offsets above which a start counts as broken
 SAME_BRANCH = 0.1
 # Places of `theory.seeds.part`: in the search, and in solving a branch.
 FLOWING, SOLVING, SYMMETRIC, LEAVING = range(4)
-SETTLING, DRAWING, INTEGRATING, PICKING = range(4)
+SETTLING, DRAWING, INTEGRATING, PICKING, AGAIN = range(5)
 MOST_UNKNOWNS = 12_000  # their square takes 1.2 GB
 
 
@@ -244,7 +244,10 @@ def _first_state(problem: Problem, noise: np.ndarray, kernel: np.ndarray, respon
 
 
 def _solve_branch(problem: Problem, terms: Terms, state: State, randomisations: int, seed: int) -> Branch:
-    """Settle, then repeat on independent points; ``terms`` has W whole, which decides the stability."""
+    """Settle, then repeat on independent points; ``terms`` has W whole, which decides the stability.
+
+    Where some points have no root, entries that add little are taken to follow from earlier ones.
+    """
     problem, state, slope = settle(problem, state, part(seed, SETTLING))
     exact = problem.exact
     roots, energies, neurons, means, sets = [], [], [], [], []
@@ -258,6 +261,10 @@ def _solve_branch(problem: Problem, terms: Terms, state: State, randomisations: 
         # A grid has no independent repetitions, but what is drawn from it has.
         for repetition in range(GRID_DRAWS if exact and number == 0 else 1 - exact):
             neurons.append(_neurons(problem, root, points, part(seed, PICKING, number, repetition)))
+    if not all(root.residual <= RESIDUAL_TOLERANCE for root in roots):
+        coarsened = problem.coarsened(state.kernel)
+        if coarsened is not None:
+            return _solve_branch(coarsened, terms, state, randomisations, part(seed, AGAIN))
     between = softest_of(problem, root, points, terms).eigenvalue
     stable = between < 1 and is_stable(roots, sets, problem.terms, problem.layout, slope)
     return Branch(problem, state, tuple(roots), tuple(energies), tuple(neurons), tuple(means), stable, exact)

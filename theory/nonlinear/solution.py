@@ -13,7 +13,6 @@ from theory.covariance import covariance_terms, preactivation_cov
 from theory.network import Network
 from theory.nonlinear.saddle import Branch, find_branches, follow_branch
 from theory.prediction import predict_given_kernel
-from theory.response import NEGLIGIBLE
 from theory.solution import Solution, error_of_repetitions, kernel_of, only_stable, outputs_of
 from theory.symmetry import flip_sign, has_sign_symmetry
 from theory.task import Task
@@ -87,7 +86,7 @@ def _finish(branch: Branch, network: Network, task: Task, seed: int, tolerance: 
     left_out = branch.problem.left_out(branch.roots[0].kernel)
     if left_out > 0:
         deviations = np.sqrt(np.diagonal(kernel))
-        error = np.hypot(error, NEGLIGIBLE * np.outer(deviations, deviations))
+        error = np.hypot(error, branch.problem.floor * np.outer(deviations, deviations))
     conjugate = np.zeros_like(kernel)
     conjugates = [root.conjugate for root in branch.roots]
     conjugate[np.ix_(kept, kept)] = conjugates[0] if branch.exact else np.mean(conjugates, axis=0)
@@ -180,7 +179,7 @@ def _message(
         "of sqrt(Phi_ii Phi_jj)"
     )
     if left_out > 0:
-        text += f"; {left_out} entries follow from earlier ones to within {NEGLIGIBLE:g} of their variance"
+        text += f"; {left_out} entries follow from earlier ones to within {branch.problem.floor:g} of their variance"
     if not solved:
         text += f"; NOT CONVERGED: the residual exceeds {STATED_RESIDUAL:g}"
     elif relative_error > tolerance:
