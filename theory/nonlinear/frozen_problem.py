@@ -37,6 +37,7 @@ FINEST, ON_THE_WAY = 0, 1
 FITS = 3  # rough grids, each as wide as the law on the one before
 REFRESHES = 8
 GOOD_EFFECTIVE_SAMPLE_SIZE = 0.8
+IMPROVEMENT = 0.05  # of the effective sample size, short of which points drawn anew are not worth another search
 MOVES = 10
 
 
@@ -199,13 +200,15 @@ def slope_on_points(problem: Problem, state: State, points: tuple[Points, ...]) 
 
 
 def settle(problem: Problem, state: State, seed: int) -> tuple[Problem, State, np.ndarray]:
-    """Solve and draw anew until the points stay good from the start of a solve to its end; with the last slope.
+    """Solve and draw anew until the points stay good from the start of a solve to its end, or get no better; with the
+    last slope.
 
     The problem comes back too: which entries add something new is decided afresh where a solve ends.
 
     Raises:
         LostError: if the search for a root is stuck or leads out of what is finite.
     """
+    last_size = 0.0
     for refresh in range(REFRESHES):
         layout = make_layout(problem.network, problem.task, problem.terms, state.kernel, problem.floor)
         state = fit_to(layout, problem.layout, state, part(seed, refresh, 0))
@@ -214,8 +217,10 @@ def settle(problem: Problem, state: State, seed: int) -> tuple[Problem, State, n
         slope = slope_on_points(problem, state, points)
         root = solve_on_points(problem, state, points, slope)
         state = state.moved_to(root)
-        if root.residual <= RESIDUAL_TOLERANCE and root.effective_sample_size > GOOD_EFFECTIVE_SAMPLE_SIZE:
+        solved, size = root.residual <= RESIDUAL_TOLERANCE, root.effective_sample_size
+        if solved and (size > GOOD_EFFECTIVE_SAMPLE_SIZE or size < last_size + IMPROVEMENT):
             break
+        last_size = size if solved else 0.0
         if not root.residual <= HOPELESS:
             coarsened = problem.coarsened(state.kernel)
             if refresh and coarsened is None:
