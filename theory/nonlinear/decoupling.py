@@ -100,8 +100,8 @@ def _leading(moments: SecondMoments, terms: Terms, patterns: int, pairs: Pairs) 
         start = np.random.default_rng(0).normal(size=size)
         try:
             values, vectors = scipy.sparse.linalg.eigs(operator, k=1, which="LR", v0=start, tol=ARNOLDI_TOLERANCE)
-        except scipy.sparse.linalg.ArpackNoConvergence:
-            pass  # the dense method always answers
+        except scipy.sparse.linalg.ArpackError:
+            pass  # then all of them
         else:
             return float(values[0].real), vectors[:, 0].real
     values, vectors = np.linalg.eig(np.asarray(_map(moments, terms, patterns, pairs)))
