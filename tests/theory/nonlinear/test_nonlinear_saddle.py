@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
@@ -12,6 +13,7 @@ from theory.causal_reach import connected_entries, needed_task
 from theory.covariance import covariance_terms
 from theory.nonlinear import frozen_problem
 from theory.nonlinear import saddle as nonlinear_saddle
+from theory.nonlinear.fixed_point import Root
 from theory.solution import Solution, only_stable
 
 GAIN = 2**0.5
@@ -290,3 +292,28 @@ def test_many_entries(activation, steps, signal, error):
     assert solution.converged, solution.message
     assert solution.residual < 1e-8
     assert solution.effective_sample_size > 0.3
+
+
+def test_a_search_that_gets_nowhere_counts_small_additions_as_none(monkeypatch):
+    """Step 3 adds 5e-4 of its variance: new at the first floor, not at the coarser one; then there is nothing left."""
+    task = chain(4, 1.0)
+    network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
+    factor = np.eye(4)
+    factor[1, :2] = (1 - 5e-4) ** 0.5, 5e-4**0.5
+    tried = []
+
+    def stays(problem, state, points, slope):
+        tried.append((problem.floor, problem.layout.groups[0].live))
+        return Root(state.kernel, state.conjugate, 1.0, 1.0)
+
+    monkeypatch.setattr(frozen_problem, "draw_points", lambda problem, state, *rest: (state, ()))
+    monkeypatch.setattr(frozen_problem, "slope_on_points", lambda *arguments: np.eye(1))
+    monkeypatch.setattr(frozen_problem, "solve_on_points", stays)
+    with jax.enable_x64(True):
+        terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+        kernel = factor @ factor.T
+        problem = frozen_problem.make_problem(network, task, terms, kernel, 16)
+        state = frozen_problem.State(kernel, 0 * kernel, (np.ones((16, 4)),))
+        with pytest.raises(frozen_problem.LostError):
+            frozen_problem.settle(problem, state, 0)
+    assert tried == [(1e-4, (0, 1, 2, 3)), (1e-3, (0, 1, 3))]
