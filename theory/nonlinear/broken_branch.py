@@ -26,7 +26,16 @@ from scipy.linalg import solve_triangular
 from theory.covariance import Terms
 from theory.nonlinear.broyden import solve_root
 from theory.nonlinear.decoupling import Softest
-from theory.nonlinear.fixed_point import Root, pack, root_of, scale_of, unpack, violation, violation_slope
+from theory.nonlinear.fixed_point import (
+    Root,
+    pack,
+    root_of,
+    scale_of,
+    unpack,
+    violation,
+    violation_derivative,
+    violation_slope,
+)
 from theory.nonlinear.frozen_problem import (
     GOOD_EFFECTIVE_SAMPLE_SIZE,
     ON_THE_WAY,
@@ -193,7 +202,7 @@ class _Path:
                 partial(self._evaluate, amplitude=amplitude, points=points),
                 guess,
                 self._slope(guess, points),
-                partial(self._slope, points=points),
+                partial(self._derivative, points=points),
                 RESIDUAL_TOLERANCE,
             )
             if not np.max(np.abs(value)) <= RESIDUAL_TOLERANCE:
@@ -211,16 +220,23 @@ class _Path:
         return np.append(value, self.amplitude_of @ at[:-1] - amplitude), size
 
     def _slope(self, at, points):
+        inner = violation_slope(at[:-1], self.scale, self._terms(at[-1]), points, self.problem.layout)
+        column = self._by_factor(at, points)
+        return np.block([[inner, column[:, None]], [self.amplitude_of[None, :], np.zeros((1, 1))]])
+
+    def _derivative(self, at, direction, points):
         layout = self.problem.layout
+        inner = violation_derivative(at[:-1], direction[:-1], self.scale, self._terms(at[-1]), points, layout)
+        whole = inner + direction[-1] * self._by_factor(at, points)
+        return np.append(whole, self.amplitude_of @ direction[:-1])
 
+    def _by_factor(self, at, points):
         def value(factor: float) -> np.ndarray:
-            return violation(at[:-1], self.scale, self._terms(factor), points, layout)[0]
+            return violation(at[:-1], self.scale, self._terms(factor), points, self.problem.layout)[0]
 
-        inner = violation_slope(at[:-1], self.scale, self._terms(at[-1]), points, layout)
         # Quadratic in the factor, so the central difference is exact.
         step = FACTOR_STEP * at[-1]
-        column = (value(at[-1] + step) - value(at[-1] - step)) / (2 * step)
-        return np.block([[inner, column[:, None]], [self.amplitude_of[None, :], np.zeros((1, 1))]])
+        return (value(at[-1] + step) - value(at[-1] - step)) / (2 * step)
 
 
 def _free_energy_slope(terms: Terms, kernel: np.ndarray, factor: float) -> float:

@@ -190,6 +190,23 @@ def violation(
     return np.asarray(value), float(size)
 
 
+@partial(jax.jit, static_argnums=5)
+def _derivative(unknowns, direction, scale, terms, points, layout):
+    return jax.jvp(lambda u: _violation(u, scale, terms, points, layout)[0], (unknowns,), (direction,))[1]
+
+
+def violation_derivative(
+    unknowns: np.ndarray,
+    direction: np.ndarray,
+    scale: np.ndarray,
+    terms: Terms,
+    points: tuple[Points, ...],
+    layout: Layout,
+) -> np.ndarray:
+    """Derivative of the violation along a direction, on all points."""
+    return np.asarray(_derivative(unknowns, direction, scale, terms, points, layout))
+
+
 @partial(jax.jit, static_argnums=4)
 def _slope(unknowns, scale, terms, points, layout):
     return dense_jacobian(lambda u: _violation(u, scale, terms, points, layout)[0], unknowns)
@@ -216,7 +233,7 @@ def find_root(
     slope: np.ndarray,
     tolerance: float,
 ) -> Root:
-    """Broyden's method (`theory.nonlinear.broyden`) from Phi and Phihat (n, n), the points held fixed.
+    """The root that `theory.nonlinear.broyden` finds from Phi and Phihat (n, n), the points held fixed.
 
     Args:
         kernel, conjugate: where to start.
@@ -231,7 +248,7 @@ def find_root(
         lambda at: violation(at, scale, terms, points, layout),
         pack(kernel, conjugate, scale, layout),
         slope,
-        lambda at: violation_slope(at, scale, terms, points, layout),
+        lambda at, direction: violation_derivative(at, direction, scale, terms, points, layout),
         tolerance,
     )
     return root_of(unknowns, value, size, scale, layout)

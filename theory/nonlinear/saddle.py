@@ -3,7 +3,8 @@ r"""The saddle points of a task for any activation, by frozen points, with error
 1. Find starts: M neurons descend the free energy together (`theory.nonlinear.mean_field_flow`).
 2. Settle on points and solve on them (`theory.nonlinear.frozen_problem`).
 3. Repeat on independent draws: their mean is the answer, their scatter its statistical error. The residual is not: it
-   says how well the problem of one set of points was solved.
+   says how well the problem of one set of points was solved. Where some set has no root, all of them are solved
+   together (`theory.nonlinear.common_root`).
 
 Groups of at most three independent entries are integrated on a tensor grid instead, without statistical error; then
 two grids take the place of the repetitions and their difference that of the error. Unshared weights make one group
@@ -13,6 +14,7 @@ of each step, and so does the symmetric branch where neither inputs nor read-out
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -23,6 +25,7 @@ from theory.causal_reach import connected_entries
 from theory.covariance import Terms, covariance_terms
 from theory.network import Network
 from theory.nonlinear.broken_branch import walk
+from theory.nonlinear.common_root import solve_together
 from theory.nonlinear.decoupling import decoupled_terms
 from theory.nonlinear.fixed_point import Root, conjugate_of, scale_of
 from theory.nonlinear.frozen_problem import (
@@ -65,7 +68,7 @@ BROKEN = 0.1  # overlap between odd offsets above which a start counts as broken
 SAME_BRANCH = 0.1
 # Places of `theory.seeds.part`: in the search, and in solving a branch.
 FLOWING, SOLVING, SYMMETRIC, LEAVING = range(4)
-SETTLING, DRAWING, INTEGRATING, PICKING, AGAIN = range(5)
+SETTLING, DRAWING, INTEGRATING, PICKING, AGAIN, TOGETHER = range(6)
 MOST_UNKNOWNS = 12_000  # their square takes 1.2 GB
 
 
@@ -82,6 +85,7 @@ class Branch:
         means: <phi(h)> of each, (n,).
         stable: by `theory.nonlinear.stability`, and on the symmetric branch by `theory.nonlinear.decoupling` besides.
         exact: whether grids were used throughout.
+        together: whether the sets of points were solved together, and each one's root is known to first order.
     """
 
     problem: Problem
@@ -92,6 +96,7 @@ class Branch:
     means: tuple[np.ndarray, ...]
     stable: bool
     exact: bool
+    together: bool
 
 
 def find_branches(network: Network, task: Task, points: int, randomisations: int, seed: int) -> list[Branch]:
@@ -246,28 +251,39 @@ def _first_state(problem: Problem, noise: np.ndarray, kernel: np.ndarray, respon
 def _solve_branch(problem: Problem, terms: Terms, state: State, randomisations: int, seed: int) -> Branch:
     """Settle, then repeat on independent points; ``terms`` has W whole, which decides the stability.
 
-    Where some points have no root, entries that add little are taken to follow from earlier ones.
+    Where some set has no root, all are solved together; where that fails too, entries that add little are taken to
+    follow from earlier ones.
     """
     problem, state, slope = settle(problem, state, part(seed, SETTLING))
     exact = problem.exact
-    roots, energies, neurons, means, sets = [], [], [], [], []
+    sets, roots = [], []
     for number in range(len(GRID_NODES[1]) if exact else randomisations):
         drawn, points = draw_points(problem, state, part(seed, DRAWING, number), number if exact else FINEST)
-        root = solve_on_points(problem, drawn, points, slope)
-        roots.append(root)
         sets.append(points)
+        roots.append(solve_on_points(problem, drawn, points, slope))
+    solved_on = roots
+    together = not exact and not _all_solved(roots)
+    if together:
+        common, roots, sets = solve_together(problem, state, slope, randomisations, part(seed, TOGETHER))
+        solved_on = [common] * len(sets)
+    if not _all_solved(roots):
+        coarsened = problem.coarsened(state.kernel)
+        if coarsened is not None:
+            return _solve_branch(coarsened, terms, state, randomisations, part(seed, AGAIN))
+    energies, neurons, means = [], [], []
+    for number, (root, points) in enumerate(zip(solved_on, sets, strict=True)):
         energies.append(_free_energy(problem, root, points, part(seed, INTEGRATING, number)))
         means.append(_mean_activity(problem, root, points))
         # A grid has no independent repetitions, but what is drawn from it has.
         for repetition in range(GRID_DRAWS if exact and number == 0 else 1 - exact):
             neurons.append(_neurons(problem, root, points, part(seed, PICKING, number, repetition)))
-    if not all(root.residual <= RESIDUAL_TOLERANCE for root in roots):
-        coarsened = problem.coarsened(state.kernel)
-        if coarsened is not None:
-            return _solve_branch(coarsened, terms, state, randomisations, part(seed, AGAIN))
-    between = softest_of(problem, root, points, terms).eigenvalue
-    stable = between < 1 and is_stable(roots, sets, problem.terms, problem.layout, slope)
-    return Branch(problem, state, tuple(roots), tuple(energies), tuple(neurons), tuple(means), stable, exact)
+    between = softest_of(problem, solved_on[-1], sets[-1], terms).eigenvalue
+    stable = between < 1 and is_stable(solved_on, sets, problem.terms, problem.layout, slope)
+    return Branch(problem, state, tuple(roots), tuple(energies), tuple(neurons), tuple(means), stable, exact, together)
+
+
+def _all_solved(roots: Sequence[Root]) -> bool:
+    return all(root.residual <= RESIDUAL_TOLERANCE for root in roots)
 
 
 def _neurons(problem: Problem, root: Root, points: tuple[Points, ...], seed: int) -> np.ndarray:

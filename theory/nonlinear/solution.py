@@ -174,6 +174,8 @@ def _message(
         if branch.exact
         else f"on {len(branch.roots)} independent sets of {branch.problem.points} points"
     )
+    if branch.together:
+        how += " solved together, as some have no root of their own"
     text = (
         f"{kind} saddle point {how}, stationarity residual {residual:.1e}, largest standard error {relative_error:.1e} "
         "of sqrt(Phi_ii Phi_jj)"
