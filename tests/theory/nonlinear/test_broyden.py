@@ -40,7 +40,7 @@ def test_newton_takes_over_where_the_slope_points_uphill():
         tried.append(at)
         return derivative_of_cubic(at, direction)
 
-    point, value, _ = solve_root(trusted(cubic), ROOT + [2.0, 0, 0, 0], wrong, derivative, 1e-12)
+    point, value, _ = solve_root(trusted(cubic), ROOT + np.array([2.0, 0, 0, 0]), wrong, derivative, 1e-12)
     assert tried
     np.testing.assert_allclose(point, ROOT, atol=1e-11)
     assert np.max(np.abs(value)) <= 1e-12
