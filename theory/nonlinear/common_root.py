@@ -80,8 +80,14 @@ def _joined(problem: Problem, state: State, sets: Sequence[tuple[Points, ...]]) 
         bases = []
         for points in parts:
             law = weighted(points, cov[index], state.conjugate[index], layout.phi, group.live, layout.kinks)
-            bases.append(law.log_weights + jnp.sum(law.noise**2, axis=1) / 2 + law.energy)
-        joined.append(Points(jnp.concatenate([points.coordinates for points in parts]), jnp.concatenate(bases)))
+            bases.append(law.log_weights + jnp.sum(law.noise**2, axis=1) / 2 + law.energy - points.tilt)
+        joined.append(
+            Points(
+                jnp.concatenate([points.coordinates for points in parts]),
+                jnp.concatenate(bases),
+                jnp.concatenate([points.tilt for points in parts]),
+            )
+        )
     return tuple(joined)
 
 

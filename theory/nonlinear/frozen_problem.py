@@ -37,6 +37,7 @@ FINEST, ON_THE_WAY = 0, 1
 FITS = 3  # rough grids, each as wide as the law on the one before
 REFRESHES = 8
 GOOD_EFFECTIVE_SAMPLE_SIZE = 0.8
+CROWD = 4  # times as many points where a search on the way stays stuck
 IMPROVEMENT = 0.05  # of the effective sample size, short of which points drawn anew are not worth another search
 MOVES = 10
 
@@ -127,7 +128,7 @@ def make_layout(network: Network, task: Task, terms: Terms, kernel: np.ndarray, 
 def freeze(problem: Problem, group: Group, noise: np.ndarray, cov: np.ndarray, conjugate: np.ndarray) -> Points:
     """Draws z (M, r) of one group, taken to follow the law of C and Phihat (n, n), as `Points`."""
     if not group.live:
-        return Points(jnp.zeros((1, 0)), jnp.zeros(1))
+        return Points(jnp.zeros((1, 0)), jnp.zeros(1), jnp.zeros(1))
     index = np.ix_(group.entries, group.entries)
     layout = problem.layout
     return frozen(jnp.asarray(noise), cov[index], conjugate[index], layout.phi, group.live, layout.kinks)
@@ -161,9 +162,8 @@ def _draw_points(problem: Problem, state: State, seed: int, grid_choice: int) ->
             noise = noise[rng.integers(0, len(noise), problem.points)]
             key = jax.random.key(rng.integers(2**31))
             noise = draw(noise, key, cov[index], state.conjugate[index], layout.phi, group.live, MOVES)
-            base = stein_tilt(noise, cov[index], state.conjugate[index], layout.phi, group.live, layout.kinks)
-            plain = freeze(problem, group, noise, cov, state.conjugate)
-            points.append(Points(plain.coordinates, plain.log_base + base))
+            tilt = stein_tilt(noise, cov[index], state.conjugate[index], layout.phi, group.live, layout.kinks)
+            points.append(freeze(problem, group, noise, cov, state.conjugate)._replace(tilt=tilt))
         noises.append(np.asarray(noise))
     return replace(state, noise=tuple(noises)), tuple(points)
 
@@ -203,17 +203,19 @@ def settle(problem: Problem, state: State, seed: int) -> tuple[Problem, State, n
     """Solve and draw anew until the points stay good from the start of a solve to its end, or get no better; with the
     last slope.
 
-    The problem comes back too: which entries add something new is decided afresh where a solve ends.
+    The problem comes back too: which entries add something new is decided afresh where a solve ends. A search that
+    stays stuck is repeated on `CROWD` times as many points.
 
     Raises:
         LostError: if the search for a root is stuck or leads out of what is finite.
     """
-    last_size = 0.0
+    last_size, crowd = 0.0, 1
     for refresh in range(REFRESHES):
         layout = make_layout(problem.network, problem.task, problem.terms, state.kernel, problem.floor)
         state = fit_to(layout, problem.layout, state, part(seed, refresh, 0))
         problem = replace(problem, layout=layout)
-        state, points = draw_points(problem, state, part(seed, refresh, 1), ON_THE_WAY)
+        crowded = replace(problem, points=crowd * problem.points)
+        state, points = draw_points(crowded, state, part(seed, refresh, 1), ON_THE_WAY)
         slope = slope_on_points(problem, state, points)
         root = solve_on_points(problem, state, points, slope)
         state = state.moved_to(root)
@@ -223,9 +225,12 @@ def settle(problem: Problem, state: State, seed: int) -> tuple[Problem, State, n
         last_size = size if solved else 0.0
         if not root.residual <= HOPELESS:
             coarsened = problem.coarsened(state.kernel)
-            if refresh and coarsened is None:
+            if coarsened is not None:
+                problem = coarsened
+            elif refresh and (crowd > 1 or problem.exact):
                 raise LostError(f"the search for a root stays at a residual of {root.residual:.1e}")
-            problem = coarsened or problem
+            elif refresh:
+                crowd = CROWD
     return problem, state, slope
 
 

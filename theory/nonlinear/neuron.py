@@ -35,11 +35,13 @@ class Points(NamedTuple):
 
     Attributes:
         coordinates: z if phi is smooth, else h on the live entries; (M, r).
-        log_base: what makes log w = log_base - 1/2 |z|^2 - 1/2 phi^T Phihat phi the log weights, (M,).
+        log_base: what makes log w = log_base + tilt - 1/2 |z|^2 - 1/2 phi^T Phihat phi the log weights, (M,).
+        tilt: what makes averages of draws precise (`theory.nonlinear.neuron_chain.stein_tilt`), (M,); zero on grids.
     """
 
     coordinates: Array
     log_base: Array
+    tilt: Array
 
 
 class Moments(NamedTuple):
@@ -118,7 +120,7 @@ def preactivations(coordinates: Array, space: Range, kinks: bool) -> tuple[Array
 
 def log_weights(points: Points, noise: Array, activity: Array, conjugate: Array) -> Array:
     """Normalised log weights (M,) for noise z (M, r) and activity (M, n)."""
-    raw = points.log_base - jnp.sum(noise**2, axis=1) / 2 - energy(activity, conjugate)
+    raw = points.log_base + points.tilt - jnp.sum(noise**2, axis=1) / 2 - energy(activity, conjugate)
     return raw - jax.nn.logsumexp(raw)
 
 
@@ -189,7 +191,7 @@ def frozen(noise: Array, cov: Array, conjugate: Array, phi: Callable, live: tupl
     h = noise @ (space.spread @ space.pivot).T
     base = jnp.sum(noise**2, axis=1) / 2 + energy(phi(h), conjugate)
     coordinates = h[:, np.asarray(live, dtype=int)] if kinks else noise
-    return Points(coordinates, base)
+    return Points(coordinates, base, jnp.zeros_like(base))
 
 
 def grid(spread: np.ndarray, cov: np.ndarray, live: tuple[int, ...], kinks: bool, nodes: int, reach: float):
@@ -217,4 +219,4 @@ def grid(spread: np.ndarray, cov: np.ndarray, live: tuple[int, ...], kinks: bool
         line, log_line, transform = np.linspace(-reach, reach, nodes), np.zeros(nodes), spread
     mesh = np.stack(np.meshgrid(*[line] * rank, indexing="ij"), axis=-1).reshape(-1, rank)
     log_mesh = np.sum(np.meshgrid(*[log_line] * rank, indexing="ij"), axis=0).ravel()
-    return Points(jnp.asarray(mesh @ transform.T), jnp.asarray(log_mesh))
+    return Points(jnp.asarray(mesh @ transform.T), jnp.asarray(log_mesh), jnp.zeros(len(mesh)))

@@ -124,22 +124,27 @@ def _tilted_mean(features, multipliers):
     return jax.nn.softmax(features @ multipliers) @ features
 
 
-def stein_tilt(noise: Array, cov: Array, conjugate: Array, phi: Callable, live: tuple[int, ...], kinks: bool) -> Array:
-    """Log weights (M,) under which Stein's identities hold exactly at the draws z (M, r).
+def stein_features(
+    noise: Array, cov: Array, conjugate: Array, phi: Callable, live: tuple[int, ...], kinks: bool
+) -> Array:
+    """What Stein's identities say averages to zero, at draws z (M, r), each divided by its root mean square; (M, p).
 
-    With many entries only the leading directions of the pre-activations are used, so that there are at least
-    `POINTS_PER_FIELD` points to an identity.
+    With many entries only the leading directions of C are used, so that there are at least `POINTS_PER_FIELD` points to
+    an identity. Those of the draws themselves would be chosen for their fluctuations, and no longer average to zero.
     """
     count, rank = noise.shape
     directions = np.eye(rank)
     most = int(np.sqrt(count / POINTS_PER_FIELD / (1 if kinks else 3)))
     if rank > most:
-        space = range_of(jnp.asarray(cov), live)
-        h = np.asarray(noise @ space.pivot.T)
-        directions = np.linalg.eigh(h.T @ h)[1][:, -most:]
+        directions = np.linalg.eigh(np.asarray(cov)[np.ix_(live, live)])[1][:, -most:]
     features = _stein_features(noise, cov, conjugate, jnp.asarray(directions), phi, live, kinks)
-    features = features / jnp.sqrt(jnp.mean(features**2, axis=0) + 1e-300)
-    gram = np.asarray(features.T @ features) / count
+    return features / jnp.sqrt(jnp.mean(features**2, axis=0) + 1e-300)
+
+
+def stein_tilt(noise: Array, cov: Array, conjugate: Array, phi: Callable, live: tuple[int, ...], kinks: bool) -> Array:
+    """Log weights (M,) under which the `stein_features` of the draws z (M, r) average to zero exactly."""
+    features = stein_features(noise, cov, conjugate, phi, live, kinks)
+    gram = np.asarray(features.T @ features) / len(features)
     factor = scipy.linalg.cho_factor(gram + RIDGE * np.eye(len(gram)))
     multipliers = jnp.zeros(features.shape[1], features.dtype)
     # The tilt is slight, so that the curvature at no tilt serves throughout.

@@ -295,25 +295,29 @@ def test_many_entries(activation, steps, signal, error):
 
 
 def test_a_search_that_gets_nowhere_counts_small_additions_as_none(monkeypatch):
-    """Step 3 adds 5e-4 of its variance: new at the first floor, not at the coarser one; then there is nothing left."""
-    task = chain(4, 1.0)
+    """Step 3 adds 5e-4 of its variance: new at the first floor, not at the coarser one; then more points are tried."""
+    task = chain(5, 1.0)
     network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
-    factor = np.eye(4)
+    factor = np.eye(5)
     factor[1, :2] = (1 - 5e-4) ** 0.5, 5e-4**0.5
-    tried = []
+    tried, drawn = [], []
+
+    def draw(problem, state, *rest):
+        drawn.append(problem.points)
+        return state, ()
 
     def stays(problem, state, points, slope):
-        tried.append((problem.floor, problem.layout.groups[0].live))
+        tried.append((problem.floor, problem.layout.groups[0].live, drawn[-1]))
         return Root(state.kernel, state.conjugate, 1.0, 1.0)
 
-    monkeypatch.setattr(frozen_problem, "draw_points", lambda problem, state, *rest: (state, ()))
+    monkeypatch.setattr(frozen_problem, "draw_points", draw)
     monkeypatch.setattr(frozen_problem, "slope_on_points", lambda *arguments: np.eye(1))
     monkeypatch.setattr(frozen_problem, "solve_on_points", stays)
     with jax.enable_x64(True):
         terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
         kernel = factor @ factor.T
         problem = frozen_problem.make_problem(network, task, terms, kernel, 16)
-        state = frozen_problem.State(kernel, 0 * kernel, (np.ones((16, 4)),))
+        state = frozen_problem.State(kernel, 0 * kernel, (np.ones((16, 5)),))
         with pytest.raises(frozen_problem.LostError):
             frozen_problem.settle(problem, state, 0)
-    assert tried == [(1e-4, (0, 1, 2, 3)), (1e-3, (0, 1, 3))]
+    assert tried == [(1e-4, (0, 1, 2, 3, 4), 16), (1e-3, (0, 1, 3, 4), 16), (1e-3, (0, 1, 3, 4), 64)]

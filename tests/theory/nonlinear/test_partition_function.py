@@ -1,0 +1,73 @@
+"""KL( q || N(0, C) ) from draws against closed forms and quadrature: no bias, however many entries to a draw."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from theory.nonlinear.neuron import frozen, grid
+from theory.nonlinear.neuron_chain import draw, stein_tilt
+from theory.nonlinear.partition_function import divergence
+
+BLOCKS, SEEDS = 6, 8
+COV = np.array([[1.3, 0.4], [0.4, 0.9]])
+FORCE = np.array([[0.8, -0.5], [-0.5, 1.1]])
+
+
+@pytest.fixture(autouse=True)
+def _double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+def identity(x):
+    return x
+
+
+def closed_form():
+    """Of one block with a linear phi: q is Gaussian."""
+    covariance = np.linalg.inv(np.linalg.inv(COV) + FORCE)
+    log_det = np.linalg.slogdet(COV)[1] - np.linalg.slogdet(covariance)[1]
+    return (np.trace(np.linalg.solve(COV, covariance)) - 2 + log_det) / 2
+
+
+def quadrature(phi):
+    """Of one block, on a grid."""
+    points = grid(np.eye(2), COV, (0, 1), False, 120, 7.0)
+    return divergence(points, COV, FORCE, phi, (0, 1), False, False, 0)
+
+
+def estimates(phi, draws, tilted=False):
+    """Of `BLOCKS` independent blocks, n = 12, from several sets of draws."""
+    cov, force = np.kron(np.eye(BLOCKS), COV), np.kron(np.eye(BLOCKS), FORCE)
+    live = tuple(range(2 * BLOCKS))
+    found = []
+    for seed in range(SEEDS):
+        keys = jax.random.split(jax.random.key(seed))
+        start = jax.random.normal(keys[0], (draws, len(live)))
+        noise = draw(start, keys[1], cov, force, phi, live, 30)
+        points = frozen(noise, cov, force, phi, live, False)
+        if tilted:
+            points = points._replace(tilt=stein_tilt(noise, cov, force, phi, live, False))
+        found.append(divergence(points, cov, force, phi, live, False, True, seed))
+    return np.array(found)
+
+
+def test_quadrature_meets_the_closed_form():
+    assert quadrature(identity) == pytest.approx(closed_form(), abs=1e-9)
+
+
+@pytest.mark.parametrize("tilted", [False, True])
+def test_draws_meet_quadrature_without_bias(tilted):
+    """Neither from a Gaussian fitted to the draws it is compared with, r (r + 1) / (4 M) = .01, nor from their tilt."""
+    found = estimates(jnp.tanh, 4096, tilted)
+    error = found.std(ddof=1) / np.sqrt(SEEDS)
+    assert error < 0.01
+    # 5.4: once in a thousand for t with seven degrees of freedom.
+    assert abs(found.mean() - BLOCKS * quadrature(jnp.tanh)) < 5.4 * error
+
+
+def test_control_variates_take_out_most_of_the_error():
+    """With enough draws for all directions they span V of a linear phi."""
+    found = estimates(identity, 6000)
+    np.testing.assert_allclose(found, BLOCKS * closed_form(), atol=0.01)
