@@ -125,7 +125,9 @@ def chain_posterior(sharing, coordinates):
     return sample(network_of(sharing, 16), tasks.chain(T, 3.0), coordinates, **settings)
 
 
-@pytest.mark.parametrize("sharing", ["rnn", "dnn", pytest.param("partial", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "sharing", ["rnn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dnn", "partial"))]
+)
 def test_posteriors_agree(sharing):
     """weights, fields and kernels sample the same posterior."""
     literal = chain_posterior(sharing, "weights")

@@ -61,6 +61,7 @@ def test_other_dimensions_are_refused(posterior):
         bn.predict(posterior, theory.nngp(bn.Network.rnn(4), TRAIN))
 
 
+@pytest.mark.slow
 def test_theory_predicts_what_drawn_back_networks_answer(posterior):
     """theory.predict against `bn.predict` at width 256: means within 4 standard errors and 1/N, spreads within 4."""
     found = theory.predict(theory.solve(bn.Network.rnn(256), TRAIN, starts=0), TEST)

@@ -66,6 +66,7 @@ def test_new_patterns_as_in_the_joint_task(shared):
     assert not found.standard_error.any()
 
 
+@pytest.mark.slow
 def test_longer_and_shorter_sequences(chain_solution):
     longer = new_patterns(3, 1, 1, patterns=1)
     mean, variance = in_the_joint_task(chain_solution.network, chain_solution.task, longer)
