@@ -35,7 +35,8 @@ from theory.nonlinear.frozen_problem import (
 from theory.nonlinear.neuron import Points, weighted
 from theory.seeds import part
 
-FIRST_ORDER = 1e-6  # what may be left of the equation for a set's own root, relative
+# What may be left of the equation for a set's own root, relative: what is aimed at, and what an error bar can bear.
+FIRST_ORDER, BEARABLE = 1e-6, 1e-2
 
 
 def solve_together(
@@ -94,15 +95,23 @@ def _joined(problem: Problem, state: State, sets: Sequence[tuple[Points, ...]]) 
 def _own_roots(
     problem: Problem, common: Root, joined: tuple[Points, ...], sets: Sequence[tuple[Points, ...]], slope: np.ndarray
 ) -> list[Root]:
-    """What each set would have found by itself, to first order; their mean is the common root."""
+    """What each set would have found by itself, to first order; their mean is the common root.
+
+    Of infinite residual where the first order cannot be had: the answer would go without its error.
+    """
     scale, terms, layout = scale_of(common.kernel), problem.terms, problem.layout
     at = pack(common.kernel, common.conjugate, scale, layout)
     values = np.array([violation(at, scale, terms, points, layout)[0] for points in sets])
+    lost = [replace(common, residual=np.inf)] * len(sets)
     if not np.isfinite(values).all():
-        return [replace(common, residual=np.inf)] * len(sets)
+        return lost
     derivative = partial(_along, problem, at, scale, joined)
     precondition = BroydenInverse(slope).apply
-    shifts = np.array([solve_linear(derivative, value, precondition, FIRST_ORDER) for value in values - values.mean(0)])
+    values = values - values.mean(axis=0)
+    shifts = [solve_linear(derivative, value, precondition, FIRST_ORDER) for value in values]
+    for shift, value in zip(shifts, values, strict=True):
+        if not np.linalg.norm(derivative(shift) - value) <= BEARABLE * np.linalg.norm(value):
+            return lost
     residual = np.full(at.size, common.residual)
     roots = [root_of(at - shift, residual, common.effective_sample_size, scale, layout) for shift in shifts]
     return [replace(root, kernel=_covariance(root.kernel, scale)) for root in roots]

@@ -103,3 +103,15 @@ def test_a_common_search_that_fails_is_told_by_its_residual(monkeypatch, drawn_b
         _, own, _ = solve_together(problem, state, np.eye(12), 2, 0)
     assert all(np.isinf(root.residual) for root in own)
     assert jnp.isfinite(state.kernel).all()
+
+
+def test_an_error_bar_that_cannot_be_had_is_no_answer(monkeypatch, drawn_branch):
+    """The linear equations for the sets' own roots left unsolved would give errors of zero."""
+    problem, state = drawn_branch.problem, drawn_branch.state
+    monkeypatch.setattr("theory.nonlinear.common_root.solve_linear", lambda multiply, right, *rest: 0 * right)
+    with jax.enable_x64(True):
+        state, points = frozen_problem.draw_points(problem, state, 5)
+        slope = frozen_problem.slope_on_points(problem, state, points)
+        common, own, _ = solve_together(problem, state, slope, SETS, 7)
+    assert common.residual < 1e-9
+    assert all(np.isinf(root.residual) for root in own)
