@@ -67,6 +67,9 @@ def test_draws_meet_quadrature_without_bias():
 
 
 def test_control_variates_take_out_most_of_the_error():
-    """With enough draws for all directions they span V of a linear phi."""
-    found = estimates(identity, 6000, seeds=2)
-    np.testing.assert_allclose(found, BLOCKS * closed_form(), atol=0.01)
+    """With enough draws for all directions they span V of a linear phi: without them the error is some .003."""
+    found = estimates(identity, 6000, seeds=4)
+    error = found.std(ddof=1) / 2
+    assert error < 0.001
+    # 12.9: once in a thousand for t with three degrees of freedom.
+    assert abs(found.mean() - BLOCKS * closed_form()) < 12.9 * error
