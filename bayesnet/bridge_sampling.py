@@ -21,12 +21,11 @@ import xarray as xr
 from numpyro.infer.util import log_density
 
 from bayesnet.diagnostics import summarise_draws
-from bayesnet.models.kernel_space import kernel_model
+from bayesnet.models.kernel_space import kernel_model, mirror_signs
 from bayesnet.sampling import network_of, task_of
 from theory import arguments
 from theory.covariance import covariance_terms
 from theory.network import Network
-from theory.symmetry import has_sign_symmetry
 from theory.task import Task
 
 SITES = ("bartlett_diagonal", "bartlett_lower")
@@ -68,8 +67,7 @@ def log_evidence(posterior: xr.DataTree, seed: int = 0) -> LogEvidence:
             f"posterior keeps the latent numbers of {draws.shape[0] * draws.shape[1]} draws; its evidence needs those "
             f"of at least {2 * FEWEST_DRAWS * fitted.shape[1]} (num_latents, over all chains)"
         )
-    signs = _mirror(network, task)
-    gaussian = _Gaussian(fitted, signs)
+    gaussian = _Gaussian(fitted, mirror_signs(network, task))
     proposed = gaussian.draw(used.shape[0] * used.shape[1], np.random.default_rng(seed))
     target = _log_joint(network, task, np.concatenate([used.reshape(proposed.shape), proposed]))
     of_posterior, of_proposals = np.split(target - gaussian.log_density(used, proposed), 2)
@@ -93,45 +91,31 @@ def _bridge(of_posterior: np.ndarray, of_proposals: np.ndarray) -> LogEvidence:
 
 
 class _Gaussian:
-    """A Gaussian fitted to draws; with a mirror (n signs for each latent), half of it mirrored."""
+    """A Gaussian fitted to draws, half of it mirrored; ``signs`` are all ones where there is no mirror."""
 
-    def __init__(self, draws: np.ndarray, signs: np.ndarray | None):
+    def __init__(self, draws: np.ndarray, signs: np.ndarray):
         self.signs = signs
-        if signs is not None:
-            # Turn all draws to one side: that of the first draw along the direction that the mirror flips most.
-            odd = draws * (signs < 0)
-            leading = np.linalg.svd(odd, full_matrices=False)[2][0]
-            draws = np.where((odd @ leading)[:, None] < 0, draws * signs, draws)
+        # Turn all draws to one side: that of the first draw along the direction that the mirror flips most.
+        odd = draws * (signs < 0)
+        leading = np.linalg.svd(odd, full_matrices=False)[2][0]
+        draws = np.where((odd @ leading)[:, None] < 0, draws * signs, draws)
         self.mean = draws.mean(axis=0)
         self.factor = np.linalg.cholesky(np.atleast_2d(np.cov(draws.T)))
 
     def draw(self, number: int, rng: np.random.Generator) -> np.ndarray:
         """(number, d)."""
         x = self.mean + rng.normal(size=(number, self.mean.size)) @ self.factor.T
-        if self.signs is None:
-            return x
         return np.where(rng.random((number, 1)) < 0.5, x, x * self.signs)
 
     def log_density(self, *parts: np.ndarray) -> np.ndarray:
         """ln g of all rows of the parts, in order."""
         x = np.concatenate([part.reshape(-1, self.mean.size) for part in parts])
-        if self.signs is None:
-            return self._one_side(x)
         return np.logaddexp(self._one_side(x), self._one_side(x * self.signs)) - np.log(2)
 
     def _one_side(self, x: np.ndarray) -> np.ndarray:
         white = scipy.linalg.solve_triangular(self.factor, (x - self.mean).T, lower=True)
         constant = np.sum(np.log(np.diagonal(self.factor))) + self.mean.size / 2 * np.log(2 * np.pi)
         return -np.sum(white**2, axis=0) / 2 - constant
-
-
-def _mirror(network: Network, task: Task) -> np.ndarray | None:
-    """What W -> -W does to each latent: it flips entries of the Bartlett factor at odd offsets. None: no symmetry."""
-    if not has_sign_symmetry(network, task):
-        return None
-    rows, columns = np.tril_indices(task.entries, -1)
-    odd = (rows // task.patterns - columns // task.patterns) % 2 == 1
-    return np.concatenate([np.ones(task.entries), np.where(odd, -1.0, 1.0)])
 
 
 def _log_joint(network: Network, task: Task, latents: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from theory.activations import BUILT_IN
 from theory.causal import kernel_of_noise
 from theory.covariance import Array, Terms, covariance_terms
 from theory.network import Network
+from theory.symmetry import has_sign_symmetry
 from theory.task import Task
 
 
@@ -106,6 +107,17 @@ def bartlett_factor(diagonal: Array, lower: Array, width: int) -> Array:
     """R (n, n), lower triangular, whose R R^T has the law of z z^T for z (n, N) white; from the two sites."""
     pivots = math.sqrt(width) * jnp.exp(diagonal / math.sqrt(2 * width))
     return jnp.diag(pivots).at[np.tril_indices(diagonal.shape[0], -1)].set(lower)
+
+
+def mirror_signs(network: Network, task: Task) -> np.ndarray:
+    """What W -> -W does to each latent, (n (n+1) / 2,): entries of the Bartlett factor at odd offsets change sign.
+
+    All ones where it is no symmetry of the posterior.
+    """
+    rows, columns = np.tril_indices(task.entries, -1)
+    odd = (rows // task.patterns - columns // task.patterns) % 2 == 1
+    flipped = odd & has_sign_symmetry(network, task)
+    return np.concatenate([np.ones(task.entries), np.where(flipped, -1.0, 1.0)])
 
 
 _linear = BUILT_IN["linear"].function

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 
+from bayesnet.models.kernel_space import mirror_signs
 from bayesnet.samplers.checkpoints import Lane, pack, unpack
 from bayesnet.samplers.engine import ANNEALING_WEIGHTS, BLOCK, Machine, Settings, build_machine
 from theory.covariance import Terms, covariance_terms
@@ -23,6 +24,7 @@ from theory.network import Network
 from theory.task import Task
 
 FULL = (1.0, 1.0)
+HESSIANS = 4  # in the mean of a frame; one is enough where a posterior is wide and nearly Gaussian
 Progress = Callable[[int, dict[str, np.ndarray]], None]
 
 
@@ -46,13 +48,14 @@ class Chains:
 @dataclass(frozen=True)
 class Block:
     """A stretch of the chains: ``number`` draws from draw ``first`` on, the likelihood weighted by ``weights``: that of
-    even and that of odd chains."""
+    even and that of odd chains; ``fit_frame``: its frame, if it has one, is improved before."""
 
     weights: tuple[float, float]
     first: int
     number: int
     sampling: bool
     keep_latents: bool = False
+    fit_frame: bool = False
 
 
 def open_lanes(settings: Settings, directory: Path | None = None) -> list[Lane]:
@@ -85,6 +88,9 @@ def run_chains(
     with jax.enable_x64(settings.precision == "float64"):
         machine = build_machine(settings, network, task)
         terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+        # A frame pays where latents are few and play the same part in every draw: not in fields or weights.
+        framed = settings.coordinates == "kernels"
+        mirror = jnp.asarray(mirror_signs(network, task), float) if framed else None
         keys = random.split(random.key(seed), (settings.num_chains, 2))
     schedule = make_schedule(settings)
     together = settings.chain_method == "vectorized"
@@ -103,7 +109,8 @@ def run_chains(
             compiled.wait()
         try:
             members = np.arange(settings.num_chains) if together else index
-            _follow(machine, settings, schedule, terms, keys[members], members, lanes[index], started, announce, stop)
+            lane = lanes[index]
+            _follow(machine, settings, schedule, terms, mirror, keys[members], members, lane, started, announce, stop)
         except BaseException as error:
             failures.append(error)
             stop.set()
@@ -128,7 +135,13 @@ def make_schedule(settings: Settings) -> list[Block]:
     """Annealed warm-up, warm-up, then the draws in stretches that end where latents are kept."""
     stage = min(BLOCK, settings.num_warmup // (2 * len(ANNEALING_WEIGHTS))) if settings.anneal else 0
     blocks = [Block(_bounded(weights, settings), 0, stage, False) for weights in ANNEALING_WEIGHTS if stage]
-    blocks += [Block(FULL, 0, number, False) for number in _pieces(settings.num_warmup - stage * len(blocks))]
+    begin = stage * len(blocks)
+    full = [Block(FULL, 0, number, False) for number in _pieces(settings.num_warmup - begin)]
+    # After half of the warm-up, at states some draws apart, and never so late that no step size could be found for it.
+    late = [index for index in range(1, len(full) - 1) if begin + index * BLOCK >= settings.num_warmup // 2]
+    for index in late[:HESSIANS]:
+        full[index] = replace(full[index], fit_frame=True)
+    blocks += full
     total = settings.num_samples
     if settings.keep:
         kept = list(range(settings.thin, total + 1, settings.thin))
@@ -153,6 +166,7 @@ def _follow(
     settings: Settings,
     schedule: list[Block],
     terms: Terms,
+    mirror: jax.Array | None,
     keys: jax.Array,
     members: np.ndarray | int,
     lane: Lane,
@@ -165,16 +179,20 @@ def _follow(
     chains = keys.shape[0] if together else 1
     # float64 within this call only; the switch is local to a thread.
     with jax.enable_x64(settings.precision == "float64"):
-        state = None
+        chain = None
         for block in schedule[lane.blocks :]:
             if stop.is_set():
                 return
-            if state is None and lane.blocks:
-                state = lane.state(jax.eval_shape(machine.start, keys[..., 0], terms))
-            elif state is None:
-                state = machine.start(keys[..., 0], terms)
+            if chain is None and lane.blocks:
+                chain = lane.state(jax.eval_shape(machine.start, keys[..., 0], terms, mirror))
+            elif chain is None:
+                chain = machine.start(keys[..., 0], terms, mirror)
+                if mirror is not None:
+                    machine.fit(chain, terms)  # to compile it, once, before the other chains start
+            if block.fit_frame and mirror is not None:
+                chain = machine.fit(chain, terms)
             weight = np.choose(np.remainder(members, 2), block.weights)
-            state, record = machine.advance(state, keys[..., 1], terms, weight, block.first, block.number)
+            chain, record = machine.advance(chain, keys[..., 1], terms, weight, block.first, block.number)
             # Draws lead, whether or not chains come before them.
             draws = {
                 site: np.moveaxis(np.asarray(values), int(together), 0)[: block.number]
@@ -183,8 +201,9 @@ def _follow(
             _check_finite(draws, lane.name, block, settings)
             kept = {"draws": pack(draws)} if block.sampling else {}
             if block.keep_latents:
-                kept["latents"] = pack({site: np.asarray(values)[None] for site, values in state.z.items()})
-            lane.add(block.number * chains, time.perf_counter() - started, state, **kept)
+                latents = machine.latents(chain)
+                kept["latents"] = pack({site: np.asarray(values)[None] for site, values in latents.items()})
+            lane.add(block.number * chains, time.perf_counter() - started, chain, **kept)
             progress(block.number * chains, draws)
 
 

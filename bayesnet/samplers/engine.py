@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo, log_density
 
 from bayesnet.coordinates import Coordinates, build_coordinates
+from bayesnet.samplers.frames import Frame, fit_frame, place, plain_frame, redraw_reflection, upright, wall_energy
 from bayesnet.samplers.langevin import langevin_dynamics
 from bayesnet.samplers.split_hmc import split_hmc
 from theory.covariance import Array
@@ -58,16 +59,36 @@ class Settings:
     steps_per_draw: int = 10
 
 
-class Machine:
-    """The compiled pieces of a run: ``start(key, terms)`` and ``advance(state, key, terms, weight, first, number)``.
+class Chain(NamedTuple):
+    """Where a chain stands.
 
-    Chains in lockstep have one more axis in front of state and key; it is shared out over ``devices`` devices.
+    Attributes:
+        sampler: the state of its sampler, ``z`` and so on.
+        frame: the `Frame` of its latents; None where z are the latents themselves.
+    """
+
+    sampler: Any
+    frame: Frame | None
+
+
+class Machine:
+    """The compiled pieces of a run.
+
+    ``start(key, terms, mirror) -> chain``, with a frame where ``mirror`` (of `plain_frame`) is given;
+    ``advance(chain, key, terms, weight, first, number) -> chain, record``; ``fit(chain, terms) -> chain``, in a better
+    frame; ``latents(chain)``. Chains in lockstep have one more axis in front of chain and key; it is shared out over
+    ``devices`` devices.
     """
 
     def __init__(self, space: Coordinates, settings: Settings, devices: int = 1):
-        def potential(terms, weight):
+        def energy_of(terms, weight):
             # Every latent is real, so NumPyro's transforms to unconstrained space are the identity.
             return lambda latents: -log_density(space.model, (terms, True, weight), {}, latents)[0]
+
+        def potential(terms, weight, frame):
+            energy = energy_of(terms, weight)
+            # A frame's x has the density of the latents that it stands for.
+            return lambda z: energy(upright(frame, z)) + wall_energy(frame, z)
 
         statistics = _trajectory_statistics
         if settings.sampler == "hmc":
@@ -77,10 +98,11 @@ class Machine:
             statistics = _descent_statistics
         else:
             nuts_init, step = hmc(potential_fn_gen=potential, algo="NUTS")
-            # No mass adaptation: the prior is white, and adapting costs five times the warm-up (SAMPLER.md).
+            # No mass adaptation: the prior is white, or the frame makes the posterior so, and adapting to draws costs
+            # five times the warm-up (SAMPLER.md).
             init = partial(nuts_init, adapt_mass_matrix=False, max_tree_depth=settings.max_tree_depth)
 
-        def start(key, terms):
+        def start(key, terms, mirror):
             prior_key, chain_key = random.split(key)
             sites = handlers.trace(handlers.seed(space.model, prior_key)).get_trace(terms)
             latents = {
@@ -88,39 +110,59 @@ class Machine:
                 for name, site in sites.items()
                 if site["type"] == "sample" and not site["is_observed"]
             }
+            frame = None if mirror is None else plain_frame(mirror)
             # Potential and gradient are left blank here: `advance` evaluates them for its own likelihood weight.
             blank = ParamInfo(latents, jnp.zeros(()), jax.tree.map(jnp.zeros_like, latents))
             state = init(
                 blank,
                 settings.num_warmup,
                 target_accept_prob=settings.target_accept,
-                model_args=(terms, 1.0),
+                model_args=(terms, 1.0, frame),
                 rng_key=chain_key,
             )
-            return jax.tree.map(_strongly_typed, state)
+            return jax.tree.map(_strongly_typed, Chain(state, frame))
 
-        def advance(state, key, terms, weight, first, number):
-            energy, gradient = jax.value_and_grad(potential(terms, weight))(state.z)
-            state = state._replace(potential_energy=energy, z_grad=gradient)
+        def advance(chain, key, terms, weight, first, number):
+            energy, gradient = jax.value_and_grad(potential(terms, weight, chain.frame))(chain.sampler.z)
+            chain = chain._replace(sampler=chain.sampler._replace(potential_energy=energy, z_grad=gradient))
 
-            def observe(state, index):
-                return {**space.observe(terms, state.z, random.fold_in(key, index)), **statistics(state)}
+            def observe(chain, index):
+                state, frame = chain
+                seen = space.observe(terms, place(frame, state.z), random.fold_in(key, index))
+                return {**seen, **statistics(state), "lp": wall_energy(frame, state.z) - state.potential_energy}
+
+            def move(chain):
+                frame, state = chain.frame, step(chain.sampler, (terms, weight, chain.frame), {})
+                if frame is not None:
+                    frame, state = redraw_reflection(frame, state, random.fold_in(state.rng_key, 1))
+                return Chain(state, frame)
 
             def one_draw(index, carry):
-                state, record = carry
-                state = step(state, (terms, weight), {})
-                seen = observe(state, first + index)
-                return state, jax.tree.map(lambda store, value: store.at[index].set(value), record, seen)
+                chain, record = carry
+                chain = move(chain)
+                seen = observe(chain, first + index)
+                return chain, jax.tree.map(lambda store, value: store.at[index].set(value), record, seen)
 
-            shapes = jax.eval_shape(observe, state, first)
+            shapes = jax.eval_shape(observe, chain, first)
             record = jax.tree.map(lambda leaf: jnp.zeros((BLOCK, *leaf.shape), leaf.dtype), shapes)
-            return lax.fori_loop(0, number, one_draw, (state, record))
+            return lax.fori_loop(0, number, one_draw, (chain, record))
+
+        def fit(chain, terms):
+            frame, state = fit_frame(chain.frame, chain.sampler, energy_of(terms, 1.0))
+            return Chain(state, frame)
+
+        def latents(chain):
+            return place(chain.frame, chain.sampler.z)
 
         self.start: Callable = jax.jit(start)
         self.advance: Callable = jax.jit(advance)
+        self.fit: Callable = jax.jit(fit)
+        self.latents: Callable = jax.jit(latents)
         if settings.chain_method == "vectorized":
-            self.start = _in_lockstep(start, (True, False), devices)
+            self.start = _in_lockstep(start, (True, False, False), devices)
             self.advance = _in_lockstep(advance, (True, True, False, True, False, False), devices)
+            self.fit = _in_lockstep(fit, (True, False), devices)
+            self.latents = _in_lockstep(latents, (True,), devices)
 
 
 def build_machine(settings: Settings, network: Network, task: Task) -> Machine:
@@ -173,13 +215,12 @@ def _trajectory_statistics(state: Any) -> dict[str, Array]:
         "n_steps": state.num_steps,
         "diverging": state.diverging,
         "energy": state.energy,
-        "lp": -state.potential_energy,
         "step_size": state.adapt_state.step_size,
     }
 
 
 def _descent_statistics(state: Any) -> dict[str, Array]:
-    return {"n_steps": state.num_steps, "lp": -state.potential_energy, "step_size": state.step_size}
+    return {"n_steps": state.num_steps, "step_size": state.step_size}
 
 
 def _strongly_typed(leaf: Array) -> Array:

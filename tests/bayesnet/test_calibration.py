@@ -138,6 +138,7 @@ def joint_chain(network, coordinates, sampler, iterations):
         chain_method="sequential",
     )
     machine = engine.build_machine(settings, network, BLANK)
+    mirror = jnp.asarray(kernel_space.mirror_signs(network, BLANK), float) if coordinates == "kernels" else None
 
     def draw_targets(key, output):
         mean = output[BLANK.supervised_entries]
@@ -145,8 +146,8 @@ def joint_chain(network, coordinates, sampler, iterations):
 
     def chain(key, terms, weight):
         start_key, key = jax.random.split(key)
-        state = machine.start(start_key, terms)
-        adapted = state.adapt_state._replace(step_size=jnp.full((), STEP_SIZES[coordinates, sampler]))
+        begun = machine.start(start_key, terms, mirror)
+        adapted = begun.sampler.adapt_state._replace(step_size=jnp.full((), STEP_SIZES[coordinates, sampler]))
 
         def one(carry, key):
             state, targets = carry
@@ -156,7 +157,7 @@ def joint_chain(network, coordinates, sampler, iterations):
             targets = draw_targets(target_key, output)
             return (state, targets), (kernel, output, targets, record["acceptance_rate"][0])
 
-        start = (state._replace(adapt_state=adapted), terms.targets)
+        start = (begun._replace(sampler=begun.sampler._replace(adapt_state=adapted)), terms.targets)
         return jax.lax.scan(one, start, jax.random.split(key, iterations))[1]
 
     return jax.jit(jax.vmap(chain, in_axes=(0, None, None)))

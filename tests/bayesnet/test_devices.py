@@ -34,7 +34,7 @@ def build_watched(*arguments):
         seen.append(len(record["kernel"].sharding.device_set))
         return state, record
 
-    return types.SimpleNamespace(start=machine.start, advance=advance)
+    return types.SimpleNamespace(start=machine.start, advance=advance, latents=machine.latents)
 
 chains.build_machine = build_watched
 tree = sample(network, task, **{RUN!r})

@@ -26,6 +26,10 @@ sample(Network(8, activation="tanh"), tasks.chain(2, 1.5), checkpoint=sys.argv[1
 """
 
 
+LINEAR = Network(8)
+FRAMED = {**RUN, "num_warmup": 150}
+
+
 class Crash(BaseException):
     """Stands for the end of the process."""
 
@@ -33,6 +37,13 @@ class Crash(BaseException):
 @pytest.fixture(scope="module")
 def uninterrupted():
     return sample(NETWORK, TASK, **RUN)
+
+
+@pytest.fixture(scope="module")
+def framed():
+    schedule = chains.make_schedule(sampling.make_settings(LINEAR, TASK, **settings_of(FRAMED)))
+    assert [index for index, block in enumerate(schedule) if block.fit_frame] == [13, 14]
+    return sample(LINEAR, TASK, **FRAMED)
 
 
 def assert_same_draws(one, other):
@@ -120,6 +131,23 @@ def test_a_crash_at_any_moment_costs_at_most_a_block(tmp_path, monkeypatch, mome
     assert_same_draws(tree, whole)
     repeated = len(drawn) - len(set(drawn))
     assert repeated == (crashes if moment == "before the state" else 0)
+
+
+@pytest.mark.parametrize("blocks", [14, 18])
+def test_frames_are_part_of_a_checkpoint(tmp_path, framed, monkeypatch, blocks):
+    """Kernels, whose frame is fitted before the blocks 13 and 14: stopped between the two, and after both."""
+    add = Lane.add
+
+    def failing_add(lane, *arguments, **records):
+        if lane.blocks == blocks - 1:
+            raise Crash
+        add(lane, *arguments, **records)
+
+    monkeypatch.setattr(Lane, "add", failing_add)
+    with pytest.raises(Crash):
+        sample(LINEAR, TASK, checkpoint=tmp_path, **FRAMED)
+    monkeypatch.setattr(Lane, "add", add)
+    assert_same_draws(sample(LINEAR, TASK, checkpoint=tmp_path, **FRAMED), framed)
 
 
 def test_a_complete_checkpoint_is_read_back(tmp_path, uninterrupted, monkeypatch):
