@@ -11,10 +11,11 @@ import numpy as np
 from theory.causal_reach import connected_entries, extend_kernel, needed_task
 from theory.covariance import covariance_terms, preactivation_cov
 from theory.network import Network
-from theory.nonlinear.saddle import Branch, find_branches, follow_branch
+from theory.nonlinear.fixed_point import scale_of
+from theory.nonlinear.saddle import SAME_BRANCH, Branch, find_branches, follow_branch
 from theory.prediction import predict_given_kernel
 from theory.solution import Solution, error_of_repetitions, kernel_of, only_stable, outputs_of
-from theory.symmetry import flip_sign, has_sign_symmetry
+from theory.symmetry import alternating_relabelling, flip_sign, has_sign_symmetry, relabel
 from theory.task import Task
 
 STATED_RESIDUAL = 1e-8
@@ -23,11 +24,13 @@ STATED_RESIDUAL = 1e-8
 def solve_nonlinear(
     network: Network, task: Task, points: int, randomisations: int, seed: int, tolerance: float
 ) -> Solution:
-    """The stable saddle point of smallest free energy; arguments as for `theory.solve`."""
+    """The stable saddle point of smallest free energy, of two mirror images the one whose neighbouring steps overlap
+    more; arguments as for `theory.solve`."""
     # float64 within this call only: residuals of 1e-9 are not reachable in float32.
     with jax.enable_x64(True):
         found = _search(network, task, points, randomisations, seed)
         solutions = [_finish(branch, network, task, seed, tolerance) for branch in found]
+        solutions += [image for image in map(relabelled_image, solutions) if image is not None]
     branches = tuple(sorted(solutions, key=_rank))
     message = f"{branches[0].message}; {len(branches)} saddle point(s) found"
     return only_stable(replace(branches[0], branches=branches, message=message))
@@ -70,9 +73,41 @@ def _search(network: Network, task: Task, points: int, randomisations: int, seed
     return found
 
 
-def _rank(solution: Solution) -> tuple[bool, bool, float]:
+def _rank(solution: Solution) -> tuple[bool, bool, float, float]:
     """Stable and solved ones first; a statistical error above its tolerance is no reason to prefer another branch."""
-    return not solution.stable, solution.residual > STATED_RESIDUAL, solution.free_energy
+    unsolved = solution.residual > STATED_RESIDUAL
+    return not solution.stable, unsolved, solution.free_energy, -_neighbours(solution.kernel)
+
+
+def relabelled_image(solution: Solution) -> Solution | None:
+    """The image under `theory.symmetry.alternating_relabelling`; None where it is the same saddle point, or none."""
+    network, task = solution.network, solution.task
+    permutation = alternating_relabelling(network, task)
+    if permutation is None or has_sign_symmetry(network, task):
+        return None  # W -> -W has the same images, and observables that know of it
+    everywhere = solution.kernel[:, permutation][:, :, :, permutation]
+    if not _differ(solution, relabel(solution.kernel, permutation)) or _differ(solution, everywhere):
+        return None
+    names = ("kernel", "conjugate", "preactivation_cov", "standard_error", "repetitions")
+    images = {name: relabel(np.asarray(getattr(solution, name)), permutation) for name in names}
+    terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+    predictive = predict_given_kernel(terms, jnp.asarray(images["kernel"].reshape(task.entries, task.entries)))
+    return replace(
+        solution,
+        **images,
+        prediction=outputs_of(predictive.mean, task),
+        dual=outputs_of(predictive.dual, task),
+        message=f"{solution.message}; patterns relabelled at every other step",
+    )
+
+
+def _differ(solution: Solution, kernel: np.ndarray) -> bool:
+    """Whether a kernel is another one than the solution's, beyond its error."""
+    n = solution.task.entries
+    scale = scale_of(solution.kernel.reshape(n, n))
+    error = np.asarray(solution.standard_error).reshape(n, n)
+    change = np.abs(kernel - solution.kernel).reshape(n, n)
+    return bool(np.any(change > SAME_BRANCH * np.outer(scale, scale) + 5 * error))
 
 
 def _finish(branch: Branch, network: Network, task: Task, seed: int, tolerance: float) -> Solution:

@@ -1,0 +1,106 @@
+"""The relabelling symmetry: when there is one, and that its images are saddle points."""
+
+import numpy as np
+import pytest
+
+import theory
+from theory import Network, Solution, Task
+from theory.nonlinear.solution import relabelled_image
+from theory.symmetry import alternating_relabelling, relabel
+
+
+def endpoint(targets, inputs=None, steps=3):
+    """Patterns shown at step 1, targets at the last."""
+    patterns = len(targets)
+    shown = np.zeros((patterns, steps, patterns))
+    shown[:, 0] = np.sqrt(patterns) * np.eye(patterns) if inputs is None else inputs
+    wanted = np.full((patterns, steps), np.nan)
+    wanted[:, -1] = targets
+    return Task(shown, wanted)
+
+
+RELU = Network(100, activation="relu", recurrent_gain=2**0.5)
+
+
+def test_patterns_of_opposite_targets_are_exchanged():
+    permutation = alternating_relabelling(RELU, endpoint([1.0, 1.0, -1.0, 2.0, -2.0, -1.0, 0.0]))
+    np.testing.assert_array_equal(permutation[permutation], np.arange(7))
+    np.testing.assert_array_equal(permutation[[3, 4, 6]], [4, 3, 6])
+    assert set(permutation[:2]) == {2, 5}
+
+
+@pytest.mark.parametrize(
+    ("change", "task"),
+    [
+        ({}, endpoint([1.0, -1.0, 1.0])),
+        ({}, endpoint([1.0, -0.5])),
+        ({}, endpoint([0.0, 0.0])),
+        ({}, endpoint([1.0, -1.0], inputs=[[1.0, 0.0], [0.0, 2.0]])),
+        ({"shared": ("input", "readout")}, endpoint([1.0, -1.0])),
+        ({}, Task(np.ones((2, 3, 1)), np.array([[np.nan, np.nan, 1.0], [np.nan, np.nan, -1.0]]))),
+        ({}, endpoint([1.0, -1.0], steps=1)),
+    ],
+    ids=["odd one out", "moduli", "no targets", "inputs", "unshared", "inputs at all steps", "one step"],
+)
+def test_there_may_be_none(change, task):
+    assert alternating_relabelling(RELU.replace(**change), task) is None
+
+
+def test_unshared_inputs_and_readouts_tie_no_steps():
+    everywhere = Task(np.tile(np.eye(2)[:, None], (1, 3, 1)), np.array([[1.0] * 3, [-1.0] * 3]))
+    assert alternating_relabelling(RELU, everywhere) is None
+    assert alternating_relabelling(RELU.replace(shared=("recurrent",)), everywhere) is not None
+
+
+def test_relabelling_every_other_step():
+    kernel = np.random.default_rng(0).normal(size=(5, 3, 2, 3, 2))
+    image = relabel(kernel, np.array([1, 0]))
+    np.testing.assert_array_equal(relabel(image, np.array([1, 0])), kernel)
+    for repetition in range(5):
+        for t in range(3):
+            for s in range(3):
+                rows, columns = ([1, 0] if step == 1 else [0, 1] for step in (t, s))
+                np.testing.assert_array_equal(image[repetition, t, :, s], kernel[repetition, t][:, s][rows][:, columns])
+
+
+def made_up(overlap, task):
+    """A Solution whose steps correlate by ``overlap`` along the targets, its predictions those of the kernel."""
+    along = np.outer([1, -1], [1, -1]) / 2
+    same = np.eye(3)[:, None, :, None] * (np.eye(2) + along)[None, :, None, :]
+    neighbours = (np.eye(3, k=1) + np.eye(3, k=-1))[:, None, :, None] * along[None, :, None, :]
+    kernel = same + overlap * neighbours
+    outputs = np.zeros((2, 3, 1))
+    return Solution(RELU, task, kernel, 2 * kernel, 3 * kernel, 0.5, outputs, outputs, 1e-9, True, True, "found")
+
+
+def test_the_image_of_a_solution():
+    """Its kernels relabelled, its prediction of the kernel that it has; none where nothing changes."""
+    solution = made_up(0.4, endpoint([3.0, -3.0]))
+    image = relabelled_image(solution)
+    np.testing.assert_allclose(image.kernel, made_up(-0.4, solution.task).kernel)
+    for name, factor in (("conjugate", 2), ("preactivation_cov", 3)):
+        np.testing.assert_allclose(getattr(image, name), factor * image.kernel)
+    assert image.free_energy == solution.free_energy
+    # f_2 = Phi_{2, 3} A^{-1} y with A = Phi_33 + kappa
+    dual = np.linalg.solve(image.kernel[2, :, 2] + RELU.noise * np.eye(2), [3.0, -3.0])
+    np.testing.assert_allclose(image.prediction[:, 1, 0], image.kernel[1, :, 2] @ dual)
+    assert relabelled_image(made_up(0.0, solution.task)) is None
+    assert relabelled_image(made_up(0.4, endpoint([3.0, -2.0]))) is None
+
+
+@pytest.mark.slow
+def test_both_images_are_found_and_are_saddle_points():
+    """Strong targets of both signs: neurons drawn from either law have its kernel. Weak ones: one saddle point."""
+    solution = theory.solve(RELU, endpoint([3.0, -3.0]), points=4096)
+    first, second = solution.branches
+    assert first.free_energy == second.free_energy
+    assert np.trace(first.kernel[0, :, 1]) > np.trace(second.kernel[0, :, 1])
+    number = 200_000
+    for branch in solution.branches:
+        activity = np.maximum(branch.sample_neurons(number).reshape(number, 6), 0)
+        drawn = activity.T @ activity / number
+        scatter = np.sqrt(((activity**2).T @ activity**2 / number - drawn**2) / number)
+        tolerance = 5 * np.hypot(scatter, branch.standard_error.reshape(6, 6))
+        agree = [(np.abs(drawn - other.kernel.reshape(6, 6)) < tolerance).all() for other in solution.branches]
+        assert agree == [branch is first, branch is second]
+    assert len(theory.solve(RELU, endpoint([0.5, -0.5]), points=4096).branches) == 1
