@@ -46,7 +46,9 @@ def solve(
 
     Returns:
         The `Solution` of smallest free energy; ``branches`` lists every saddle point found. Where the sign symmetry
-        holds, of two mirror images the one whose neighbouring steps correlate positively.
+        holds, of two mirror images the one whose neighbouring steps correlate positively; where patterns may be
+        relabelled at every other step instead (`theory.symmetry.alternating_relabelling`: activations that are not odd,
+        targets of both signs), both images, the one whose neighbouring steps correlate more first.
 
     Raises:
         ValueError: if an argument is out of its range, if the task has too many entries, or if the kernels are not
