@@ -15,6 +15,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesnet import report_content as content
+from bayesnet import report_pictures as pictures
 from bayesnet.comparison import MCSE_LIMIT, SPREAD_LIMIT, Verdict, compare, judge
 from bayesnet.diagnostics import Gate, summarise
 from bayesnet.report_content import Run
@@ -188,9 +189,9 @@ def _render(outcome: Report, runs: list[Run]) -> str:
         solved=any(run.solution is not None for run in runs),
         judged=any("verdict" in run.table for run in runs),
         task=runs[0].task,
-        task_pictures=content.task_pictures(runs[0].task),
-        result_pictures=content.result_pictures(runs),
-        sampler_pictures=content.sampler_pictures(runs),
+        task_pictures=pictures.task_pictures(runs[0].task),
+        result_pictures=pictures.result_pictures(runs),
+        sampler_pictures=pictures.sampler_pictures(runs),
         evidence=content.evidence_sentence(runs),
         settings={run.name: content.settings_of(run) for run in runs},
         limits={"mcse": MCSE_LIMIT, "spread": SPREAD_LIMIT},

@@ -62,7 +62,7 @@ def alternating_relabelling(network: Network, task: Task) -> np.ndarray | None:
         if not free.size:
             return True
         for other in free:
-            if fits(free[0], other):
+            if fits(int(free[0]), int(other)):
                 partner[[free[0], other]] = other, free[0]
                 if complete():
                     return True

@@ -12,7 +12,7 @@ import pytest
 
 import bayesnet as bn
 import theory
-from bayesnet import report_content
+from bayesnet import report_pictures
 from bayesnet.reporting import Report
 
 QUICK = {"num_warmup": 100, "num_samples": 100, "progress": False}
@@ -35,7 +35,7 @@ def written(posteriors, solutions, tmp_path_factory):
 def without_figures(monkeypatch):
     """For what does not depend on them."""
     for name in ("task_pictures", "result_pictures", "sampler_pictures"):
-        monkeypatch.setattr(report_content, name, lambda runs: [])
+        monkeypatch.setattr(report_pictures, name, lambda runs: [])
 
 
 def off(solution, factor):
