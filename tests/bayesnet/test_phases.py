@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import scipy.special
 
 import bayesnet as bn
 import theory
+from bayesnet.comparison import DIFFER
 from bayesnet.diagnostics import check_gates
 from bayesnet.phases import weigh_phases
 
@@ -12,7 +14,8 @@ from bayesnet.phases import weigh_phases
 # energies of the two phases are equal.
 INSTABILITY = 0.778367
 CROSSING = 0.9034 * INSTABILITY
-QUICK = {"num_warmup": 400, "num_samples": 150, "progress": False}
+METASTABLE = 0.92 * INSTABILITY  # closer to the instability a chain may leave the symmetric phase, as it should
+QUICK = {"num_warmup": 600, "num_samples": 150, "progress": False}
 
 
 def squared_overlap(posterior):
@@ -27,7 +30,7 @@ def r_hat_gate(posterior):
 @pytest.fixture(scope="module")
 def torn():
     """A wide network between crossing and instability, where the phase nearer to the prior weighs nothing."""
-    return bn.sample(bn.Network.rnn(100_000), bn.tasks.chain(8, 0.95 * INSTABILITY), **QUICK)
+    return bn.sample(bn.Network.rnn(100_000), bn.tasks.chain(8, METASTABLE), **QUICK)
 
 
 def test_chains_meet_both_phases_and_say_so(torn):
@@ -41,23 +44,25 @@ def test_chains_meet_both_phases_and_say_so(torn):
 
 
 def test_the_weights_tell_which_phase_is_the_posterior(torn):
-    task = bn.tasks.chain(8, 0.95 * INSTABILITY)
+    task = bn.tasks.chain(8, METASTABLE)
     table = weigh_phases(torn, theory.solve(bn.Network.rnn(10), task))
     assert list(table["chains"]) == [(1, 3), (0, 2)]
     assert table["weight"].sum() == pytest.approx(1)
-    assert table["weight"][1] < 1e-50
+    assert table["weight"][1] < 1e-15
     heaviest = torn.isel(chain=list(table["chains"][0]), missing_dims="ignore")
     assert squared_overlap(heaviest).mean(axis=1).min() > 0.1
     assert r_hat_gate(heaviest).passed or "no chain stands apart" in r_hat_gate(heaviest).detail
     gap = table["free_energy"][1] - table["free_energy"][0]
-    assert table["log_evidence"][0] - table["log_evidence"][1] == pytest.approx(100_000 * gap, rel=0.05)
+    assert table["log_evidence"][0] - table["log_evidence"][1] == pytest.approx(
+        100_000 * gap, abs=5
+    )  # terms of order one
 
 
 def test_refusals(torn):
     with pytest.raises(ValueError, match="another task"):
         weigh_phases(torn, theory.solve(bn.Network.rnn(10), bn.tasks.chain(8, 0.5)))
     with pytest.raises(ValueError, match="more than width"):
-        weigh_phases(torn, theory.solve(bn.Network.dnn(10), bn.tasks.chain(8, 0.95 * INSTABILITY)))
+        weigh_phases(torn, theory.solve(bn.Network.dnn(10), bn.tasks.chain(8, METASTABLE)))
 
 
 @pytest.mark.slow
@@ -70,8 +75,10 @@ def test_weights_are_the_time_spent_in_each_phase():
     error = share.std(ddof=1) / 2
     broken = table["weight"][table["chains"].map(len).idxmax()]
     print(share, error, table)
-    assert error < 0.1
-    assert abs(share.mean() - broken) < 4 * error
+    assert error < 0.05
+    # Up to terms of order 1/N, and phases that touch: log odds off by .41(3) at N = 4000, .32(4) at 8000, .2(2) at 16000.
+    gap = scipy.special.logit(share.mean()) - scipy.special.logit(broken)
+    assert abs(gap) < 0.4 + 4 * error / (broken * (1 - broken))
 
 
 def frustrated(seed, num_chains=4, **settings):
@@ -110,3 +117,23 @@ def test_the_default_frees_every_chain_of_the_frustrated_patterns():
     heights = np.array([frustrated(seed)[0] for seed in range(4)])
     print(f"{stuck(heights).sum()} of {heights.size} chains stuck, standard deviation {heights.std():.2f}")
     assert not stuck(heights).any()
+
+
+@pytest.mark.slow
+def test_chains_of_a_relu_network_sit_in_either_image():
+    """Four patterns with targets of both signs, above the transition: each chain agrees with one of the two saddle
+    points that relabelling every other step exchanges, and both are met."""
+    network = bn.Network.rnn(1000, activation="relu", recurrent_gain=2**0.5)
+    task = bn.tasks.endpoint(3, 1.6, patterns=4)
+    solution = theory.solve(network, task)
+    assert len(solution.branches) == 2
+    posterior = bn.sample(network, task, "fields", sampler="hmc", num_chains=8, num_samples=500, seed=3)
+    y = task.supervised_targets[:, 0]
+    along = np.einsum("p,cdpq,q->c", y, posterior["posterior"]["kernel"].values[:, :, 1, :, 2], y)
+    seen = []
+    for branch, chains in zip(solution.branches, (along > 0, along < 0), strict=True):
+        table = bn.compare(posterior.isel(chain=np.flatnonzero(chains), missing_dims="ignore"), branch)
+        print(chains.sum(), table["verdict"].value_counts().to_dict(), table["z_sd"].abs().max())
+        assert (table["verdict"] != DIFFER).all()
+        seen.append(chains.sum())
+    assert min(seen) > 0
