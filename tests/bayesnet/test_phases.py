@@ -76,7 +76,7 @@ def test_weights_are_the_time_spent_in_each_phase():
     broken = table["weight"][table["chains"].map(len).idxmax()]
     print(share, error, table)
     assert error < 0.05
-    # Up to terms of order 1/N and phases that touch: log odds off by .41(3) at N = 4000, .32(4) at 8000, .2(2) at 16000.
+    # Up to terms of order 1/N, phases that touch: log odds off by .41(3) at N = 4000, .32(4) at 8000, .2(2) at 16000.
     gap = scipy.special.logit(share.mean()) - scipy.special.logit(broken)
     assert abs(gap) < 0.4 + 4 * error / (broken * (1 - broken))
 
