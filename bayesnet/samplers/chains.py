@@ -24,6 +24,7 @@ from theory.network import Network
 from theory.task import Task
 
 FULL = (1.0, 1.0)
+FRAMED = ("kernels",)  # coordinates whose latents are few and play the same part in every draw
 HESSIANS = 4  # in the mean of a frame; one is enough where a posterior is wide and nearly Gaussian
 Progress = Callable[[int, dict[str, np.ndarray]], None]
 
@@ -48,7 +49,7 @@ class Chains:
 @dataclass(frozen=True)
 class Block:
     """A stretch of the chains: ``number`` draws from draw ``first`` on, the likelihood weighted by ``weights``: that of
-    even and that of odd chains; ``fit_frame``: its frame, if it has one, is improved before."""
+    even and that of odd chains; ``fit_frame``: the frame is improved before."""
 
     weights: tuple[float, float]
     first: int
@@ -88,9 +89,7 @@ def run_chains(
     with jax.enable_x64(settings.precision == "float64"):
         machine = build_machine(settings, network, task)
         terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
-        # A frame pays where latents are few and play the same part in every draw: not in fields or weights.
-        framed = settings.coordinates == "kernels"
-        mirror = jnp.asarray(mirror_signs(network, task), float) if framed else None
+        mirror = jnp.asarray(mirror_signs(network, task), float) if settings.coordinates in FRAMED else None
         keys = random.split(random.key(seed), (settings.num_chains, 2))
     schedule = make_schedule(settings)
     together = settings.chain_method == "vectorized"
@@ -139,7 +138,7 @@ def make_schedule(settings: Settings) -> list[Block]:
     full = [Block(FULL, 0, number, False) for number in _pieces(settings.num_warmup - begin)]
     # After half of the warm-up, at states some draws apart, and never so late that no step size could be found for it.
     late = [index for index in range(1, len(full) - 1) if begin + index * BLOCK >= settings.num_warmup // 2]
-    for index in late[:HESSIANS]:
+    for index in late[: HESSIANS if settings.coordinates in FRAMED else 0]:
         full[index] = replace(full[index], fit_frame=True)
     blocks += full
     total = settings.num_samples
@@ -187,9 +186,9 @@ def _follow(
                 chain = lane.state(jax.eval_shape(machine.start, keys[..., 0], terms, mirror))
             elif chain is None:
                 chain = machine.start(keys[..., 0], terms, mirror)
-                if mirror is not None:
+                if any(block.fit_frame for block in schedule):
                     machine.fit(chain, terms)  # to compile it, once, before the other chains start
-            if block.fit_frame and mirror is not None:
+            if block.fit_frame:
                 chain = machine.fit(chain, terms)
             weight = np.choose(np.remainder(members, 2), block.weights)
             chain, record = machine.advance(chain, keys[..., 1], terms, weight, block.first, block.number)

@@ -121,7 +121,7 @@ def test_instabilities_of_saturating_chains(activation, gain_squared, steps, exp
 @pytest.mark.parametrize(
     "task",
     [
-        pytest.param(skewed_patterns(3, 2), id="two patterns"),
+        pytest.param(skewed_patterns(3, 2), id="two patterns", marks=pytest.mark.slow),
         pytest.param(skewed_patterns(4, 3), id="three patterns", marks=pytest.mark.slow),
         pytest.param(
             theory.Task(np.eye(4)[None, :, :1] + np.eye(4)[None, [2, 3, 0, 1], :1], [[np.nan, 0.3, np.nan, 1.0]]),
