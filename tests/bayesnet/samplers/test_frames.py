@@ -51,7 +51,7 @@ def test_a_gaussian_is_white_in_its_frame(gaussian):
     np.testing.assert_allclose(hessian, np.eye(5), atol=1e-10)
 
 
-def test_hessians_are_averaged(gaussian):
+def test_hessians_are_averaged():
     """The frame of two states is that of their mean Hessian."""
 
     def energy(x):
