@@ -186,8 +186,6 @@ def _follow(
                 chain = lane.state(jax.eval_shape(machine.start, keys[..., 0], terms, mirror))
             elif chain is None:
                 chain = machine.start(keys[..., 0], terms, mirror)
-                if any(block.fit_frame for block in schedule):
-                    machine.fit(chain, terms)  # to compile it, once, before the other chains start
             if block.fit_frame:
                 chain = machine.fit(chain, terms)
             weight = np.choose(np.remainder(members, 2), block.weights)

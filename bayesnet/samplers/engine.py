@@ -9,6 +9,7 @@ chains disagree, instead of agreeing on the one that is nearer to the prior.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -163,6 +164,7 @@ class Machine:
             self.advance = _in_lockstep(advance, (True, True, False, True, False, False), devices)
             self.fit = _in_lockstep(fit, (True, False), devices)
             self.latents = _in_lockstep(latents, (True,), devices)
+        self.fit = _one_thread_at_a_time(self.fit)  # chains come to it first in the middle of their warm-up
 
 
 def build_machine(settings: Settings, network: Network, task: Task) -> Machine:
@@ -207,6 +209,17 @@ def _in_lockstep(function: Callable, by_chain: tuple[bool, ...], devices: int) -
     specs = tuple(PartitionSpec("chain") if own else PartitionSpec() for own in by_chain)
     spread = jax.shard_map(batched, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("chain"), check_vma=False)
     return jax.jit(spread, in_shardings=tuple(NamedSharding(mesh, spec) for spec in specs))
+
+
+def _one_thread_at_a_time(program: Callable) -> Callable:
+    """With a lock: of several chains that come to a program not compiled yet, one compiles it and the others wait."""
+    lock = threading.Lock()
+
+    def locked(*arguments):
+        with lock:
+            return program(*arguments)
+
+    return locked
 
 
 def _trajectory_statistics(state: Any) -> dict[str, Array]:
