@@ -44,7 +44,7 @@ def inverse_factor(factor: np.ndarray) -> np.ndarray:
     live = np.diagonal(factor) > 0
     window = np.ix_(live, live)
     inverse = np.zeros_like(factor)
-    inverse[window] = scipy.linalg.solve_triangular(factor[window], np.eye(int(live.sum())), lower=True)
+    inverse[window] = scipy.linalg.lapack.dtrtri(factor[window], lower=1)[0]
     return inverse
 
 

@@ -21,7 +21,7 @@ def solve(
     starts: int = 4,
     seed: int = 0,
     *,
-    points: int = 16384,
+    points: int | None = None,
     randomisations: int = 4,
     tolerance: float = 1e-2,
 ) -> Solution:
@@ -39,7 +39,7 @@ def solve(
         starts: number of random starts besides the lazy one, coherent ones where the sign symmetry holds, and those
             along unstable directions. Linear networks only.
         seed: of the random starts and of the points.
-        points: size of each set of points.
+        points: size of each set of points; by default 16384, and 65536 where the solution on them does not converge.
         randomisations: how many independent sets; at least 2.
         tolerance: on the standard error of the kernel entries, relative to sqrt(Phi_ii Phi_jj); above it, the solution
             does not count as converged.
@@ -61,7 +61,8 @@ def solve(
     arguments.instance("network", network, Network)
     arguments.instance("task", task, Task)
     starts, seed = arguments.integer("starts", starts, 0), arguments.integer("seed", seed, 0)
-    points = arguments.integer("points", points, 1024)
+    if points is not None:
+        points = arguments.integer("points", points, 1024)
     randomisations = arguments.integer("randomisations", randomisations, 2)
     tolerance = arguments.positive("tolerance", tolerance)
     if network.scaling == "standard":

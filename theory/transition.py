@@ -221,7 +221,7 @@ class _Branches:
         return self._minimise(np.zeros(self.odd.size), factor)
 
     def _minimise(self, start: np.ndarray, factor: float) -> np.ndarray:
-        return minimise(start[None], self.terms_at(factor), self.patterns)[0]
+        return minimise(start[None], self.terms_at(factor), self.patterns)[0][0]
 
     def softest(self, factor: float) -> tuple[float, np.ndarray]:
         """Lowest curvature of the symmetric solution against odd coordinates, and its direction."""

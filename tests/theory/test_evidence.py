@@ -12,7 +12,7 @@ from small_problems import as_general, chain, repeated, sequence, weighted_netwo
 
 from theory import Network, log_bayes_factor, log_evidence, nngp, solve
 from theory.covariance import covariance_terms, target_cov
-from theory.linear.noise_gram import hessian, kernels_of_coordinates, pack
+from theory.linear.noise_gram import hessian, kernel_of_coordinates, pack
 from theory.response import factorise, inverse_factor
 
 DRAWS = 40_000
@@ -38,7 +38,7 @@ def by_importance_sampling(solution, width):
         tails = np.sqrt(freedom / rng.chisquare(freedom, size=(DRAWS, 1)))
         points = centre + tails * (rng.normal(size=(DRAWS, size)) @ scale.T)
         points[::2] *= signs
-        kernels = kernels_of_coordinates(points, terms, patterns)
+        kernels = jax.lax.map(lambda point: kernel_of_coordinates(terms, point, patterns), points)
         factors = jnp.linalg.cholesky(jax.vmap(lambda k: terms.scale * target_cov(terms, k))(kernels))
         white = np.asarray(jnp.linalg.solve(factors, jnp.broadcast_to(terms.targets, (DRAWS, *terms.targets.shape))))
         log_det = np.asarray(2 * jnp.sum(jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)), axis=1))

@@ -45,12 +45,6 @@ def kernel_of_coordinates(terms: Terms, coordinates: Array, patterns: int) -> Ar
     return kernel_of_noise(terms, factor, BUILT_IN["linear"].function, patterns, 1)
 
 
-@partial(jax.jit, static_argnums=2)
-def kernels_of_coordinates(coordinates: Array, terms: Terms, patterns: int) -> Array:
-    """`kernel_of_coordinates` of many points, (number, n(n+1)/2) -> (number, n, n)."""
-    return jax.lax.map(lambda c: kernel_of_coordinates(terms, c, patterns), coordinates)
-
-
 class Description(NamedTuple):
     """What a saddle point consists of: the causal construction, C[Phi] (n, n), and the law of f."""
 

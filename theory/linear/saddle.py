@@ -22,7 +22,7 @@ from theory.linear.noise_gram import (
     free_energy,
     free_energy_and_gradient,
     hessian,
-    kernels_of_coordinates,
+    kernel_of_coordinates,
     pack,
 )
 from theory.network import Network
@@ -55,25 +55,27 @@ def _minima(starts, count, terms, patterns, tolerance):
     def value_and_gradient(coordinates):
         return jax.value_and_grad(free_energy)(coordinates, terms, patterns)
 
-    return descend(value_and_gradient, starts, count, MOST_EVALUATIONS, tolerance)
+    ends = descend(value_and_gradient, starts, count, MOST_EVALUATIONS, tolerance)
+    return ends, jax.lax.map(lambda end: kernel_of_coordinates(terms, end, patterns), ends)
 
 
-def minimise(starts: np.ndarray, terms: Terms, patterns: int, tolerance: float = GRADIENT_TOLERANCE) -> np.ndarray:
-    """Where F comes to rest from each of several starts (S, d): minima, or saddle points that a symmetry keeps to."""
-    ends = []
-    for first in range(0, len(starts), AT_ONCE):
-        batch = starts[first : first + AT_ONCE]
-        # One shape, one compilation.
-        padded = np.zeros((AT_ONCE, starts.shape[1]))
-        padded[: len(batch)] = batch
-        ends.append(np.asarray(_minima(padded, len(batch), terms, patterns, tolerance))[: len(batch)])
-    return np.concatenate(ends)
+def minimise(
+    starts: np.ndarray, terms: Terms, patterns: int, tolerance: float = GRADIENT_TOLERANCE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where F comes to rest from each of at most `AT_ONCE` starts (S, d): minima, or saddle points that a symmetry
+    keeps to. And the kernels there, (S, n, n)."""
+    # One shape, one compilation.
+    padded = np.zeros((AT_ONCE, starts.shape[1]))
+    padded[: len(starts)] = starts
+    ends, kernels = _minima(padded, len(starts), terms, patterns, tolerance)
+    return np.asarray(ends)[: len(starts)], np.asarray(kernels)[: len(starts)]
 
 
 class SaddlePoint(NamedTuple):
-    """Where a polished search ended: noise coordinates (d,), |dF| there, eigensystem of the Hessian (ascending)."""
+    """Where a polished search ended: noise coordinates (d,), F, |dF|, eigensystem of the Hessian (ascending)."""
 
     coordinates: np.ndarray
+    value: float
     slope: float
     curvatures: np.ndarray
     directions: np.ndarray
@@ -116,11 +118,11 @@ class LinearProblem:
         while queue:
             batch, queue = queue[:AT_ONCE], queue[AT_ONCE:]
             ends = minimise(np.array(batch), self.terms, self.task.patterns, BEFORE_POLISHING)
-            for rough, kernel in zip(ends, self._kernels(ends), strict=True):
+            for rough, kernel in zip(*ends, strict=True):
                 if any(self._same(kernel, other, ROUGHLY) for other in kernels):
                     continue
                 point = self.polish(rough)
-                (kernel,) = self._kernels(point.coordinates[None])
+                kernel = self._kernel(point.coordinates)
                 if any(self._same(kernel, other, SAME_BRANCH) for other in kernels):
                     continue
                 found.append(point)
@@ -141,48 +143,45 @@ class LinearProblem:
         gram = (1 - COHERENCE) * np.eye(steps) + COHERENCE
         coherent = pack(np.kron(np.linalg.cholesky(gram), np.eye(patterns)))
         stronger = self.terms._replace(targets=STRONGER * self.terms.targets)
-        return [coherent, minimise(coherent[None], stronger, patterns, BEFORE_POLISHING)[0]]
+        return [coherent, minimise(coherent[None], stronger, patterns, BEFORE_POLISHING)[0][0]]
 
     def follow(self, coordinates: np.ndarray) -> SaddlePoint:
         """The stable saddle point downhill from somewhere, over unstable ones if they are met."""
-        point = self.polish(minimise(coordinates[None], self.terms, self.task.patterns)[0])
+        point = self.polish(minimise(coordinates[None], self.terms, self.task.patterns)[0][0])
         for _ in range(UNSTABLE_DIRECTIONS):
             if point.stable:
                 break
             kick = KICK * point.directions[:, 0]
-            ends = minimise(point.coordinates + np.array([kick, -kick]), self.terms, self.task.patterns)
-            point = self.polish(min(ends, key=lambda end: self._value(end)))
+            ends, _ = minimise(point.coordinates + np.array([kick, -kick]), self.terms, self.task.patterns)
+            point = self.polish(min(ends, key=lambda end: self._evaluate(end)[0]))
         return point
 
     def polish(self, point: np.ndarray) -> SaddlePoint:
         """Newton's method on the gradient; the Hessian is kept as long as it converges."""
-        gradient = self._gradient(point)
+        value, gradient = self._evaluate(point)
         (values, vectors), fresh = self._curvature(point), True
         for _ in range(NEWTON_STEPS):
             if np.linalg.norm(gradient) <= STATIONARY * np.sqrt(gradient.size):
                 break
             curved = np.abs(values) > FLAT * np.max(np.abs(values))
             trial = point - vectors[:, curved] @ ((gradient @ vectors[:, curved]) / values[curved])
-            trial_gradient = self._gradient(trial)
+            trial_value, trial_gradient = self._evaluate(trial)
             gain = np.linalg.norm(trial_gradient) / np.linalg.norm(gradient)
             if gain < 1:
-                point, gradient = trial, trial_gradient
+                point, value, gradient = trial, trial_value, trial_gradient
             elif fresh:
                 break
             fresh = bool(gain > 0.1)
             if fresh:
                 values, vectors = self._curvature(point)
-        return SaddlePoint(point, float(np.linalg.norm(gradient)), values, vectors)
+        return SaddlePoint(point, value, float(np.linalg.norm(gradient)), values, vectors)
 
-    def _kernels(self, coordinates: np.ndarray) -> np.ndarray:
-        """Of several points (S, d), (S, n, n)."""
-        return np.asarray(kernels_of_coordinates(coordinates, self.terms, self.task.patterns))
+    def _kernel(self, coordinates: np.ndarray) -> np.ndarray:
+        return np.asarray(describe(coordinates, self.terms, self.task.patterns).trajectory.kernel)
 
-    def _value(self, coordinates: np.ndarray) -> float:
-        return float(free_energy_and_gradient(coordinates, self.terms, self.task.patterns)[0])
-
-    def _gradient(self, coordinates: np.ndarray) -> np.ndarray:
-        return np.asarray(free_energy_and_gradient(coordinates, self.terms, self.task.patterns)[1])
+    def _evaluate(self, coordinates: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = free_energy_and_gradient(coordinates, self.terms, self.task.patterns)
+        return float(value), np.asarray(gradient)
 
     def _curvature(self, coordinates):
         return np.linalg.eigh(np.asarray(hessian(coordinates, self.terms, self.task.patterns)))
@@ -218,7 +217,7 @@ class LinearProblem:
             kernel=kernel_of(kernel, task),
             conjugate=kernel_of(conjugate, task),
             preactivation_cov=kernel_of(cov, task),
-            free_energy=self._value(point.coordinates),
+            free_energy=point.value,
             prediction=outputs_of(mean, task),
             dual=outputs_of(dual, task),
             residual=residual,

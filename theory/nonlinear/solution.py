@@ -19,13 +19,22 @@ from theory.symmetry import alternating_relabelling, flip_sign, has_sign_symmetr
 from theory.task import Task
 
 STATED_RESIDUAL = 1e-8
+POINTS = (16384, 65536)  # tried in turn; the larger sets are what long chains under strong signals need
 
 
 def solve_nonlinear(
-    network: Network, task: Task, points: int, randomisations: int, seed: int, tolerance: float
+    network: Network, task: Task, points: int | None, randomisations: int, seed: int, tolerance: float
 ) -> Solution:
     """The stable saddle point of smallest free energy, of two mirror images the one whose neighbouring steps overlap
     more; arguments as for `theory.solve`."""
+    for number in POINTS if points is None else (points,):
+        solution = _solve_on(network, task, number, randomisations, seed, tolerance)
+        if solution.converged:
+            break
+    return solution
+
+
+def _solve_on(network: Network, task: Task, points: int, randomisations: int, seed: int, tolerance: float) -> Solution:
     # float64 within this call only: residuals of 1e-9 are not reachable in float32.
     with jax.enable_x64(True):
         found = _search(network, task, points, randomisations, seed)

@@ -229,6 +229,16 @@ def test_an_error_above_the_tolerance_is_not_convergence(monkeypatch):
     assert np.all(np.isfinite(solution.kernel))
 
 
+@pytest.mark.parametrize(("tolerance", "points"), [(1.0, 1024), (1e-9, 2048)])
+def test_more_points_are_tried_where_the_first_do_not_do(monkeypatch, tolerance, points):
+    monkeypatch.setattr(frozen_problem, "GRID_RANK", 0)
+    monkeypatch.setattr("theory.nonlinear.solution.POINTS", (1024, 2048))
+    network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
+    solution = theory.solve(network, chain(3, 3.0), randomisations=2, tolerance=tolerance)
+    assert f"sets of {points} points" in solution.message
+    assert solution.converged == (tolerance == 1.0)
+
+
 @pytest.mark.parametrize(
     ("setting", "value"), [("points", 10), ("randomisations", 1), ("tolerance", 0), ("seed", -1), ("points", 2.5)]
 )
