@@ -142,17 +142,23 @@ def _row_verdict(row: pd.Series) -> str:
 
 
 def theory_error(solution: Solution, observables: Sequence[Observable]) -> np.ndarray:
-    """Statistical error of each observable of a solution, from its values on the solution's repetitions, (K,)."""
+    """Error of each observable of a solution, (K,): from its values on the solution's repetitions, and from what it
+    changes by if all kernel entries change together by the part of their ``standard_error`` that is no scatter."""
     task, kernels = solution.task, np.asarray(solution.repetitions)
     if len(kernels) == 0:
         return np.zeros(len(observables))
+    # Entries that count as following from earlier ones (`theory.nonlinear.solution`) are off alike on all repetitions.
+    scatter = error_of_repetitions(kernels, solution.randomisations)
+    common = np.sqrt(np.maximum(solution.standard_error**2 - scatter**2, 0))
+    kernels = np.concatenate([kernels, solution.kernel[None], (solution.kernel + common)[None]])
     # float64 within this call only.
     with jax.enable_x64(True):
         terms = jax.tree.map(jax.numpy.asarray, covariance_terms(solution.network, task))
         flat = kernels.reshape(-1, task.entries, task.entries)
         predictions = np.stack([outputs_of(predict_given_kernel(terms, kernel).mean, task) for kernel in flat])
     values = np.stack([o.evaluate(kernels, predictions) for o in observables], axis=1)
-    return error_of_repetitions(values, solution.randomisations)
+    *repeated, here, moved = values
+    return np.hypot(error_of_repetitions(np.array(repeated), solution.randomisations), moved - here)
 
 
 def standard_scores(gap: np.ndarray, mcse: np.ndarray, own: np.ndarray, randomisations: int) -> np.ndarray:

@@ -5,6 +5,7 @@ import pytest
 import bayesnet as bn
 import theory
 
+# Warm-ups of 200 wherever the length does not matter: it is part of the compiled program.
 QUICK = {"num_warmup": 200, "num_samples": 500, "seed": 1, "progress": False}
 
 

@@ -23,7 +23,7 @@ def weak():
     """Targets so weak that leaving one out hardly moves the posterior; where it does, the Pareto k exceeds 0.7."""
     task = bn.tasks.endpoint(2, 0.3, patterns=4)
     networks = {"RNN": bn.Network.rnn(16, noise=1.0), "DNN": bn.Network.dnn(16, noise=1.0)}
-    return {name: bn.sample(net, task, num_warmup=100, num_samples=300) for name, net in networks.items()}
+    return {name: bn.sample(net, task, num_warmup=200, num_samples=300) for name, net in networks.items()}
 
 
 def test_loo_is_reliable_where_single_targets_weigh_little(weak):

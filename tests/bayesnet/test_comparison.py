@@ -10,7 +10,8 @@ import bayesnet as bn
 import theory
 from bayesnet.comparison import COLUMNS, judge, standard_scores, theory_error
 from bayesnet.diagnostics import summarise
-from bayesnet.observables import Observable, diagonal_kernel
+from bayesnet.observables import Observable, default_observables, diagonal_kernel
+from theory.solution import error_of_repetitions
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,24 @@ def test_the_theory_s_own_error_enters_the_verdict(chain_posterior, chain_soluti
     assert sure["z_mcse"].item() == pytest.approx(-20)
     assert -1 < unsure["z_mcse"].item() < 0
     assert unsure["verdict"].item() == "agree"
+
+
+def test_an_error_that_repetitions_share_is_part_of_the_theory_s_own(chain_solution):
+    """Entries that are said to be off by 3% besides the scatter: so are kernels, and predictions by what that makes."""
+    observables = [diagonal_kernel(1, 0), *default_observables(chain_solution.network, chain_solution.task)[-1:]]
+    assert observables[-1].label.startswith("prediction")
+    scatter = 0.04 * np.array([-1, 1, -1, 1])[:, None, None, None, None] * chain_solution.kernel
+    common, own = 0.03 * np.abs(chain_solution.kernel), error_of_repetitions(scatter, 4)
+    few = dataclasses.replace(
+        chain_solution,
+        repetitions=chain_solution.kernel + scatter,
+        randomisations=4,
+        standard_error=np.hypot(common, own),
+    )
+    kernel, prediction = theory_error(few, observables)
+    assert kernel == pytest.approx(few.standard_error[1, 0, 1, 0])
+    scattering = theory_error(dataclasses.replace(few, standard_error=own), observables)[1]
+    assert prediction > 1.1 * scattering > 0
 
 
 def test_scores_are_normal_for_true_claims():

@@ -13,7 +13,7 @@ TEST = bn.tasks.digits_test(patterns=4, steps=2, signal=2.0, test_patterns=6)
 @pytest.fixture(scope="module")
 def posterior():
     """A linear RNN of width 256 on four digits, 50 kept draws in each of two chains."""
-    return bn.sample(bn.Network.rnn(256), TRAIN, num_chains=2, num_samples=400, num_latents=50, seed=1)
+    return bn.sample(bn.Network.rnn(256), TRAIN, num_warmup=200, num_chains=2, num_samples=400, num_latents=50, seed=1)
 
 
 def test_the_training_inputs_are_answered_as_in_the_posterior(posterior):

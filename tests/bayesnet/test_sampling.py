@@ -22,7 +22,7 @@ P, T, D, OUTPUTS = 2, 3, 2, 2
 TANH = Network(8, activation="tanh", recurrent_gain=1.3, noise=0.2)
 SHORT = {"num_warmup": 40, "num_samples": 30, "num_chains": 2, "num_latents": 3, "progress": False}
 WIDE = Network.rnn(100_000)
-LONG = {"num_warmup": 300, "num_samples": 1500, "progress": False}
+LONG = {"num_warmup": 200, "num_samples": 1500, "progress": False}
 COMPILATIONS = []
 
 

@@ -15,7 +15,7 @@ from theory.prediction import predict_given_kernel
 ALL = ("recurrent", "input", "readout")
 SHARINGS = [ALL, (), ("recurrent",), ("input", "readout")]
 GAINS = {"recurrent_gain": 1.3, "input_gain": 0.7, "readout_gain": 1.2}
-FEW = {"num_warmup": 16, "num_samples": 8, "num_chains": 2, "num_latents": 2, "progress": False}
+FEW = {"num_warmup": 200, "num_samples": 8, "num_chains": 2, "num_latents": 2, "progress": False}
 WIDTH = 12
 
 

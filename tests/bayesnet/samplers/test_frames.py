@@ -157,7 +157,7 @@ def test_a_posterior_with_mirror_modes(sampler):
     targets = task.supervised_targets
     weight = np.exp(log_likelihood(network, task, kernel, targets))
     weight /= weight.sum()
-    tree = sample(network, task, "kernels", num_samples=5000, sampler=sampler, seed=2, progress=False)
+    tree = sample(network, task, "kernels", num_warmup=200, num_samples=5000, sampler=sampler, seed=2, progress=False)
     drawn = tree["posterior"]["kernel"].values.reshape(4, -1, 3, 3)
     answers = tree["posterior"]["prediction"].values.reshape(4, -1, 3, 1)
     true, found = (quantities(network, task, *parts, targets) for parts in ((kernel, output), (drawn, answers)))

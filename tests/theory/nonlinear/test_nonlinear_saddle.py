@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from small_problems import sequence
 
 import theory
 from theory.causal_reach import connected_entries, needed_task
@@ -142,9 +143,8 @@ def test_an_answer_that_is_unstable_has_not_converged(tanh_solution):
     "shared", [pytest.param(("recurrent", "readout"), marks=pytest.mark.slow), pytest.param(("input",))]
 )
 def test_several_outputs_patterns_and_inputs_against_the_linear_solver(shared):
-    """Four entries of which the first weights tie all, the second the two patterns of a step."""
-    rng = np.random.default_rng(1)
-    task = theory.Task(rng.normal(size=(2, 2, 3)), rng.normal(size=(2, 2, 2)))
+    """Six entries of which the first weights tie all, the second the two patterns of a step."""
+    task = sequence()
     network = theory.Network(1, activation=identity, shared=shared)
     solution = theory.solve(network, task, points=4096, tolerance=0.05)
     exact = theory.solve(network.replace(activation="linear"), task)
