@@ -149,7 +149,7 @@ def theory_error(solution: Solution, observables: Sequence[Observable]) -> np.nd
         return np.zeros(len(observables))
     # Entries that count as following from earlier ones (`theory.nonlinear.solution`) are off alike on all repetitions.
     scatter = error_of_repetitions(kernels, solution.randomisations)
-    common = np.sqrt(np.maximum(solution.standard_error**2 - scatter**2, 0))
+    common = np.sqrt(np.maximum(np.asarray(solution.standard_error) ** 2 - scatter**2, 0))
     kernels = np.concatenate([kernels, solution.kernel[None], (solution.kernel + common)[None]])
     # float64 within this call only.
     with jax.enable_x64(True):

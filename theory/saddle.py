@@ -39,7 +39,8 @@ def solve(
         starts: number of random starts besides the lazy one, coherent ones where the sign symmetry holds, and those
             along unstable directions. Linear networks only.
         seed: of the random starts and of the points.
-        points: size of each set of points; by default 16384, and 65536 where the solution on them does not converge.
+        points: size of each set of points; by default 16384, and a solution that does not converge on those is followed
+            on 65536.
         randomisations: how many independent sets; at least 2.
         tolerance: on the standard error of the kernel entries, relative to sqrt(Phi_ii Phi_jj); above it, the solution
             does not count as converged.

@@ -15,7 +15,7 @@ of each step, and so does the symmetric branch where neither inputs nor read-out
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -176,9 +176,15 @@ def _leave_symmetric(symmetric: Branch, problem: Problem, terms: Terms, seed: in
     return None
 
 
-def follow_branch(branch: Branch, task: Task, randomisations: int, seed: int) -> Branch | None:
-    """The branch on a task that differs in its targets only; None where it has turned unstable or ended."""
+def follow_branch(
+    branch: Branch, task: Task, randomisations: int, seed: int, points: int | None = None
+) -> Branch | None:
+    """The branch on a task that differs at most in its targets; None where it has turned unstable or ended.
+
+    ``points`` in a set may be others than before.
+    """
     problem = branch.problem.with_targets_of(task)
+    problem = replace(problem, points=points or problem.points)
     terms = jax.tree.map(jnp.asarray, covariance_terms(problem.network, task))
     try:
         followed = _solve_branch(problem, terms, branch.state, randomisations, seed)

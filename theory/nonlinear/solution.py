@@ -14,12 +14,13 @@ from theory.network import Network
 from theory.nonlinear.fixed_point import scale_of
 from theory.nonlinear.saddle import SAME_BRANCH, Branch, find_branches, follow_branch
 from theory.prediction import predict_given_kernel
+from theory.seeds import part
 from theory.solution import Solution, error_of_repetitions, kernel_of, only_stable, outputs_of
 from theory.symmetry import alternating_relabelling, flip_sign, has_sign_symmetry, relabel
 from theory.task import Task
 
 STATED_RESIDUAL = 1e-8
-POINTS = (16384, 65536)  # tried in turn; the larger sets are what long chains under strong signals need
+POINTS, MORE_POINTS = 16384, 65536  # where nothing is asked for, and where those do not reach the tolerance
 
 
 def solve_nonlinear(
@@ -27,19 +28,21 @@ def solve_nonlinear(
 ) -> Solution:
     """The stable saddle point of smallest free energy, of two mirror images the one whose neighbouring steps overlap
     more; arguments as for `theory.solve`."""
-    for number in POINTS if points is None else (points,):
-        solution = _solve_on(network, task, number, randomisations, seed, tolerance)
-        if solution.converged:
-            break
+    # float64 within this call only: residuals of 1e-9 are not reachable in float32.
+    with jax.enable_x64(True):
+        found = _search(network, task, points or POINTS, randomisations, seed)
+        solution = _gather(found, network, task, seed, tolerance)
+        if points is None and not solution.converged:
+            kept, again = needed_task(task)[0], part(seed, 0)
+            found = [follow_branch(branch, kept, randomisations, again, MORE_POINTS) or branch for branch in found]
+            solution = _gather(found, network, task, seed, tolerance)
     return solution
 
 
-def _solve_on(network: Network, task: Task, points: int, randomisations: int, seed: int, tolerance: float) -> Solution:
-    # float64 within this call only: residuals of 1e-9 are not reachable in float32.
-    with jax.enable_x64(True):
-        found = _search(network, task, points, randomisations, seed)
-        solutions = [_finish(branch, network, task, seed, tolerance) for branch in found]
-        solutions += [image for image in map(relabelled_image, solutions) if image is not None]
+def _gather(found: list[Branch], network: Network, task: Task, seed: int, tolerance: float) -> Solution:
+    """The best of the branches, with all of them and their images."""
+    solutions = [_finish(branch, network, task, seed, tolerance) for branch in found]
+    solutions += [image for image in map(relabelled_image, solutions) if image is not None]
     branches = tuple(sorted(solutions, key=_rank))
     message = f"{branches[0].message}; {len(branches)} saddle point(s) found"
     return only_stable(replace(branches[0], branches=branches, message=message))

@@ -232,7 +232,8 @@ def test_an_error_above_the_tolerance_is_not_convergence(monkeypatch):
 @pytest.mark.parametrize(("tolerance", "points"), [(1.0, 1024), (1e-9, 2048)])
 def test_more_points_are_tried_where_the_first_do_not_do(monkeypatch, tolerance, points):
     monkeypatch.setattr(frozen_problem, "GRID_RANK", 0)
-    monkeypatch.setattr("theory.nonlinear.solution.POINTS", (1024, 2048))
+    monkeypatch.setattr("theory.nonlinear.solution.POINTS", 1024)
+    monkeypatch.setattr("theory.nonlinear.solution.MORE_POINTS", 2048)
     network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
     solution = theory.solve(network, chain(3, 3.0), randomisations=2, tolerance=tolerance)
     assert f"sets of {points} points" in solution.message
