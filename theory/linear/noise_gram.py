@@ -24,7 +24,7 @@ from theory.covariance import Array, Terms, preactivation_cov
 from theory.jacobians import dense_jacobian
 from theory.prediction import Predictive, data_term, predict_given_kernel
 
-DIRECTIONS_AT_ONCE = 40  # of the second derivatives: n = 12 takes two rounds
+DIRECTIONS_AT_ONCE = 80  # of the second derivatives: n = 12 takes one round
 
 
 def pack(factor: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 from theory.covariance import Terms, covariance_terms
 from theory.linear.descent import descend
 from theory.linear.noise_gram import (
+    Description,
     describe,
     free_energy,
     free_energy_and_gradient,
@@ -72,9 +73,11 @@ def minimise(
 
 
 class SaddlePoint(NamedTuple):
-    """Where a polished search ended: noise coordinates (d,), F, |dF|, eigensystem of the Hessian (ascending)."""
+    """Where a polished search ended: noise coordinates (d,), what lies there, F, |dF|, eigensystem of the Hessian
+    (ascending)."""
 
     coordinates: np.ndarray
+    described: Description
     value: float
     slope: float
     curvatures: np.ndarray
@@ -122,7 +125,7 @@ class LinearProblem:
                 if any(self._same(kernel, other, ROUGHLY) for other in kernels):
                     continue
                 point = self.polish(rough)
-                kernel = self._kernel(point.coordinates)
+                kernel = point.described.trajectory.kernel
                 if any(self._same(kernel, other, SAME_BRANCH) for other in kernels):
                     continue
                 found.append(point)
@@ -174,10 +177,8 @@ class LinearProblem:
             fresh = bool(gain > 0.1)
             if fresh:
                 values, vectors = self._curvature(point)
-        return SaddlePoint(point, value, float(np.linalg.norm(gradient)), values, vectors)
-
-    def _kernel(self, coordinates: np.ndarray) -> np.ndarray:
-        return np.asarray(describe(coordinates, self.terms, self.task.patterns).trajectory.kernel)
+        described = jax.tree.map(np.asarray, describe(point, self.terms, self.task.patterns))
+        return SaddlePoint(point, described, value, float(np.linalg.norm(gradient)), values, vectors)
 
     def _evaluate(self, coordinates: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = free_energy_and_gradient(coordinates, self.terms, self.task.patterns)
@@ -198,8 +199,7 @@ class LinearProblem:
     def solution(self, point: SaddlePoint) -> Solution:
         """The `Solution` there; of two mirror images the one whose neighbouring steps correlate positively."""
         task, n = self.task, self.task.entries
-        described = describe(point.coordinates, self.terms, task.patterns)
-        (_, _, kernel, factor), cov, (mean, _, dual) = jax.tree.map(np.asarray, described)
+        (_, _, kernel, factor), cov, (mean, _, dual) = point.described
         conjugate = conjugate_kernel(self.terms, factor, kernel, dual, task.patterns)
         # Phi = (C^{-1} + Phihat)^{-1} without an inverse of C, which may be singular.
         inner = np.eye(n) + factor.T @ conjugate @ factor
