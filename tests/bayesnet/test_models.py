@@ -222,12 +222,12 @@ def test_posteriors_of_nonlinear_networks_agree(activation, sharing, patterns, w
     assert_same_posterior(literal, other, network, shown)
 
 
-# Each compiles for ten seconds.
 ONE_FAST = [pytest.param("weights", marks=pytest.mark.slow), "fields", pytest.param("kernels", marks=pytest.mark.slow)]
 LATENT = {"weights": "recurrent", "fields": "z", "kernels": "bartlett_lower"}
 
 
-@pytest.mark.parametrize("name", ONE_FAST)
+@pytest.mark.slow  # each compiles for ten seconds; fields run in NumPyro's MCMC in the README too
+@pytest.mark.parametrize("name", MODELS)
 def test_numpyro_mcmc(name, task):
     """The models run in NumPyro's own MCMC as they are, and Predictive finds the recorded kernel again."""
     network = network_of("rnn")

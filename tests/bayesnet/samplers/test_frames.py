@@ -153,11 +153,11 @@ def test_mirror_modes_are_drawn_as_they_should_be():
 def test_a_posterior_with_mirror_modes(sampler):
     """A linear RNN of four neurons, three steps, y = 1, against prior networks weighted by the likelihood."""
     network, task = Network.rnn(4, noise=0.3), tasks.chain(3, 1.0)
-    kernel, output, _ = draw_prior(network, task, 400_000, np.random.default_rng(1))
+    kernel, output, _ = draw_prior(network, task, 200_000, np.random.default_rng(1))
     targets = task.supervised_targets
     weight = np.exp(log_likelihood(network, task, kernel, targets))
     weight /= weight.sum()
-    tree = sample(network, task, "kernels", num_warmup=200, num_samples=5000, sampler=sampler, seed=2, progress=False)
+    tree = sample(network, task, "kernels", num_warmup=200, num_samples=2500, sampler=sampler, seed=2, progress=False)
     drawn = tree["posterior"]["kernel"].values.reshape(4, -1, 3, 3)
     answers = tree["posterior"]["prediction"].values.reshape(4, -1, 3, 1)
     true, found = (quantities(network, task, *parts, targets) for parts in ((kernel, output), (drawn, answers)))

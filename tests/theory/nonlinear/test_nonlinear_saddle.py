@@ -139,9 +139,8 @@ def test_an_answer_that_is_unstable_has_not_converged(tanh_solution):
     assert only_stable(tanh_solution) is tanh_solution
 
 
-@pytest.mark.parametrize(
-    "shared", [pytest.param(("recurrent", "readout"), marks=pytest.mark.slow), pytest.param(("input",))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [("recurrent", "readout"), ("input",)])
 def test_several_outputs_patterns_and_inputs_against_the_linear_solver(shared):
     """Six entries of which the first weights tie all, the second the two patterns of a step."""
     task = sequence()
