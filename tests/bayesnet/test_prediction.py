@@ -29,7 +29,8 @@ def test_new_patterns_get_the_prediction_of_the_joint_posterior(posterior):
     """Sampling with the test inputs in the task, unsupervised, must give the same predictions."""
     inputs = np.concatenate([TRAIN.inputs, TEST.inputs])
     targets = np.concatenate([TRAIN.targets, np.full_like(TEST.targets, np.nan)])
-    joint = bn.sample(bn.Network.rnn(256), bn.Task(inputs, targets), "fields", num_warmup=200, num_chains=2, num_samples=300)
+    network, task = bn.Network.rnn(256), bn.Task(inputs, targets)
+    joint = bn.sample(network, task, "fields", num_warmup=200, num_chains=2, num_samples=300)
     exact = joint["posterior"]["prediction"].to_numpy()[:, :, 4:, -1, 0].reshape(-1, 6)
     new = bn.predict(posterior, TEST)["prediction"].to_numpy()[..., -1, 0].reshape(100, -1)
     # At least 100 effective draws on either side.
