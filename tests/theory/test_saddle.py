@@ -264,6 +264,15 @@ def test_step_without_input():
     np.testing.assert_allclose(late.kernel[1:, :, 1:], short.kernel, rtol=0, atol=1e-8)
 
 
+def test_without_input_nothing_is_active(capfd):
+    """F = y^2 / 2 kappa, and no library has anything to say about empty matrices."""
+    task = Task(np.zeros((1, 2, 1)), np.array([[np.nan, 1.0]]))
+    solution = solve(RNN, task)
+    np.testing.assert_array_equal(solution.kernel, 0.0)
+    assert solution.free_energy == pytest.approx(1 / (2 * RNN.noise))
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("network", [RNN, DNN], ids=["rnn", "dnn"])
 def test_nothing_to_learn(network):
     """Zero targets leave the kernel at the prior, with F = 0 and Phihat = 0."""
