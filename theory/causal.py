@@ -173,6 +173,8 @@ def semidefinite_cholesky(matrix: Array, scale: Array, floor: float | Array | No
 def _cholesky_adjoint(factor: Array, factor_bar: Array) -> Array:
     """Symmetric derivative with respect to S of a loss that depends on L(S), S = L L^T (zero pivots stay zero)."""
     regular = _regular(factor)
+    if factor.shape[0] == 1:  # one pattern: a division, not two calls of LAPACK in every step
+        return _live(factor, factor_bar / (2 * regular))
     weighted = jnp.tril(regular.T @ factor_bar)
     weighted = _live(factor, weighted - jnp.diag(jnp.diagonal(weighted)) / 2)
     half = solve_triangular(regular, weighted, lower=True, trans="T")
