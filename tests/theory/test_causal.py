@@ -152,6 +152,18 @@ def finite_difference(function, point, direction, step=1e-4):
     return (at[0] - 8 * at[1] + 8 * at[2] - at[3]) / (12 * step)
 
 
+def test_gradient_of_one_pattern():
+    """Its pivots are numbers, whose adjoint is written apart; the first two steps have no input and no pivot."""
+    inputs = np.array([0.0, 0.0, 1.0, 0.5])[None, :, None]
+    network = Network(WIDTH, recurrent_gain=1.2)
+    terms = jax.tree.map(jnp.asarray, covariance_terms(network, Task(inputs, np.ones((1, 4)))))
+    weights, noise = np.random.default_rng(9).normal(size=(4, 4)), noise_of()[:4]
+    function = jax.jit(lambda z: jnp.sum(weights * kernel_of_noise(terms, z, PHI["tanh"], 1, WIDTH)))
+    direction = np.random.default_rng(2).normal(size=noise.shape)
+    slope = np.sum(direction * jax.grad(function)(noise))
+    assert slope == pytest.approx(finite_difference(function, noise, direction), rel=1e-8)
+
+
 @pytest.mark.parametrize("width", [2, WIDTH])
 @pytest.mark.parametrize("case", ["generic", *SINGULAR])
 def test_gradient_in_the_noise_where_singular(case, width):
