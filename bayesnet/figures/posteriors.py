@@ -74,7 +74,7 @@ def densities(posteriors: Posteriors, solutions: Solutions, observables: Sequenc
         trim_frame(axes)
     for axes in grid[:, 0]:
         axes.set_ylabel("density (peak = 1)")
-    add_legend(figure, _handles(posteriors, solutions, band=True))
+    add_legend(figure, _handles(posteriors, solutions))
     return figure
 
 
@@ -139,7 +139,7 @@ def predictions(
         extra.append(
             Line2D([], [], color="k", marker="o", markerfacecolor="w", linestyle="", label="truth, not supervised")
         )
-    add_legend(figure, _handles(bands, solutions, band=True) + extra)
+    add_legend(figure, _handles(bands, solutions) + extra)
     return figure
 
 
@@ -180,7 +180,7 @@ def _flat(kernel: np.ndarray, task: Task) -> np.ndarray:
     return kernel[:, order][..., order].reshape(task.entries, task.entries)
 
 
-def _handles(posteriors: Mapping, solutions: Solutions, band: bool) -> list[Line2D]:
+def _handles(posteriors: Mapping, solutions: Solutions) -> list[Line2D]:
     colours = colour_of(list(posteriors))
     handles = []
     for name in posteriors:
