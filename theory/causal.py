@@ -6,10 +6,10 @@ Growing the Cholesky factor of C block by block,
 
     h_t = B z_{<t} + L_t z_t,   B = C_{t,<t} L_{<t}^{-T},   L_t L_t^T = C_tt - B B^T,
 
-and since H_{<t} = L_{<t} z_{<t} the past is never refactored: O(N n^2 + n^3) for n = T P entries. In one line,
-H = L z with L = chol C[Phi(H)]. For linear phi only the Gram matrix of z matters, so its (n, n) factor may stand
-in for z: the sampler's kernel coordinates and the saddle point (which lives at N -> infinity) use the same
-function.
+and since H_{<t} = L_{<t} z_{<t} the past is never refactored: O(N n^2 + n^3) for n = T P entries. L^{-1} grows along
+with L: products in each step in place of triangular solves. In short, H = L z with L = chol C[Phi(H)]. For linear phi
+only the Gram matrix of z matters, so its (n, n) factor may stand in for z: the sampler's kernel coordinates and the
+saddle point (which lives at N -> infinity) use the same function.
 
 C is singular where an entry adds nothing new (no input yet, repeated or collinear patterns, fewer neurons than
 entries). Such an entry has conditional variance zero: its pivot and its column of L are exactly zero and its noise
@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.scipy.linalg import solve_triangular
 
@@ -44,12 +45,14 @@ class Trajectory(NamedTuple):
         activity: phi(H), (n, N).
         kernel: Phi, (n, n).
         factor: L with H = L z, (n, n) lower triangular, zero columns where C is singular.
+        inverse: that of L with ones in place of zero pivots, (n, n).
     """
 
     preactivation: Array
     activity: Array
     kernel: Array
     factor: Array
+    inverse: Array
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4))
@@ -66,26 +69,31 @@ def propagate(terms: Terms, noise: Array, phi: Callable, patterns: int, width: i
     n = noise.shape[0]
 
     def one_step(step, carry):
-        preactivation, activity, kernel, factor = carry
+        # Of the kernel only what lies in and below the diagonal blocks: all that later steps ask for.
+        preactivation, activity, kernel, factor, inverse = carry
         start = step * patterns
         cov = lax.dynamic_slice(preactivation_cov(terms, kernel, patterns), (start, 0), (patterns, n))
-        past = _solve_factor(factor, _before(cov, start).T).T
+        past = _live(factor, _before(cov, start) @ inverse.T)
         cov_now = lax.dynamic_slice(cov, (0, start), (patterns, patterns))
         factor_now = semidefinite_cholesky(cov_now - past @ past.T, jnp.diagonal(cov_now))
+        inverse_now = _inverse(_regular(factor_now))
         rows = lax.dynamic_update_slice(past, factor_now, (0, start))
-        factor = lax.dynamic_update_slice(factor, rows, (start, 0))
+        inverse_rows = lax.dynamic_update_slice(-inverse_now @ (past @ inverse), inverse_now, (0, start))
         h = rows @ noise
         a = phi(h)
-        preactivation = lax.dynamic_update_slice(preactivation, h, (start, 0))
         activity = lax.dynamic_update_slice(activity, a, (start, 0))
-        products = a @ activity.T / width
-        kernel = lax.dynamic_update_slice(kernel, products, (start, 0))
-        kernel = lax.dynamic_update_slice(kernel, products.T, (0, start))
-        return Trajectory(preactivation, activity, kernel, factor)
+        new = (h, a @ activity.T / width, rows, inverse_rows)
+        old = (preactivation, kernel, factor, inverse)
+        put = (lax.dynamic_update_slice(matrix, block, (start, 0)) for matrix, block in zip(old, new, strict=True))
+        preactivation, kernel, factor, inverse = put
+        return Trajectory(preactivation, activity, kernel, factor, inverse)
 
     square = jnp.zeros((n, n), noise.dtype)
-    empty = Trajectory(jnp.zeros_like(noise), jnp.zeros_like(noise), square, square)
-    return lax.fori_loop(0, n // patterns, one_step, empty)
+    empty = Trajectory(jnp.zeros_like(noise), jnp.zeros_like(noise), square, square, square)
+    trajectory = lax.fori_loop(0, n // patterns, one_step, empty)
+    step_of = np.arange(n) // patterns
+    kernel = jnp.where(step_of[:, None] >= step_of, trajectory.kernel, trajectory.kernel.T)
+    return trajectory._replace(kernel=kernel)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -104,42 +112,40 @@ def _forward(terms, noise, phi, patterns, width):
 
 
 def _backward(phi, patterns, width, residuals, kernel_bar):
-    """Adjoint of `propagate`, last step first. X_bar is the derivative of the loss with respect to X."""
-    terms, noise, (preactivation, activity, kernel, factor) = residuals
+    """Adjoint of `propagate`, last step first. X_bar is the derivative of the loss with respect to X.
+
+    All that earlier steps need of later ones stands in the rows of C_bar, taken as if C_ts were used for t >= s only:
+    C_ts is made of Phi_{t-1,s-1}, and B_t = C_{t,<t} L^{-T} makes L_bar = - C_bar^T B of the rows before.
+    """
+    terms, noise, (preactivation, activity, kernel, factor, inverse) = residuals
     n = noise.shape[0]
     steps = n // patterns
+    kernel_bar = (kernel_bar + kernel_bar.T) / 2
 
     def one_step(index, carry):
-        kernel_bar, factor_bar, cov_bar, preactivation_bar = carry
+        cov_bar, preactivation_bar = carry
         start = (steps - 1 - index) * patterns
 
-        def rows_of(matrix):
-            return lax.dynamic_slice(matrix, (start, 0), (patterns, matrix.shape[1]))
+        def rows_of(matrix, first=start):
+            return lax.dynamic_slice(matrix, (first, 0), (patterns, matrix.shape[1]))
 
         # Phi = a a^T / N and a = phi(h): every entry that has this step in it.
-        a_bar = 2 / width * rows_of(kernel_bar) @ activity
+        from_cov = shift_earlier(terms.recurrent * (cov_bar + cov_bar.T) / 2, patterns)
+        a_bar = 2 / width * rows_of(kernel_bar + from_cov) @ activity
         h_bar = jax.vjp(phi, rows_of(preactivation))[1](a_bar)[0]
-        preactivation_bar = lax.dynamic_update_slice(preactivation_bar, h_bar, (start, 0))
         # h = (B, L_t) z, then L_t L_t^T = C_tt - B B^T and B = C_{t,<t} L^{-T}.
-        rows_bar = rows_of(factor_bar) + h_bar @ noise.T
+        rows_bar = h_bar @ noise.T - lax.dynamic_slice(cov_bar, (0, start), (n, patterns)).T @ factor
         rows = rows_of(factor)
-        past = _before(rows, start)
         factor_now, factor_now_bar = (lax.dynamic_slice(r, (0, start), (patterns, patterns)) for r in (rows, rows_bar))
         variance_bar = _cholesky_adjoint(factor_now, factor_now_bar)
-        past_bar = _live(factor, _before(rows_bar, start) - 2 * variance_bar @ past)
-        cov_past_bar = _before(_solve_factor(factor, past_bar.T, transposed=True, masked=False).T, start)
-        factor_bar = factor_bar - _live(factor, jnp.tril(cov_past_bar.T @ past))
-        # C is symmetric: half of the off-diagonal derivative on either side.
-        cov_rows_bar = lax.dynamic_update_slice(cov_past_bar, variance_bar, (0, start))
-        this = jnp.zeros_like(cov_bar)
-        this = lax.dynamic_update_slice(this, cov_rows_bar, (start, 0))
-        this = (this + this.T) / 2
-        kernel_bar = kernel_bar + shift_earlier(terms.recurrent * this, patterns)
-        return kernel_bar, factor_bar, cov_bar + this, preactivation_bar
+        past_bar = _live(factor, _before(rows_bar - 2 * variance_bar @ rows, start))
+        cov_rows_bar = lax.dynamic_update_slice(_before(past_bar @ inverse, start), variance_bar, (0, start))
+        cov_bar = lax.dynamic_update_slice(cov_bar, cov_rows_bar, (start, 0))
+        return cov_bar, lax.dynamic_update_slice(preactivation_bar, h_bar, (start, 0))
 
-    square = jnp.zeros_like(kernel)
-    start = ((kernel_bar + kernel_bar.T) / 2, square, square, jnp.zeros_like(noise))
-    _, _, cov_bar, preactivation_bar = lax.fori_loop(0, steps, one_step, start)
+    start = jnp.zeros_like(kernel), jnp.zeros_like(noise)
+    cov_bar, preactivation_bar = lax.fori_loop(0, steps, one_step, start)
+    cov_bar = (cov_bar + cov_bar.T) / 2
     noise_bar = factor.T @ preactivation_bar
     terms_bar = jax.tree.map(_zero_cotangent, terms)._replace(
         recurrent=(cov_bar * shift_later(kernel, patterns)).astype(terms.recurrent.dtype),
@@ -158,6 +164,8 @@ def semidefinite_cholesky(matrix: Array, scale: Array, floor: float | Array | No
     variance.
     """
     least = (PIVOT_FLOOR[str(matrix.dtype)] if floor is None else floor) * scale
+    if matrix.shape[0] == 1:  # one pattern: a root, not a loop in every step
+        return jnp.where(matrix > least, jnp.sqrt(jnp.where(matrix > least, matrix, 1)), 0)
     index = jnp.arange(matrix.shape[0])
 
     def one_column(j, factor):
@@ -182,10 +190,11 @@ def _cholesky_adjoint(factor: Array, factor_bar: Array) -> Array:
     return (full + full.T) / 2
 
 
-def _solve_factor(factor: Array, right: Array, transposed: bool = False, masked: bool = True) -> Array:
-    """L^{-1} right or L^{-T} right on the entries that L has; zero on the singular ones if ``masked``."""
-    solution = solve_triangular(_regular(factor), right, lower=True, trans="T" if transposed else "N")
-    return jnp.where(jnp.diagonal(factor)[:, None] > 0, solution, 0) if masked else solution
+def _inverse(factor: Array) -> Array:
+    """L^{-1} of a regular lower factor (p, p)."""
+    if factor.shape[0] == 1:
+        return 1 / factor
+    return solve_triangular(factor, jnp.eye(factor.shape[0], dtype=factor.dtype), lower=True)
 
 
 def _regular(factor: Array) -> Array:

@@ -91,8 +91,10 @@ value = jax.jit(loss, static_argnums=(4, 5))
 def test_factor_is_that_of_its_own_kernel(name, case):
     """L L^T = C[Phi(H)], H = L z, Phi = phi(H) phi(H)^T / N; L lower triangular, zero columns where C is singular."""
     terms, noise = terms_of(case=case), noise_of()
-    h, activity, kernel, factor = propagate(terms, noise, PHI[name], P, WIDTH)
+    h, activity, kernel, factor, inverse = propagate(terms, noise, PHI[name], P, WIDTH)
     np.testing.assert_allclose(factor @ factor.T, preactivation_cov(terms, kernel, P), rtol=0, atol=1e-12)
+    regular = np.asarray(factor) + np.diag(np.diagonal(factor) == 0)
+    np.testing.assert_allclose(inverse @ regular, np.eye(N_ENTRIES), rtol=0, atol=1e-12)
     np.testing.assert_allclose(h, factor @ noise, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(activity, PHI[name](h))
     np.testing.assert_allclose(kernel, activity @ activity.T / WIDTH, rtol=0, atol=1e-12)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.scipy.linalg import solve_triangular
 
 from theory.covariance import Array
 
@@ -22,10 +23,10 @@ class _Descent(NamedTuple):
     value: Array
     gradient: Array
     length: Array  # of the next trial step, in units of the direction
-    steps: Array  # the last MEMORY of them, newest at (stored - 1) % MEMORY
+    steps: Array  # the last MEMORY of them, newest last, zeros where there are none yet
     changes: Array  # of the gradient along them
-    inverse_overlaps: Array  # 1 / (step . change), 0 where nothing is stored
-    stored: Array
+    overlaps: Array  # of steps (rows) with the changes of the same and later steps; ones on the diagonal where none
+    gram: Array  # of the changes
     trials: Array
 
 
@@ -51,15 +52,16 @@ def descend(
     """
 
     def restart(state, start, ended=True):
-        # Nothing is known of the start: the first trial is at the start itself, and anything is below infinity. Numbers
-        # in the memory whose inverse overlap is zero do not count.
+        # Nothing is known of the start: the first trial is at the start itself, and anything is below infinity.
         fresh = state._replace(
             point=start,
             value=jnp.full_like(state.value, jnp.inf),
             gradient=jnp.zeros_like(start),
             length=jnp.ones_like(state.length),
-            inverse_overlaps=jnp.zeros_like(state.inverse_overlaps),
-            stored=jnp.zeros_like(state.stored),
+            steps=jnp.zeros_like(state.steps),
+            changes=jnp.zeros_like(state.changes),
+            overlaps=jnp.eye(MEMORY, dtype=start.dtype),
+            gram=jnp.zeros_like(state.gram),
             trials=jnp.zeros_like(state.trials),
         )
         return jax.tree.map(lambda new, old: old if new is old else jnp.where(ended, new, old), fresh, state)
@@ -91,6 +93,9 @@ def descend(
         states, owners, following, ends = carry
         states = jax.vmap(one_trial)(states)
         ended = (owners < count) & ~jax.vmap(unfinished)(states)
+        return lax.cond(jnp.any(ended), next_starts, lambda *same: same[1:], ended, states, owners, following, ends)
+
+    def next_starts(ended, states, owners, following, ends):
         ends = ends.at[jnp.where(ended, owners, len(starts))].set(states.point, mode="drop")
         taken = following + jnp.cumsum(ended) - 1
         owners = jnp.where(ended, taken, owners)
@@ -98,9 +103,10 @@ def descend(
         return states, owners, following + jnp.sum(ended), ends
 
     first = jnp.arange(lanes)
-    number, memory = jnp.zeros(lanes, starts.dtype), jnp.zeros((lanes, MEMORY, starts.shape[1]), starts.dtype)
-    point, counter = jnp.zeros((lanes, starts.shape[1]), starts.dtype), jnp.zeros(lanes, jnp.int32)
-    idle = _Descent(point, number, point, number, memory, memory, memory[..., 0], counter, counter)
+    size, kind = starts.shape[1], starts.dtype
+    number, point, counter = jnp.zeros(lanes, kind), jnp.zeros((lanes, size), kind), jnp.zeros(lanes, jnp.int32)
+    memory, square = jnp.zeros((lanes, MEMORY, size), kind), jnp.zeros((lanes, MEMORY, MEMORY), kind)
+    idle = _Descent(point, number, point, number, memory, memory, square, square, counter)
     states = jax.vmap(restart)(idle, starts[jnp.minimum(first, len(starts) - 1)])
     carry = (states, first, jnp.asarray(lanes), jnp.zeros_like(starts))
     return lax.while_loop(lambda carry: jnp.any(carry[1] < count), all_lanes, carry)[-1]
@@ -108,39 +114,23 @@ def descend(
 
 def _remember(state: _Descent, step: Array, change: Array) -> _Descent:
     """With a step and the change of the gradient along it in the memory, in place of the oldest; a null step is not."""
-    overlap = step @ change
-    useful = overlap > ROUNDING * (step @ step)
-    slot = state.stored % MEMORY
-
-    def put(memory, new):
-        return memory.at[slot].set(jnp.where(useful, new, memory[slot]))
-
-    return state._replace(
-        steps=put(state.steps, step),
-        changes=put(state.changes, change),
-        inverse_overlaps=put(state.inverse_overlaps, 1 / jnp.where(useful, overlap, 1)),
-        stored=state.stored + useful,
-    )
+    useful = step @ change > ROUNDING * (step @ step)
+    steps = jnp.concatenate([state.steps[1:], step[None]])
+    changes = jnp.concatenate([state.changes[1:], change[None]])
+    overlaps = jnp.pad(state.overlaps[1:, 1:], ((0, 1), (0, 1))).at[:, -1].set(steps @ change)
+    with_change = changes @ change
+    gram = jnp.pad(state.gram[1:, 1:], ((0, 1), (0, 1))).at[:, -1].set(with_change).at[-1].set(with_change)
+    new = {"steps": steps, "changes": changes, "overlaps": overlaps, "gram": gram}
+    return state._replace(**{name: jnp.where(useful, array, getattr(state, name)) for name, array in new.items()})
 
 
 def _apply_inverse(state: _Descent) -> Array:
-    """The inverse Hessian that the memory implies, on the gradient (Nocedal 1980)."""
-    slots = (state.stored - 1 - jnp.arange(MEMORY)) % MEMORY
-
-    def backward(vector, slot):
-        weight = state.inverse_overlaps[slot] * (state.steps[slot] @ vector)
-        return vector - weight * state.changes[slot], weight
-
-    def forward(vector, slot_and_weight):
-        slot, weight = slot_and_weight
-        back = state.inverse_overlaps[slot] * (state.changes[slot] @ vector)
-        return vector + (weight - back) * state.steps[slot], None
-
-    vector, weights = lax.scan(backward, state.gradient, slots)
-    newest = slots[0]
-    change = state.changes[newest]
+    """The inverse Hessian that the memory implies, on the gradient, in compact form (Byrd, Nocedal, Schnabel 1994)."""
+    newest = state.gram[-1, -1]
     # With nothing stored, a step of length 1 at most.
-    first = 1 / jnp.maximum(1.0, jnp.linalg.norm(vector))
-    scale = jnp.where(state.stored > 0, 1 / (state.inverse_overlaps[newest] * (change @ change) + 1e-300), first)
-    vector, _ = lax.scan(forward, scale * vector, (slots, weights), reverse=True)
-    return vector
+    first = 1 / jnp.maximum(1.0, jnp.linalg.norm(state.gradient))
+    scale = jnp.where(newest > 0, state.overlaps[-1, -1] / jnp.where(newest > 0, newest, 1), first)
+    along = solve_triangular(state.overlaps, state.steps @ state.gradient)
+    inner = jnp.diagonal(state.overlaps) * along + scale * (state.gram @ along - state.changes @ state.gradient)
+    back = solve_triangular(state.overlaps, inner, trans="T")
+    return scale * (state.gradient - along @ state.changes) + back @ state.steps

@@ -17,6 +17,7 @@ import numpy as np
 
 from theory.covariance import Terms, covariance_terms
 from theory.linear.descent import descend
+from theory.linear.newton import Stationary, find_stationary
 from theory.linear.noise_gram import (
     Description,
     describe,
@@ -40,9 +41,6 @@ ROUGHLY = 1e-4  # before polishing
 MOST_EVALUATIONS = 5000
 GRADIENT_TOLERANCE = 1e-7
 BEFORE_POLISHING = 1e-5  # the same where Newton's method follows
-NEWTON_STEPS = 30
-STATIONARY = 1e-13  # root mean square gradient at which Newton's method stops: rounding error
-FLAT = 1e-12  # curvature, relative to the largest, that counts as none
 UNSTABLE_DIRECTIONS = 4
 KICK = 0.1
 AT_ONCE = 8
@@ -73,19 +71,23 @@ def minimise(
 
 
 class SaddlePoint(NamedTuple):
-    """Where a polished search ended: noise coordinates (d,), what lies there, F, |dF|, eigensystem of the Hessian
-    (ascending)."""
+    """Where a polished search ended, in noise coordinates, and what lies there."""
 
-    coordinates: np.ndarray
+    at: Stationary
     described: Description
-    value: float
-    slope: float
-    curvatures: np.ndarray
-    directions: np.ndarray
 
     @property
     def stable(self) -> bool:
-        return bool(self.curvatures[0] > -SAME_BRANCH)
+        return bool(self.at.curvatures[0] > -SAME_BRANCH)
+
+
+@partial(jax.jit, static_argnums=2)
+def _polished(start, terms, patterns):
+    def value_and_gradient(coordinates):
+        return jax.value_and_grad(free_energy)(coordinates, terms, patterns)
+
+    found = find_stationary(value_and_gradient, lambda point: hessian(point, terms, patterns), start)
+    return SaddlePoint(found, describe(found.point, terms, patterns))
 
 
 class LinearProblem:
@@ -130,9 +132,9 @@ class LinearProblem:
                     continue
                 found.append(point)
                 kernels.append(kernel)
-                if point.slope < GRADIENT_TOLERANCE:
-                    downhill = np.flatnonzero(point.curvatures < -SAME_BRANCH)[:UNSTABLE_DIRECTIONS]
-                    queue += [point.coordinates + KICK * point.directions[:, i] for i in downhill]
+                if np.linalg.norm(point.at.gradient) < GRADIENT_TOLERANCE:
+                    downhill = np.flatnonzero(point.at.curvatures < -SAME_BRANCH)[:UNSTABLE_DIRECTIONS]
+                    queue += [point.at.point + KICK * point.at.directions[:, i] for i in downhill]
         return found
 
     def _coherent_starts(self) -> list[np.ndarray]:
@@ -154,38 +156,17 @@ class LinearProblem:
         for _ in range(UNSTABLE_DIRECTIONS):
             if point.stable:
                 break
-            kick = KICK * point.directions[:, 0]
-            ends, _ = minimise(point.coordinates + np.array([kick, -kick]), self.terms, self.task.patterns)
-            point = self.polish(min(ends, key=lambda end: self._evaluate(end)[0]))
+            kick = KICK * point.at.directions[:, 0]
+            ends, _ = minimise(point.at.point + np.array([kick, -kick]), self.terms, self.task.patterns)
+            point = self.polish(min(ends, key=self._free_energy))
         return point
 
+    def _free_energy(self, coordinates: np.ndarray) -> float:
+        return float(free_energy_and_gradient(coordinates, self.terms, self.task.patterns)[0])
+
     def polish(self, point: np.ndarray) -> SaddlePoint:
-        """Newton's method on the gradient; the Hessian is kept as long as it converges."""
-        value, gradient = self._evaluate(point)
-        (values, vectors), fresh = self._curvature(point), True
-        for _ in range(NEWTON_STEPS):
-            if np.linalg.norm(gradient) <= STATIONARY * np.sqrt(gradient.size):
-                break
-            curved = np.abs(values) > FLAT * np.max(np.abs(values))
-            trial = point - vectors[:, curved] @ ((gradient @ vectors[:, curved]) / values[curved])
-            trial_value, trial_gradient = self._evaluate(trial)
-            gain = np.linalg.norm(trial_gradient) / np.linalg.norm(gradient)
-            if gain < 1:
-                point, value, gradient = trial, trial_value, trial_gradient
-            elif fresh:
-                break
-            fresh = bool(gain > 0.1)
-            if fresh:
-                values, vectors = self._curvature(point)
-        described = jax.tree.map(np.asarray, describe(point, self.terms, self.task.patterns))
-        return SaddlePoint(point, described, value, float(np.linalg.norm(gradient)), values, vectors)
-
-    def _evaluate(self, coordinates: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = free_energy_and_gradient(coordinates, self.terms, self.task.patterns)
-        return float(value), np.asarray(gradient)
-
-    def _curvature(self, coordinates):
-        return np.linalg.eigh(np.asarray(hessian(coordinates, self.terms, self.task.patterns)))
+        """The saddle point next to where a descent came to rest."""
+        return jax.tree.map(np.asarray, _polished(point, self.terms, self.task.patterns))
 
     def _same(self, one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
         """Equal kernels (n, n), relative to the largest entry, up to the mirror image where there is one."""
@@ -199,7 +180,7 @@ class LinearProblem:
     def solution(self, point: SaddlePoint) -> Solution:
         """The `Solution` there; of two mirror images the one whose neighbouring steps correlate positively."""
         task, n = self.task, self.task.entries
-        (_, _, kernel, factor), cov, (mean, _, dual) = point.described
+        (_, _, kernel, factor, _), cov, (mean, _, dual) = point.described
         conjugate = conjugate_kernel(self.terms, factor, kernel, dual, task.patterns)
         # Phi = (C^{-1} + Phihat)^{-1} without an inverse of C, which may be singular.
         inner = np.eye(n) + factor.T @ conjugate @ factor
@@ -217,7 +198,7 @@ class LinearProblem:
             kernel=kernel_of(kernel, task),
             conjugate=kernel_of(conjugate, task),
             preactivation_cov=kernel_of(cov, task),
-            free_energy=point.value,
+            free_energy=float(point.at.value),
             prediction=outputs_of(mean, task),
             dual=outputs_of(dual, task),
             residual=residual,
@@ -237,11 +218,11 @@ class LinearFollower:
         """What `theory.solve` finds, and its noise coordinates."""
         problem = LinearProblem(self._network, self._task.scaled(factor))
         points = problem.find_saddle_points(RANDOM_STARTS, self._seed)
-        solutions = [(problem.solution(point), point.coordinates) for point in points]
+        solutions = [(problem.solution(point), point.at.point) for point in points]
         return min(solutions, key=lambda pair: pair[0].free_energy)
 
     def follow(self, factor: float, coordinates: np.ndarray) -> tuple[Solution, np.ndarray]:
         """The branch continued; what lies below it where it has turned unstable or ended."""
         problem = LinearProblem(self._network, self._task.scaled(factor))
         point = problem.follow(coordinates)
-        return problem.solution(point), point.coordinates
+        return problem.solution(point), point.at.point
