@@ -39,8 +39,8 @@ def solve(
         starts: number of random starts besides the lazy one, coherent ones where the sign symmetry holds, and those
             along unstable directions. Linear networks only.
         seed: of the random starts and of the points.
-        points: size of each set of points; by default 16384, and a solution that does not converge on those is followed
-            on 65536.
+        points: size of each set of points. By default 16384 at first, and a solution that does not converge on those is
+            followed on larger sets, of 262144 at most (of 65536 where more than 31 entries hang together).
         randomisations: how many independent sets; at least 2.
         tolerance: on the standard error of the kernel entries, relative to sqrt(Phi_ii Phi_jj); above it, the solution
             does not count as converged.

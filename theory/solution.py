@@ -73,6 +73,12 @@ class Solution:
         if self.repetitions is None:
             object.__setattr__(self, "repetitions", np.empty((0, *self.kernel.shape)))
 
+    @property
+    def relative_error(self) -> float:
+        """The largest standard error of a kernel entry, relative to sqrt(Phi_ii Phi_jj): what a tolerance is set to."""
+        n = self.task.entries
+        return largest_relative(np.asarray(self.standard_error).reshape(n, n), self.kernel.reshape(n, n))
+
     def sample_neurons(self, num: int, seed: int = 0) -> np.ndarray:
         """Independent draws of a neuron's pre-activations h, (num, T, P), from its law
 
@@ -159,6 +165,13 @@ def error_of_repetitions(values: np.ndarray, randomisations: int) -> np.ndarray:
     if randomisations == 1:
         return np.abs(values[0] - values[-1])
     return values.std(axis=0, ddof=1) / np.sqrt(len(values))
+
+
+def largest_relative(error: np.ndarray, kernel: np.ndarray) -> float:
+    """The largest of errors (n, n) of a kernel, relative to sqrt(Phi_ii Phi_jj)."""
+    scale = np.sqrt(np.diagonal(kernel))
+    scale = np.where(scale > 0, scale, 1)
+    return float(np.max(error / np.outer(scale, scale)))
 
 
 def only_stable(best: Solution) -> Solution:

@@ -53,11 +53,9 @@ def flow(
     cosine, sine = jnp.cos(step_size / 2), jnp.sin(step_size / 2)
     keep = jnp.exp(-FRICTION * step_size)
 
-    def kernel_of(z, drive):
-        return kernel_of_noise(terms._replace(drive=drive), z, phi, patterns, width)
-
     def potential(z, drive, targets):
-        return width * data_term(terms._replace(targets=targets), kernel_of(z, drive))
+        kernel = kernel_of_noise(terms._replace(drive=drive), z, phi, patterns, width)
+        return width * data_term(terms._replace(targets=targets), kernel), kernel
 
     def rotate(z, p):
         # The exact motion under the Gaussian part 1/2 |z|^2.
@@ -68,12 +66,13 @@ def flow(
         key, fresh = jax.random.split(key)
         z, p = rotate(z, p)
         targets = terms.targets * (first + (1 - first) * jnp.minimum(1.0, (index + 1) / ramp))
-        slope, by_drive = jax.grad(potential, (0, 1))(z, terms.drive, targets)
+        (slope, by_drive), now = jax.grad(potential, (0, 1), has_aux=True)(z, terms.drive, targets)
         p = p - step_size * slope
         kept = jnp.where(index >= settled, 1.0, 0.0)
-        kernel, response = kernel + kept * kernel_of(z, terms.drive), response + kept * by_drive * 2 / width
+        kernel, response = kernel + kept * now, response + kept * by_drive * 2 / width
         z, p = rotate(z, p)
-        p = keep * p + jnp.sqrt(1 - keep**2) * jax.random.normal(fresh, p.shape, p.dtype)
+        # float32 is precise enough for noise, and twice as fast.
+        p = keep * p + jnp.sqrt(1 - keep**2) * jax.random.normal(fresh, p.shape, jnp.float32)
         return z, p, key, kernel, response
 
     key, fresh = jax.random.split(key)

@@ -29,10 +29,11 @@ from theory.nonlinear.neuron import derivatives, range_of
 LEAPFROG_STEPS = 5
 FIRST_STEP = 0.45
 ACCEPTANCE = 0.8
+FIELDS = 3  # u below, of a smooth phi
 POINTS_PER_FIELD = 12
 TILT_STEPS = 12
-TILTED = 1e-7  # what is left of an identity, relative to its own scatter
-RIDGE = 1e-9
+TILTED = 1e-3  # the last step, relative to the tilt
+RIDGE = 1e-5
 
 
 @partial(jax.jit, static_argnums=(5, 6))
@@ -59,12 +60,13 @@ def _moves(noise, key, spread, conjugate, step_size, phi, count):
         cosine, sine = jnp.cos(step), jnp.sin(step)
 
         def leapfrog(_, state):
+            # The second half kick of a step and the first of the next are one.
             z, p = state
-            p = p - step / 2 * gradient(z)
             z, p = cosine * z + sine * p, cosine * p - sine * z
-            return z, p - step / 2 * gradient(z)
+            return z, p - step * gradient(z)
 
-        end, end_momentum = jax.lax.fori_loop(0, LEAPFROG_STEPS, leapfrog, (z, p))
+        end, end_momentum = jax.lax.fori_loop(0, LEAPFROG_STEPS, leapfrog, (z, p - step / 2 * gradient(z)))
+        end_momentum = end_momentum + step / 2 * gradient(end)
         log_ratio = hamiltonian(z, p) - hamiltonian(end, end_momentum)
         accept = jnp.log(jax.random.uniform(keys[2], log_ratio.shape, z.dtype)) < log_ratio
         return (jnp.where(accept, end, z), accepted + jnp.mean(accept)), None
@@ -93,7 +95,8 @@ def draw(
 
 @partial(jax.jit, static_argnums=(4, 5, 6))
 def _stein_features(noise, cov, conjugate, directions, phi, live, kinks):
-    """div v - v . g at each point, for v = (b_i . u) E b_j, b the columns of ``directions`` (r, k); (M, k^2 or 3 k^2).
+    """div v - v . g at each point, for v = (b_i . u) E b_j, b the columns of ``directions`` (r, k), over its root mean
+    square; (M, k^2 or 3 k^2), float32.
 
     u is phi; for a smooth phi also h, and psi = dV/dh.
     """
@@ -103,20 +106,24 @@ def _stein_features(noise, cov, conjugate, directions, phi, live, kinks):
     activity, slope, curvature = derivatives(phi, h, kinks)
     field = activity @ conjugate
     psi = (slope * field) @ space.spread
-    gradient = (solve_triangular(space.pivot, noise.T, lower=True, trans="T").T + psi) @ directions
+    gradient = solve_triangular(space.pivot, noise.T, lower=True, trans="T").T + psi
+    gradient, slope, directions, leading, conjugate = (
+        part.astype(jnp.float32)
+        for part in (gradient @ directions, slope, directions, space.spread @ directions, conjugate)
+    )
 
     def features(u, divergence):
-        product = (u @ directions)[:, :, None] * gradient[:, None, :]
+        product = (u.astype(jnp.float32) @ directions)[:, :, None] * gradient[:, None, :]
         return (divergence - product).reshape(noise.shape[0], -1)
 
     found = [features(activity[:, index], jnp.einsum("mi,ia,ib->mab", slope[:, index], directions, directions))]
     if not kinks:
         found.append(features(h[:, index], directions.T @ directions))
-        leading = space.spread @ directions
         tilted = slope[:, :, None] * leading
-        bent = jnp.einsum("mi,ia,ib->mab", curvature * field, leading, leading)
+        bent = jnp.einsum("mi,ia,ib->mab", (curvature * field).astype(jnp.float32), leading, leading)
         found.append(features(psi, jnp.einsum("mia,ij,mjb->mab", tilted, conjugate, tilted, optimize=True) + bent))
-    return jnp.concatenate(found, axis=1)
+    together = jnp.concatenate(found, axis=1)
+    return together / jnp.sqrt(jnp.mean(together**2, axis=0) + 1e-30)
 
 
 @jax.jit
@@ -126,31 +133,41 @@ def _tilted_mean(features, multipliers):
 
 def stein_features(
     noise: Array, cov: Array, conjugate: Array, phi: Callable, live: tuple[int, ...], kinks: bool
-) -> Array:
+) -> np.ndarray:
     """What Stein's identities say averages to zero, at draws z (M, r), each divided by its root mean square; (M, p).
 
-    With many entries only the leading directions of C are used, so that there are at least `POINTS_PER_FIELD` points to
-    an identity. Those of the draws themselves would be chosen for their fluctuations, and no longer average to zero.
+    In float32: they take statistical errors out, and need be no more precise than what is left of those. With many
+    entries only the leading directions of C are used, so that there are at least `POINTS_PER_FIELD` points to an
+    identity. Those of the draws themselves would be chosen for their fluctuations, and no longer average to zero.
     """
     count, rank = noise.shape
     directions = np.eye(rank)
-    most = int(np.sqrt(count / POINTS_PER_FIELD / (1 if kinks else 3)))
+    most = int(np.sqrt(count / POINTS_PER_FIELD / (1 if kinks else FIELDS)))
     if rank > most:
         directions = np.linalg.eigh(np.asarray(cov)[np.ix_(live, live)])[1][:, -most:]
-    features = _stein_features(noise, cov, conjugate, jnp.asarray(directions), phi, live, kinks)
-    return features / jnp.sqrt(jnp.mean(features**2, axis=0) + 1e-300)
+    return np.asarray(_stein_features(noise, cov, conjugate, jnp.asarray(directions), phi, live, kinks))
+
+
+def gram_factor(features: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, bool]:
+    """Cholesky factor of the second moments of features (M, p) under normalised weights (M,), ready to be solved with.
+
+    A `RIDGE` stands for what float32 cannot tell from zero.
+    """
+    rooted = features if weights is None else features * np.sqrt(weights, dtype=np.float32)[:, None]
+    gram = (rooted.T @ rooted).astype(float) / (len(features) if weights is None else 1)
+    return scipy.linalg.cho_factor(gram + RIDGE * np.eye(len(gram)))
 
 
 def stein_tilt(noise: Array, cov: Array, conjugate: Array, phi: Callable, live: tuple[int, ...], kinks: bool) -> Array:
-    """Log weights (M,) under which the `stein_features` of the draws z (M, r) average to zero exactly."""
+    """Log weights (M,) under which the `stein_features` of the draws z (M, r) average to zero, all but exactly."""
     features = stein_features(noise, cov, conjugate, phi, live, kinks)
-    gram = np.asarray(features.T @ features) / len(features)
-    factor = scipy.linalg.cho_factor(gram + RIDGE * np.eye(len(gram)))
-    multipliers = jnp.zeros(features.shape[1], features.dtype)
+    factor = gram_factor(features)
+    multipliers = np.zeros(features.shape[1], np.float32)
     # The tilt is slight, so that the curvature at no tilt serves throughout.
     for _ in range(TILT_STEPS):
-        mean = np.asarray(_tilted_mean(features, multipliers))
-        if np.max(np.abs(mean)) < TILTED:
+        step = scipy.linalg.cho_solve(factor, np.asarray(_tilted_mean(features, multipliers), float))
+        multipliers = multipliers - step.astype(np.float32)
+        # In units of its own scatter: by how much the step has moved the averages.
+        if np.linalg.norm(step) < TILTED * np.linalg.norm(multipliers):
             break
-        multipliers = multipliers - scipy.linalg.cho_solve(factor, mean)
-    return features @ multipliers
+    return jnp.asarray(features @ multipliers, noise.dtype)

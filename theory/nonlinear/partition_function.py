@@ -12,7 +12,7 @@ So would the tilt of the draws, which is left out. On a grid the sum is direct.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +22,10 @@ import scipy.special
 
 from theory.covariance import Array
 from theory.nonlinear.neuron import Points, energy, range_of, weighted
-from theory.nonlinear.neuron_chain import RIDGE, stein_features
+from theory.nonlinear.neuron_chain import gram_factor, stein_features
 
 BRIDGE_STEPS = 30
+BRIDGED = 1e-10  # the last change of ln Z
 PROPOSALS = 2  # of the Gaussian for each draw of q
 
 
@@ -57,7 +58,7 @@ def divergence(
         log_z = np.logaddexp.reduce(raw - potential) - np.logaddexp.reduce(raw)
         return float(-log_z - np.exp(logs) @ potential)
     law = weighted(points._replace(tilt=jnp.zeros_like(points.tilt)), cov, conjugate, phi, live, kinks)
-    features = np.asarray(stein_features(law.noise, cov, conjugate, phi, live, kinks))
+    features = stein_features(law.noise, cov, conjugate, phi, live, kinks)
     columns = (np.asarray(law.noise), np.asarray(law.log_weights), np.asarray(law.energy), features)
     first, second = (_Draws(*(column[half::2] for column in columns)) for half in (0, 1))
 
@@ -75,28 +76,25 @@ class _Draws:
         self.noise, self.energies, self.features = noise, energies, features
         self.weights = np.exp(logs - np.logaddexp.reduce(logs))
 
-    @cached_property
-    def _gram(self) -> tuple[np.ndarray, bool]:
-        gram = (self.features * self.weights[:, None]).T @ self.features
-        return scipy.linalg.cho_factor(gram + RIDGE * np.eye(len(gram)))
+    def control(self, others: _Draws) -> np.ndarray:
+        """c (M',) such that - sum_m c_m f(z'_m) over others takes errors out of the mean of any f over these draws.
 
-    def coefficients(self, values: np.ndarray) -> np.ndarray:
-        """Of the regression of values (M,) on the features, (p,)."""
-        centred = self.weights * (values - self.weights @ values)
-        return scipy.linalg.cho_solve(self._gram, centred @ self.features)
-
-    def mean(self, values: np.ndarray, coefficients: np.ndarray) -> float:
-        """Of values (M,), with the features as control variates."""
-        return float(self.weights @ values - (self.weights @ self.features) @ coefficients)
+        The regression of f on the features, on the others, times the mean of the features here, which ought to vanish:
+        c = w' o (G - w' . G), G = F' <F'^T F'>^{-1} <F>.
+        """
+        mean = self.weights @ self.features
+        along = others.features @ scipy.linalg.cho_solve(gram_factor(others.features, others.weights), mean)
+        return others.weights * (along - others.weights @ along)
 
 
 def _divergence(draws: _Draws, others: _Draws, energy_of: Callable, rng: np.random.Generator) -> float:
-    """-ln Z - <V> from draws, with the Gaussian and the coefficients that others give."""
+    """-ln Z - <V> from draws, with the Gaussian and the coefficients of the control variates that others give."""
     rank = draws.noise.shape[1]
     second = (others.noise * others.weights[:, None]).T @ others.noise
     factor = np.linalg.cholesky((second + second.T) / 2)
     proposals = rng.normal(size=(PROPOSALS * len(draws.noise), rank)) @ factor.T
     half_log_det = float(np.sum(np.log(np.diagonal(factor))))
+    control = draws.control(others)
 
     def log_ratio(z, energies):
         # ln of exp(-1/2 z^2 - V) against the normalised Gaussian; the factors of 2 pi cancel.
@@ -108,9 +106,12 @@ def _divergence(draws: _Draws, others: _Draws, energy_of: Callable, rng: np.rand
     log_z = float(np.median(from_q))
     for _ in range(BRIDGE_STEPS):
         above = np.mean(scipy.special.expit(from_gaussian - log_z))
-        overlap = scipy.special.expit(log_z - from_q)
-        below = draws.mean(overlap, others.coefficients(scipy.special.expit(log_z - from_others)))
+        overlap = draws.weights @ scipy.special.expit(log_z - from_q)
+        below = overlap - control @ scipy.special.expit(log_z - from_others)
         if not below > 0:  # where the two hardly overlap control variates may overshoot
-            below = draws.weights @ overlap
-        log_z += float(np.log(above / below))
-    return -log_z - draws.mean(draws.energies, others.coefficients(others.energies))
+            below = overlap
+        change = float(np.log(above / below))
+        log_z += change
+        if abs(change) < BRIDGED:
+            break
+    return -log_z - (draws.weights @ draws.energies - control @ others.energies)

@@ -12,15 +12,22 @@ from theory.causal_reach import connected_entries, extend_kernel, needed_task
 from theory.covariance import covariance_terms, preactivation_cov
 from theory.network import Network
 from theory.nonlinear.fixed_point import scale_of
+from theory.nonlinear.neuron_chain import FIELDS, POINTS_PER_FIELD
 from theory.nonlinear.saddle import SAME_BRANCH, Branch, find_branches, follow_branch
 from theory.prediction import predict_given_kernel
 from theory.seeds import part
-from theory.solution import Solution, error_of_repetitions, kernel_of, only_stable, outputs_of
+from theory.solution import Solution, error_of_repetitions, kernel_of, largest_relative, only_stable, outputs_of
 from theory.symmetry import alternating_relabelling, flip_sign, has_sign_symmetry, relabel
 from theory.task import Task
 
 STATED_RESIDUAL = 1e-8
-POINTS, MORE_POINTS = 16384, 65536  # where nothing is asked for, and where those do not reach the tolerance
+# Where nothing is asked for: the size of the first sets of points, and how far it grows in factors of `GROWTH` at most.
+# Beyond `ENOUGH` it grows for the sake of the statistical error alone, while the numbers that make one set precise
+# (`theory.nonlinear.neuron_chain.stein_features`) fit into memory.
+FIRST_POINTS, ENOUGH, MOST_POINTS = 16384, 65536, 262144
+GROWTH = 4
+MOST_NUMBERS = 4e8
+SAFETY = 0.8  # of the tolerance is aimed at: four sets know their own error to some 40%
 
 
 def solve_nonlinear(
@@ -30,13 +37,29 @@ def solve_nonlinear(
     more; arguments as for `theory.solve`."""
     # float64 within this call only: residuals of 1e-9 are not reachable in float32.
     with jax.enable_x64(True):
-        found = _search(network, task, points or POINTS, randomisations, seed)
+        size = points or FIRST_POINTS
+        found = _search(network, task, size, randomisations, seed)
         solution = _gather(found, network, task, seed, tolerance)
-        if points is None and not solution.converged:
-            kept, again = needed_task(task)[0], part(seed, 0)
-            found = [follow_branch(branch, kept, randomisations, again, MORE_POINTS) or branch for branch in found]
+        kept = needed_task(task)[0]
+        larger = None if points else _larger_sets(solution, found, size, tolerance)
+        while larger is not None:
+            again = part(seed, larger)
+            found = [follow_branch(branch, kept, randomisations, again, larger) or branch for branch in found]
             solution = _gather(found, network, task, seed, tolerance)
+            larger = _larger_sets(solution, found, larger, tolerance)
     return solution
+
+
+def _larger_sets(solution: Solution, found: list[Branch], points: int, tolerance: float) -> int | None:
+    """How many points may bring a solution to its tolerance; None if it has, or no number within reach would."""
+    if solution.converged or all(branch.exact for branch in found):
+        return None
+    solved = solution.residual <= STATED_RESIDUAL and solution.stable
+    wanted = (solution.relative_error / (SAFETY * tolerance)) ** 2 if solved else GROWTH
+    larger = (2 if wanted <= 2 else GROWTH) * points
+    entries = max(len(group.entries) for branch in found for group in branch.problem.layout.groups)
+    fits = larger * min(FIELDS * entries**2, larger / POINTS_PER_FIELD) <= MOST_NUMBERS
+    return larger if larger <= ENOUGH or (solved and fits and larger <= MOST_POINTS) else None
 
 
 def _gather(found: list[Branch], network: Network, task: Task, seed: int, tolerance: float) -> Solution:
@@ -146,9 +169,7 @@ def _finish(branch: Branch, network: Network, task: Task, seed: int, tolerance: 
         kernels = np.array([flip_sign(kernel_of(one, task)) for one in kernels])
     predictive = predict_given_kernel(terms, jnp.asarray(shaped["kernel"].reshape(kernel.shape)))
     residual = _largest([root.residual for root in branch.roots])
-    scale = np.sqrt(np.diagonal(kernel))
-    scale = np.where(scale > 0, scale, 1)
-    relative_error = float(np.max(error / np.outer(scale, scale)))
+    relative_error = largest_relative(error, kernel)
     solved = residual <= STATED_RESIDUAL
     converged = bool(solved and relative_error <= tolerance)
     energies = np.array(branch.energies)

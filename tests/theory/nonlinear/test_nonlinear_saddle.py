@@ -228,11 +228,12 @@ def test_an_error_above_the_tolerance_is_not_convergence(monkeypatch):
     assert np.all(np.isfinite(solution.kernel))
 
 
-@pytest.mark.parametrize(("tolerance", "points"), [(1.0, 1024), (1e-9, 2048)])
+@pytest.mark.parametrize(("tolerance", "points"), [(1.0, 1024), (1e-9, 4096)])
 def test_more_points_are_tried_where_the_first_do_not_do(monkeypatch, tolerance, points):
     monkeypatch.setattr(frozen_problem, "GRID_RANK", 0)
-    monkeypatch.setattr("theory.nonlinear.solution.POINTS", 1024)
-    monkeypatch.setattr("theory.nonlinear.solution.MORE_POINTS", 2048)
+    monkeypatch.setattr("theory.nonlinear.solution.FIRST_POINTS", 1024)
+    monkeypatch.setattr("theory.nonlinear.solution.ENOUGH", 1024)
+    monkeypatch.setattr("theory.nonlinear.solution.MOST_POINTS", 4096)
     network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
     solution = theory.solve(network, chain(3, 3.0), randomisations=2, tolerance=tolerance)
     assert f"sets of {points} points" in solution.message

@@ -2,11 +2,12 @@
 
 Three problems with a target each: linear, n = 12, under 50 ms; tanh, n = 12, to a standard error of 1e-3 in 10 s; tanh,
 n = 30, to 3e-3 in 60 s. All are chains of T = n steps with one pattern, signal 1, kappa = .1, unit gains (tanh:
-gw^2 = 2). "cold" is the first call, compilation included; "warm" the median of the next calls, each with another seed.
-Standard errors are relative to sqrt(Phi_ii Phi_jj), the largest over the kernel entries and their root mean square,
-which is what the target is held against. Run on an idle machine:
+gw^2 = 2). The error asked for is passed as ``tolerance``, and solve chooses the points. "cold" is the first call,
+compilation included; "warm" the median of the next calls, each with another seed, "slowest" the longest of them.
+Standard errors are relative to sqrt(Phi_ii Phi_jj): the largest over the kernel entries and calls, which the target is
+held against, and their root mean square. Run on an idle machine:
 
-    python benchmarks/saddle.py
+    python benchmarks/theory.py
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import time
 from dataclasses import dataclass
+
+# A script's own folder comes first, where this file would stand for the package of the same name.
+sys.path.remove(os.path.dirname(os.path.abspath(__file__)))
 
 import numpy as np
 
@@ -29,38 +34,42 @@ class Target:
 
     activation: str
     steps: int
-    points: int
     seconds: float
     error: float | None
 
 
 TARGETS = (
-    Target("linear", 12, 16384, 0.05, None),
-    Target("tanh", 12, 16384, 10.0, 1e-3),
-    Target("tanh", 30, 16384, 60.0, 3e-3),
+    Target("linear", 12, 0.05, None),
+    Target("tanh", 12, 10.0, 1e-3),
+    Target("tanh", 30, 60.0, 3e-3),
 )
 
 
 def measure(target: Target, repetitions: int) -> dict:
-    """Seconds cold and warm, the errors of the last solution and whether it converged."""
+    """Seconds cold and warm, the largest errors and residuals met, and whether all calls converged."""
     gain = 1.0 if target.activation == "linear" else 2**0.5
     network = theory.Network.rnn(1, activation=target.activation, recurrent_gain=gain)
     task = tasks.chain(target.steps, 1.0)
-    times = []
+    n = task.entries
+    settings = {} if target.error is None else {"tolerance": target.error}
+    times, solutions = [], []
     for seed in range(1 + repetitions):
         start = time.perf_counter()
-        solution = theory.solve(network, task, seed=seed, points=target.points)
+        solutions.append(theory.solve(network, task, seed=seed, **settings))
         times.append(time.perf_counter() - start)
-    n = task.entries
-    deviations = np.sqrt(np.diagonal(solution.kernel.reshape(n, n)))
-    relative = solution.standard_error.reshape(n, n) / np.outer(deviations, deviations)
+    relative = [
+        solution.standard_error.reshape(n, n) / np.sqrt(np.outer(diagonal, diagonal))
+        for solution in solutions
+        for diagonal in [np.diagonal(solution.kernel.reshape(n, n))]
+    ]
     return {
         "cold": times[0],
         "warm": statistics.median(times[1:]),
-        "largest": float(relative.max()),
-        "rms": float(np.sqrt(np.mean(relative**2))),
-        "residual": solution.residual,
-        "converged": solution.converged,
+        "slowest": max(times[1:]),
+        "largest": max(solution.relative_error for solution in solutions),
+        "rms": float(np.sqrt(np.mean(np.square(relative)))),
+        "residual": max(solution.residual for solution in solutions),
+        "converged": all(solution.converged for solution in solutions),
     }
 
 
@@ -72,19 +81,20 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     chosen = [TARGETS[number - 1] for number in arguments.only] if arguments.only else TARGETS
     print(f"{os.cpu_count()} cores; load {os.getloadavg()[0]:.1f}")
-    print("| problem | cold | warm | target | standard error max / rms | target | residual | met |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| problem | cold | warm | slowest | target | standard error max / rms | target | residual | met |")
+    print("|---|---|---|---|---|---|---|---|---|")
     missed = False
     for target in chosen:
         row = measure(target, arguments.repetitions)
         met = row["converged"] and row["warm"] <= target.seconds
-        met = met and (target.error is None or row["rms"] <= target.error)
+        met = met and (target.error is None or row["largest"] <= target.error)
         missed |= not met
         errors = "exact" if target.error is None else f"{row['largest']:.1e} / {row['rms']:.1e}"
         asked = "" if target.error is None else f"{target.error:.0e}"
         print(
             f"| {target.activation}, n = {target.steps} | {row['cold']:.2f} s | {row['warm']:.3f} s "
-            f"| {target.seconds:g} s | {errors} | {asked} | {row['residual']:.0e} | {'yes' if met else 'NO'} |",
+            f"| {row['slowest']:.3f} s | {target.seconds:g} s | {errors} "
+            f"| {asked} | {row['residual']:.0e} | {'yes' if met else 'NO'} |",
             flush=True,
         )
     return int(missed)
