@@ -57,10 +57,12 @@ def find_stationary(
         trial_value, trial_gradient = value_and_gradient(trial)
         left = jnp.linalg.norm(trial_gradient) / jnp.linalg.norm(gradient)
         better = left < 1  # not where it is not a number
-        moved = (jnp.where(better, new, old) for new, old in ((trial, point), (trial_value, value)))
-        gradient = jnp.where(better, trial_gradient, gradient)
+        point, value, gradient = (
+            jnp.where(better, new, old)
+            for new, old in ((trial, point), (trial_value, value), (trial_gradient, gradient))
+        )
         ended = (jnp.linalg.norm(gradient) <= STATIONARY * gradient.size**0.5) | (stale & ~better)
-        return Stationary(*moved, gradient, curvatures, directions), ~(left <= STALE), ended, steps + 1
+        return Stationary(point, value, gradient, curvatures, directions), ~(left <= STALE), ended, steps + 1
 
     def unfinished(carry):
         _, _, ended, steps = carry

@@ -21,7 +21,6 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 import scipy.interpolate
-from scipy.linalg import solve_triangular
 
 from theory.covariance import Terms
 from theory.nonlinear.broyden import solve_root
@@ -44,10 +43,8 @@ from theory.nonlinear.frozen_problem import (
     Problem,
     State,
     draw_points,
-    laws,
     make_problem,
 )
-from theory.nonlinear.neuron import Points, range_of
 from theory.nonlinear.symmetric_branch import SymmetricBranch
 from theory.prediction import predict_given_kernel
 from theory.seeds import part
@@ -60,7 +57,6 @@ LEAST_STEP = 0.01
 PAST_INSTABILITY = 1.02  # times the instability: a path that has come that far does not turn back, it is assumed
 MOST_STEPS = 60
 REDRAWS = 3
-START_NEURONS = 8192
 FACTOR_STEP = 1e-3
 FINE = 4001
 
@@ -112,30 +108,19 @@ class BrokenPath:
 
 @dataclass(frozen=True)
 class Step:
-    """A solution on the broken branch: its amplitude a, the factor of the targets, and neurons z (M, r) of its law."""
+    """A solution on the broken branch, its amplitude a and the factor of the targets."""
 
     amplitude: float
     factor: float
     root: Root
-    noise: np.ndarray
 
 
-def walk(
-    problem: Problem,
-    symmetric: Problem,
-    root: Root,
-    points: tuple[Points, ...],
-    softest: Softest,
-    factor: float,
-    seed: int,
-) -> Iterator[Step]:
+def walk(problem: Problem, root: Root, softest: Softest, factor: float, seed: int) -> Iterator[Step]:
     """The broken branch step by step from amplitude zero on, until it cannot be followed.
 
     Args:
         problem: with W whole.
-        symmetric: the decoupled problem, at targets times ``factor``.
-        root: its solution, at the instability or a little above.
-        points: on which that was found.
+        root: solution of the decoupled problem, at the instability or a little above.
         softest: the perturbation that it yields to.
         factor: of the targets of ``problem`` there.
         seed: of the points.
@@ -145,19 +130,18 @@ def walk(
     half = len(direction) // 2
     direction = direction / np.linalg.norm(direction[:half])
     path = _Path(problem, scale, np.concatenate([direction[:half], np.zeros(half)]))
-    noise = _joint_noise(problem, root, laws(symmetric, root, points), seed)
     before = (0.0, np.append(pack(root.kernel, root.conjugate, scale, problem.layout), factor))
     tangent, step = np.append(direction, 0.0), FIRST_AMPLITUDE["grid" if problem.exact else "draws"]
     for number in range(1, MOST_STEPS):
         amplitude = before[0] + step
-        found = path.solve(amplitude, before[1] + step * tangent, noise, part(seed, number))
+        found = path.solve(amplitude, before[1] + step * tangent, part(seed, number))
         if found is None:
             step /= 2
             if step < LEAST_STEP:
                 return
             continue
-        unknowns, solution, noise = found
-        yield Step(amplitude, float(unknowns[-1]), solution, noise)
+        unknowns, solution = found
+        yield Step(amplitude, float(unknowns[-1]), solution)
         tangent = (unknowns - before[1]) / step
         before, step = (amplitude, unknowns), min(AMPLITUDE_RATIO * step, LARGEST_STEP)
 
@@ -170,7 +154,7 @@ def follow_broken(symmetric: SymmetricBranch, instability: float, points: int, s
     network, task, terms = symmetric.problem.network, symmetric.problem.task, symmetric.whole_terms
     problem = make_problem(network, task, terms, root.kernel, points)
     amplitudes, factors, slopes = [0.0], [instability], [0.0]
-    for step in walk(problem, symmetric.problem.scaled(instability), root, frozen, softest, instability, seed):
+    for step in walk(problem, root, softest, instability, seed):
         at_symmetric = symmetric.root(step.factor, *symmetric.points(step.factor, seed))
         amplitudes.append(step.amplitude)
         factors.append(step.factor)
@@ -189,13 +173,13 @@ class _Path:
     def __init__(self, problem: Problem, scale: np.ndarray, amplitude_of: np.ndarray) -> None:
         self.problem, self.scale, self.amplitude_of = problem, scale, amplitude_of
 
-    def solve(self, amplitude: float, guess: np.ndarray, noise: np.ndarray, seed: int):
-        """Unknowns, root and neurons z at an amplitude, or None."""
+    def solve(self, amplitude: float, guess: np.ndarray, seed: int) -> tuple[np.ndarray, Root] | None:
+        """Unknowns and root at an amplitude, or None."""
         for redraw in range(REDRAWS):
             kernel, conjugate = map(np.asarray, unpack(jnp.asarray(guess[:-1]), self.scale, self.problem.layout))
             problem = self.problem.scaled(guess[-1])
             try:
-                state, points = draw_points(problem, State(kernel, conjugate, (noise,)), part(seed, redraw), ON_THE_WAY)
+                points = draw_points(problem, State(kernel, conjugate), part(seed, redraw), ON_THE_WAY)
             except LostError:
                 return None
             solution, value, size = solve_root(
@@ -207,10 +191,10 @@ class _Path:
             )
             if not np.max(np.abs(value)) <= RESIDUAL_TOLERANCE:
                 return None
-            guess, noise = solution, state.noise[0]
+            guess = solution
             if size > GOOD_EFFECTIVE_SAMPLE_SIZE:
                 break
-        return solution, root_of(solution[:-1], value, size, self.scale, self.problem.layout), noise
+        return solution, root_of(solution[:-1], value, size, self.scale, self.problem.layout)
 
     def _terms(self, factor: float) -> Terms:
         return self.problem.terms._replace(targets=factor * self.problem.terms.targets)
@@ -244,15 +228,3 @@ def _free_energy_slope(terms: Terms, kernel: np.ndarray, factor: float) -> float
     scaled = terms._replace(targets=factor * terms.targets)
     dual = np.asarray(predict_given_kernel(scaled, jnp.asarray(kernel)).dual)[np.asarray(terms.supervised)]
     return float(np.sum(np.asarray(terms.targets) * dual))
-
-
-def _joint_noise(problem: Problem, root: Root, groups, seed: int) -> np.ndarray:
-    """Neurons z (M, r) of the whole problem, drawn group by group from the symmetric branch."""
-    rng = np.random.default_rng(seed)
-    h = np.zeros((START_NEURONS, len(root.kernel)))
-    for entries, weights, values in groups:
-        h[:, entries] = values[rng.choice(len(values), START_NEURONS, p=weights)]
-    (group,) = problem.layout.groups
-    live = np.array(group.entries)[list(group.live)]
-    pivot = np.asarray(range_of(jnp.asarray(problem.cov(root.kernel)), tuple(live)).pivot)
-    return solve_triangular(pivot, h[:, live].T, lower=True).T

@@ -56,15 +56,14 @@ def solve_together(
     """
     last_size = 0.0
     for refresh in range(REFRESHES):
-        drawn = [draw_points(problem, state, part(seed, refresh, number)) for number in range(count)]
-        sets = [points for _, points in drawn]
+        sets = [draw_points(problem, state, part(seed, refresh, number)) for number in range(count)]
         joined = _joined(problem, state, sets)
         common = solve_on_points(problem, state, joined, slope)
         size = common.effective_sample_size
         solved = common.residual <= RESIDUAL_TOLERANCE
         if not solved or size > GOOD_EFFECTIVE_SAMPLE_SIZE or size < last_size + IMPROVEMENT:
             break
-        last_size, state = size, drawn[0][0].moved_to(common)
+        last_size, state = size, State(common.kernel, common.conjugate)
     return common, _own_roots(problem, common, joined, sets, slope), sets
 
 

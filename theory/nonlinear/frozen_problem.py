@@ -1,16 +1,16 @@
 r"""A saddle-point problem put on frozen points: grids where at most three entries hang together, else neurons drawn.
 
-Neurons are drawn independently at a guess of C and Phihat (`theory.nonlinear.neuron_chain`) and frozen; the
-stationarity equations on them are solved to rounding error (`theory.nonlinear.fixed_point`), and neurons drawn anew
-where that led, until the points stay good.
+Neurons are drawn at a guess of C and Phihat (`theory.nonlinear.neuron_chain`) and frozen; the stationarity equations on
+them are solved to rounding error (`theory.nonlinear.fixed_point`), and neurons drawn anew where that led, until the
+points stay good.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -39,24 +39,17 @@ REFRESHES = 8
 GOOD_EFFECTIVE_SAMPLE_SIZE = 0.8
 CROWD = 4  # times as many points where a search on the way stays stuck
 IMPROVEMENT = 0.05  # of the effective sample size, short of which points drawn anew are not worth another search
-MOVES = 10
 
 
 class LostError(RuntimeError):
     """A search has come where nothing is finite any more."""
 
 
-@dataclass(frozen=True)
-class State:
-    """A guess: Phi and Phihat (n, n), and neurons z (M, r) of each group that follow about their law."""
+class State(NamedTuple):
+    """A guess: Phi and Phihat, (n, n)."""
 
     kernel: np.ndarray
     conjugate: np.ndarray
-    noise: tuple[np.ndarray, ...]
-
-    def moved_to(self, root: Root) -> State:
-        """The same neurons at another Phi and Phihat."""
-        return replace(self, kernel=root.kernel, conjugate=root.conjugate)
 
 
 @dataclass(frozen=True)
@@ -125,58 +118,37 @@ def make_layout(network: Network, task: Task, terms: Terms, kernel: np.ndarray, 
     return Layout(phi, has_kinks(phi), task.patterns, needed, tuple(groups))
 
 
-def freeze(problem: Problem, group: Group, noise: np.ndarray, cov: np.ndarray, conjugate: np.ndarray) -> Points:
-    """Draws z (M, r) of one group, taken to follow the law of C and Phihat (n, n), as `Points`."""
-    if not group.live:
-        return Points(jnp.zeros((1, 0)), jnp.zeros(1), jnp.zeros(1))
-    index = np.ix_(group.entries, group.entries)
-    layout = problem.layout
-    return frozen(jnp.asarray(noise), cov[index], conjugate[index], layout.phi, group.live, layout.kinks)
-
-
-def draw_points(
-    problem: Problem, state: State, seed: int, grid_choice: int = FINEST
-) -> tuple[State, tuple[Points, ...]]:
-    """Points of every group frozen at a state, and the state with the neurons that they came from.
+def draw_points(problem: Problem, state: State, seed: int, grid_choice: int = FINEST) -> tuple[Points, ...]:
+    """Points of every group frozen at a state.
 
     Raises:
         LostError: if there are none.
     """
-    try:
-        return _draw_points(problem, state, seed, grid_choice)
-    except (np.linalg.LinAlgError, ValueError) as error:
-        raise LostError(f"no points can be drawn: {error}") from error
-
-
-def _draw_points(problem: Problem, state: State, seed: int, grid_choice: int) -> tuple[State, tuple[Points, ...]]:
-    layout, cov = problem.layout, problem.cov(state.kernel)
-    rng = np.random.default_rng(seed)
-    noises, points = [], []
-    for group, noise in zip(layout.groups, state.noise, strict=True):
+    layout, cov, found = problem.layout, problem.cov(state.kernel), []
+    for number, group in enumerate(layout.groups):
         index = np.ix_(group.entries, group.entries)
-        if not group.live:
-            points.append(freeze(problem, group, noise, cov, state.conjugate))
-        elif not group.sampled:
-            points.append(_fitted_grid(problem, group, noise, cov[index], state.conjugate[index], grid_choice))
-        else:
-            noise = noise[rng.integers(0, len(noise), problem.points)]
-            key = jax.random.key(rng.integers(2**31))
-            noise = draw(noise, key, cov[index], state.conjugate[index], layout.phi, group.live, MOVES)
-            tilt = stein_tilt(noise, cov[index], state.conjugate[index], layout.phi, group.live, layout.kinks)
-            points.append(freeze(problem, group, noise, cov, state.conjugate)._replace(tilt=tilt))
-        noises.append(np.asarray(noise))
-    return replace(state, noise=tuple(noises)), tuple(points)
+        law = cov[index], state.conjugate[index], layout.phi, group.live
+        try:
+            if not group.live:
+                found.append(Points(jnp.zeros((1, 0)), jnp.zeros(1), jnp.zeros(1)))
+            elif group.sampled:
+                noise = draw(problem.points, part(seed, number), *law)
+                tilt = stein_tilt(noise, *law, layout.kinks)
+                found.append(frozen(noise, *law, layout.kinks)._replace(tilt=tilt))
+            else:
+                found.append(_fitted_grid(*law, layout.kinks, grid_choice))
+        except (np.linalg.LinAlgError, ValueError) as error:
+            raise LostError(f"no points can be drawn: {error}") from error
+    return tuple(found)
 
 
-def _fitted_grid(
-    problem: Problem, group: Group, noise: np.ndarray, cov: np.ndarray, conjugate: np.ndarray, choice: int
-) -> Points:
-    """A grid as wide as the law, which rough grids measure, the first of them as wide as the neurons at hand."""
-    layout, nodes = problem.layout, GRID_NODES[len(group.live)]
-    second = noise.T @ noise / len(noise)
+def _fitted_grid(cov, conjugate, phi, live, kinks, choice: int) -> Points:
+    """A grid as wide as the law, which rough grids measure, the first of them as wide as the prior."""
+    nodes = GRID_NODES[len(live)]
+    second = np.eye(len(live))
     for number in (*FITS * (nodes[ON_THE_WAY],), nodes[choice]):
-        points = grid(np.linalg.cholesky(second), cov, group.live, layout.kinks, number, GRID_REACH)
-        law = weighted(points, cov, conjugate, layout.phi, group.live, layout.kinks)
+        points = grid(np.linalg.cholesky(second), cov, live, kinks, number, GRID_REACH)
+        law = weighted(points, cov, conjugate, phi, live, kinks)
         z, weights = np.asarray(law.noise), np.exp(np.asarray(law.log_weights))
         second = (z * weights[:, None]).T @ z
     return points
@@ -212,13 +184,12 @@ def settle(problem: Problem, state: State, seed: int) -> tuple[Problem, State, n
     last_size, crowd = 0.0, 1
     for refresh in range(REFRESHES):
         layout = make_layout(problem.network, problem.task, problem.terms, state.kernel, problem.floor)
-        state = fit_to(layout, problem.layout, state, part(seed, refresh, 0))
         problem = replace(problem, layout=layout)
         crowded = replace(problem, points=crowd * problem.points)
-        state, points = draw_points(crowded, state, part(seed, refresh, 1), ON_THE_WAY)
+        points = draw_points(crowded, state, part(seed, refresh), ON_THE_WAY)
         slope = slope_on_points(problem, state, points)
         root = solve_on_points(problem, state, points, slope)
-        state = state.moved_to(root)
+        state = State(root.kernel, root.conjugate)
         solved, size = root.residual <= RESIDUAL_TOLERANCE, root.effective_sample_size
         if solved and (size > GOOD_EFFECTIVE_SAMPLE_SIZE or size < last_size + IMPROVEMENT):
             break
@@ -232,19 +203,6 @@ def settle(problem: Problem, state: State, seed: int) -> tuple[Problem, State, n
             elif refresh:
                 crowd = CROWD
     return problem, state, slope
-
-
-def fit_to(layout: Layout, before: Layout, state: State, seed: int) -> State:
-    """A state for a layout with other live entries: neurons get white noise where entries become live."""
-    if layout == before:
-        return state
-    rng = np.random.default_rng(seed)
-    noises = []
-    for new, old, noise in zip(layout.groups, before.groups, state.noise, strict=True):
-        full = rng.normal(size=(len(noise), len(new.entries)))
-        full[:, list(old.live)] = noise
-        noises.append(full[:, list(new.live)])
-    return replace(state, noise=tuple(noises))
 
 
 def laws(

@@ -165,14 +165,15 @@ def _check_size(terms: Terms) -> None:
 def _leave_symmetric(symmetric: Branch, problem: Problem, terms: Terms, seed: int) -> State | None:
     """A broken state near an unstable symmetric branch, too slightly broken for the flow; None if there is none."""
     try:
-        state, points = draw_points(symmetric.problem, symmetric.state, seed, ON_THE_WAY)
+        state = symmetric.state
+        points = draw_points(symmetric.problem, state, seed, ON_THE_WAY)
         root = solve_on_points(symmetric.problem, state, points, slope_on_points(symmetric.problem, state, points))
     except LostError:
         return None
     softest = softest_of(symmetric.problem, root, points, terms, odd_only=True)
-    for step in walk(problem, symmetric.problem, root, points, softest, 1.0, part(seed, 0)):
+    for step in walk(problem, root, softest, 1.0, part(seed, 0)):
         if step.factor >= 1:
-            return State(step.root.kernel, step.root.conjugate, (step.noise,))
+            return State(step.root.kernel, step.root.conjugate)
     return None
 
 
@@ -217,14 +218,14 @@ def _come_to_rest(
     noise = np.sqrt(1 - coherence) * independent + np.sqrt(coherence) * common
     steps, step = FLOW_STEPS * 2**attempt, FLOW_STEP / 2**attempt
     settled = flow(terms, noise, keys[2], network.phi.function, patterns, steps, step, first_targets)
-    z, kernel, response = map(np.asarray, settled)
+    kernel, response = map(np.asarray, settled)
     if not np.isfinite(kernel).all():
         raise ValueError(
             "network and task lead to kernels that are not finite; lower the gains or the targets, "
             "or use an activation that grows more slowly"
         )
     problem = make_problem(network, task, terms, kernel, points)
-    return problem, _first_state(problem, z, kernel, response)
+    return problem, _first_state(problem, kernel, response)
 
 
 def _oddness(kernel: np.ndarray, task: Task) -> float:
@@ -235,23 +236,18 @@ def _oddness(kernel: np.ndarray, task: Task) -> float:
     return float(np.max(np.abs(kernel) * odd / np.outer(scale, scale), initial=0.0))
 
 
-def _first_state(problem: Problem, noise: np.ndarray, kernel: np.ndarray, response: np.ndarray) -> State:
-    """The `State` of the neurons of the flow."""
+def _first_state(problem: Problem, kernel: np.ndarray, response: np.ndarray) -> State:
+    """The `State` where the flow came to rest."""
     layout = problem.layout
     kernel = np.where(layout.between, 0, kernel)
     cov = problem.cov(kernel)
     on_live = np.zeros_like(cov)
-    draws = []
     for group in layout.groups:
         entries, live = np.array(group.entries), np.array(group.entries)[list(group.live)]
-        draws.append(noise[live].T)
         if group.live:
             spread = np.asarray(range_of(cov[np.ix_(entries, entries)], group.live).spread)
             on_live[np.ix_(live, live)] = spread.T @ response[np.ix_(entries, entries)] @ spread
-    if problem.network.phi.odd:
-        draws = [np.concatenate([z, -z]) for z in draws]
-    conjugate = np.asarray(conjugate_of(jnp.asarray(kernel), jnp.asarray(on_live), problem.terms, layout))
-    return State(kernel, conjugate, tuple(draws))
+    return State(kernel, np.asarray(conjugate_of(jnp.asarray(kernel), jnp.asarray(on_live), problem.terms, layout)))
 
 
 def _solve_branch(problem: Problem, terms: Terms, state: State, randomisations: int, seed: int) -> Branch:
@@ -264,9 +260,9 @@ def _solve_branch(problem: Problem, terms: Terms, state: State, randomisations: 
     exact = problem.exact
     sets, roots = [], []
     for number in range(len(GRID_NODES[1]) if exact else randomisations):
-        drawn, points = draw_points(problem, state, part(seed, DRAWING, number), number if exact else FINEST)
+        points = draw_points(problem, state, part(seed, DRAWING, number), number if exact else FINEST)
         sets.append(points)
-        roots.append(solve_on_points(problem, drawn, points, slope))
+        roots.append(solve_on_points(problem, state, points, slope))
     solved_on = roots
     together = not exact and not _all_solved(roots)
     if together:

@@ -20,7 +20,6 @@ from theory.nonlinear.frozen_problem import (
     Problem,
     State,
     draw_points,
-    fit_to,
     laws,
     make_problem,
     settle,
@@ -38,7 +37,6 @@ LARGEST_RATIO = 1e4  # of the largest factor tried to the first
 SLACK = 1.05
 PRECISION = 1e-7
 ROUNDS = 2  # points drawn at the middle of the bracket, then at the threshold that these give
-PRIOR_NEURONS = 2048
 
 
 class SymmetricBranch:
@@ -57,13 +55,11 @@ class SymmetricBranch:
         kernel = prior_kernel(network, task)
         self.problem = make_problem(network, task, terms, kernel, points)
         kernel[self.problem.layout.between] = 0
-        rng = np.random.default_rng(seed)
-        noise = tuple(rng.normal(size=(PRIOR_NEURONS, len(group.live))) for group in self.problem.layout.groups)
         dual = np.asarray(predict_given_kernel(terms, jnp.asarray(kernel)).dual)
         pull = np.max(np.diagonal(kernel) * np.diagonal(np.asarray(terms.readout)) * np.sum(dual**2, axis=1))
         self.first_factor = math.sqrt(FIRST_PULL / pull)
         self._seed = seed
-        self._known = {0.0: State(kernel, np.zeros_like(kernel), noise)}
+        self._known = {0.0: State(kernel, np.zeros_like(kernel))}
 
     @property
     def exact(self) -> bool:
@@ -78,14 +74,14 @@ class SymmetricBranch:
         """
         if factor not in self._known:
             nearest = min(self._known, key=lambda known: abs(known - factor))
-            solved, state, _ = settle(self.problem.scaled(factor), self._known[nearest], self._seed)
-            self._known[factor] = fit_to(self.problem.layout, solved.layout, state, self._seed)
+            self._known[factor] = settle(self.problem.scaled(factor), self._known[nearest], self._seed)[1]
         return self._known[factor]
 
     def points(self, factor: float, seed: int) -> tuple[State, tuple[Points, ...], np.ndarray]:
-        """Points frozen at a factor, with the state they were drawn at and the slope there."""
+        """A state at a factor, points frozen there and the slope."""
         problem = self.problem.scaled(factor)
-        state, points = draw_points(problem, self.state(factor), seed, ON_THE_WAY)
+        state = self.state(factor)
+        points = draw_points(problem, state, seed, ON_THE_WAY)
         return state, points, slope_on_points(problem, state, points)
 
     def root(self, factor: float, state: State, points: tuple[Points, ...], slope: np.ndarray) -> Root:

@@ -37,7 +37,7 @@ def together(drawn_branch):
     """Common root, own roots to first order, sets, and the roots of the sets solved one by one."""
     problem, state = drawn_branch.problem, drawn_branch.state
     with jax.enable_x64(True):
-        state, points = frozen_problem.draw_points(problem, state, 5)
+        points = frozen_problem.draw_points(problem, state, 5)
         slope = frozen_problem.slope_on_points(problem, state, points)
         common, own, sets = solve_together(problem, state, slope, SETS, 7)
         alone = [frozen_problem.solve_on_points(problem, state, points, slope) for points in sets]
@@ -110,7 +110,7 @@ def test_an_error_bar_that_cannot_be_had_is_no_answer(monkeypatch, drawn_branch)
     problem, state = drawn_branch.problem, drawn_branch.state
     monkeypatch.setattr("theory.nonlinear.common_root.solve_linear", lambda multiply, right, *rest: 0 * right)
     with jax.enable_x64(True):
-        state, points = frozen_problem.draw_points(problem, state, 5)
+        points = frozen_problem.draw_points(problem, state, 5)
         slope = frozen_problem.slope_on_points(problem, state, points)
         common, own, _ = solve_together(problem, state, slope, SETS, 7)
     assert common.residual < 1e-9

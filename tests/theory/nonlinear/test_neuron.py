@@ -54,8 +54,7 @@ def test_kinks_are_seen():
 def test_draws_follow_the_law_and_their_weights_help():
     with jax.enable_x64(True):
         exact = np.asarray(on_grid(jnp.tanh)[0].kernel)
-        noise = jax.random.normal(jax.random.PRNGKey(0), (4096, 2))
-        noise = draw(noise, jax.random.PRNGKey(1), COV, CONJUGATE, jnp.tanh, LIVE, 30)
+        noise = draw(4096, 0, COV, CONJUGATE, jnp.tanh, LIVE)
         activity = np.tanh(np.asarray(noise) @ factorise(COV).T)
         weights = np.exp(np.asarray(stein_tilt(noise, COV, CONJUGATE, jnp.tanh, LIVE, False)))
     weights /= weights.sum()

@@ -1,8 +1,10 @@
-"""Draws of neurons and their tilt: averages without bias, also where there are more directions than identities."""
+"""Draws of neurons and their tilt: averages without bias, also between wells and with few identities."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+import scipy.stats
 
 from theory.nonlinear.neuron import frozen, grid, moments
 from theory.nonlinear.neuron_chain import draw, stein_tilt
@@ -23,9 +25,7 @@ def test_tilted_averages_of_many_alike_entries_meet_quadrature():
         exact = moments(grid(np.eye(2), COV, (0, 1), False, 120, 7.0), COV, FORCE, jnp.tanh, (0, 1), False).kernel
         found = []
         for seed in range(SEEDS):
-            keys = jax.random.split(jax.random.key(seed))
-            start = jax.random.normal(keys[0], (DRAWS, len(live)))
-            noise = draw(start, keys[1], cov, force, jnp.tanh, live, 30)
+            noise = draw(DRAWS, seed, cov, force, jnp.tanh, live)
             points = frozen(noise, cov, force, jnp.tanh, live, False)
             points = points._replace(tilt=stein_tilt(noise, cov, force, jnp.tanh, live, False))
             kernel = np.asarray(moments(points, cov, force, jnp.tanh, live, False).kernel)
@@ -33,3 +33,35 @@ def test_tilted_averages_of_many_alike_entries_meet_quadrature():
     error = np.std(found, ddof=1) / np.sqrt(SEEDS)
     # 4.1: once in a thousand for t with fifteen degrees of freedom.
     assert abs(np.mean(found) - np.trace(exact)) < 4.1 * error, (np.mean(found), np.trace(exact), error)
+
+
+def test_wells_that_no_chain_crosses_between_hold_what_they_weigh():
+    """phi = sin: wells at odd multiples of pi/2, twenty deep; where neurons of the prior fall is not their weight."""
+    cov, force, live = np.array([[4.0]]), np.array([[-40.0]]), (0,)
+    h = np.linspace(-15, 15, 20001)
+    weights = np.exp(-(h**2) / (2 * cov[0, 0]) - force[0, 0] * np.sin(h) ** 2 / 2)
+    weights /= weights.sum()
+    outside = np.abs(h) > np.pi
+    exact = np.array([weights @ h**2, weights @ outside])
+    with jax.enable_x64(True):
+        draws = [2 * np.asarray(draw(DRAWS, seed, cov, force, jnp.sin, live)).ravel() for seed in range(SEEDS)]
+    found = np.array([[np.mean(z**2), np.mean(np.abs(z) > np.pi)] for z in draws])
+    error = found.std(axis=0, ddof=1) / np.sqrt(SEEDS)
+    assert np.all(np.abs(found.mean(axis=0) - exact) < 4.1 * error)
+    prior = 2 * (1 - scipy.stats.norm.cdf(np.pi / 2))
+    assert abs(prior - exact[1]) > 10 * error[1]
+
+
+def test_fewer_neurons_than_a_population_are_drawn_from_one():
+    with jax.enable_x64(True):
+        drawn = np.asarray(draw(3, 0, COV, FORCE, jnp.tanh, (0, 1)))
+        again = np.asarray(draw(3, 0, COV, FORCE, jnp.tanh, (0, 1)))
+    assert drawn.shape == (3, 2)
+    np.testing.assert_array_equal(drawn, again)
+    assert len(np.unique(drawn)) == 6
+
+
+def test_a_law_that_cannot_be_normalised_is_refused(monkeypatch):
+    monkeypatch.setattr("theory.nonlinear.neuron_chain.MOST_RISES", 20)
+    with jax.enable_x64(True), pytest.raises(ValueError, match=r"no neurons can be drawn|not finite"):
+        draw(DRAWS, 0, COV, -9 * np.eye(2), lambda x: x, (0, 1))

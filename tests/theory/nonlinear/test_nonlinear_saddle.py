@@ -321,7 +321,7 @@ def test_a_search_that_gets_nowhere_counts_small_additions_as_none(monkeypatch):
 
     def draw(problem, state, *rest):
         drawn.append(problem.points)
-        return state, ()
+        return ()
 
     def stays(problem, state, points, slope):
         tried.append((problem.floor, problem.layout.groups[0].live, drawn[-1]))
@@ -334,7 +334,7 @@ def test_a_search_that_gets_nowhere_counts_small_additions_as_none(monkeypatch):
         terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
         kernel = factor @ factor.T
         problem = frozen_problem.make_problem(network, task, terms, kernel, 16)
-        state = frozen_problem.State(kernel, 0 * kernel, (np.ones((16, 5)),))
+        state = frozen_problem.State(kernel, 0 * kernel)
         with pytest.raises(frozen_problem.LostError):
             frozen_problem.settle(problem, state, 0)
     assert tried == [(1e-4, (0, 1, 2, 3, 4), 16), (1e-3, (0, 1, 3, 4), 16), (1e-3, (0, 1, 3, 4), 64)]

@@ -43,9 +43,7 @@ def estimates(phi, draws, tilted=False, seeds=SEEDS):
     live = tuple(range(2 * BLOCKS))
     found = []
     for seed in range(seeds):
-        keys = jax.random.split(jax.random.key(seed))
-        start = jax.random.normal(keys[0], (draws, len(live)))
-        noise = draw(start, keys[1], cov, force, phi, live, 10)
+        noise = draw(draws, seed, cov, force, phi, live)
         points = frozen(noise, cov, force, phi, live, False)
         if tilted:
             points = points._replace(tilt=stein_tilt(noise, cov, force, phi, live, False))
