@@ -19,6 +19,7 @@ from theory.network import Network
 from theory.task import Task
 
 Array = Any  # a NumPy or a JAX array
+SILENT = 1e-14  # variance, relative to the largest, of an entry that no input has reached
 
 
 class Terms(NamedTuple):
@@ -73,6 +74,13 @@ def shift_later(kernel: Array, patterns: int) -> Array:
 def shift_earlier(matrix: Array, patterns: int) -> Array:
     """The adjoint of `shift_later`: block (t+1, s+1) at (t, s), zero at the last step."""
     return jnp.pad(matrix[patterns:, patterns:], ((0, patterns), (0, patterns)))
+
+
+def scale_of(kernel: np.ndarray) -> np.ndarray:
+    """sqrt(Phi_ii) of a kernel (n, n), ones where that vanishes up to rounding, (n,)."""
+    variances = np.diagonal(kernel)
+    silent = ~(variances > SILENT * variances.max(initial=0.0))
+    return np.sqrt(np.where(silent, 1.0, variances))
 
 
 def preactivation_cov(terms: Terms, kernel: Array, patterns: int) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from theory import arguments
-from theory.covariance import covariance_terms
+from theory.covariance import covariance_terms, scale_of
 from theory.network import Network
 from theory.nonlinear.neuron_sampling import draw_neurons
 from theory.task import Task
@@ -169,8 +169,7 @@ def error_of_repetitions(values: np.ndarray, randomisations: int) -> np.ndarray:
 
 def largest_relative(error: np.ndarray, kernel: np.ndarray) -> float:
     """The largest of errors (n, n) of a kernel, relative to sqrt(Phi_ii Phi_jj)."""
-    scale = np.sqrt(np.diagonal(kernel))
-    scale = np.where(scale > 0, scale, 1)
+    scale = scale_of(kernel)
     return float(np.max(error / np.outer(scale, scale)))
 
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.covariance import Terms, covariance_terms
+from theory.covariance import Terms, covariance_terms, scale_of
 from theory.linear.descent import descend
 from theory.linear.newton import Stationary, find_stationary
 from theory.linear.noise_gram import (
@@ -185,8 +185,7 @@ class LinearProblem:
         # Phi = (C^{-1} + Phihat)^{-1} without an inverse of C, which may be singular.
         inner = np.eye(n) + factor.T @ conjugate @ factor
         implied = factor @ np.linalg.solve(inner, factor.T)
-        scale = np.sqrt(np.diagonal(kernel))
-        scale = np.where(scale > 0, scale, 1)
+        scale = scale_of(kernel)
         residual = float(np.max(np.abs(kernel - implied) / np.outer(scale, scale)))
         neighbours = sum(np.trace(kernel_of(kernel, task)[t, :, t + 1]) for t in range(task.steps - 1))
         if self.can_flip and neighbours < 0:

@@ -22,14 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.interpolate
 
-from theory.covariance import Terms
+from theory.covariance import Terms, scale_of
 from theory.nonlinear.broyden import solve_root
 from theory.nonlinear.decoupling import Softest
 from theory.nonlinear.fixed_point import (
     Root,
     pack,
     root_of,
-    scale_of,
     unpack,
     violation,
     violation_derivative,

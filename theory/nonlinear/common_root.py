@@ -20,8 +20,9 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 
+from theory.covariance import scale_of
 from theory.nonlinear.broyden import BroydenInverse, solve_linear
-from theory.nonlinear.fixed_point import Root, pack, root_of, scale_of, violation, violation_derivative
+from theory.nonlinear.fixed_point import Root, pack, root_of, violation, violation_derivative
 from theory.nonlinear.frozen_problem import (
     GOOD_EFFECTIVE_SAMPLE_SIZE,
     IMPROVEMENT,

@@ -98,12 +98,6 @@ class Root:
     effective_sample_size: float
 
 
-def scale_of(kernel: np.ndarray) -> np.ndarray:
-    """sqrt(Phi_ii), ones where that vanishes, (n,)."""
-    deviations = np.sqrt(np.diagonal(kernel))
-    return np.where(deviations > 0, deviations, 1.0)
-
-
 def pack(kernel: np.ndarray, conjugate: np.ndarray, scale: np.ndarray, layout: Layout) -> np.ndarray:
     """Phi and Phihat (n, n) -> scaled unknowns; ``scale`` is sqrt(Phi_ii)."""
     rows, columns = layout.pairs

@@ -16,9 +16,9 @@ import numpy as np
 
 from theory.causal import PIVOT_FLOOR
 from theory.causal_reach import connected_entries
-from theory.covariance import Terms, preactivation_cov
+from theory.covariance import Terms, preactivation_cov, scale_of
 from theory.network import Network
-from theory.nonlinear.fixed_point import Group, Layout, Root, find_root, pack, scale_of, violation_slope
+from theory.nonlinear.fixed_point import Group, Layout, Root, find_root, pack, violation_slope
 from theory.nonlinear.neuron import Points, frozen, grid, has_kinks, live_entries, weighted
 from theory.nonlinear.neuron_chain import draw, stein_tilt
 from theory.response import NEGLIGIBLE, factorise

@@ -209,11 +209,19 @@ def stein_features(
 def gram_factor(features: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, bool]:
     """Cholesky factor of the second moments of features (M, p) under normalised weights (M,), ready to be solved with.
 
-    A `RIDGE` stands for what float32 cannot tell from zero.
+    A ridge stands for what float32 cannot tell from zero: `RIDGE`, or more where that is not enough.
+
+    Raises:
+        ValueError: if the features are not finite.
     """
     rooted = features if weights is None else features * np.sqrt(weights, dtype=np.float32)[:, None]
     gram = (rooted.T @ rooted).astype(float) / (len(features) if weights is None else 1)
-    return scipy.linalg.cho_factor(gram + RIDGE * np.eye(len(gram)))
+    ridge = RIDGE
+    while True:
+        try:
+            return scipy.linalg.cho_factor(gram + ridge * np.eye(len(gram)))
+        except np.linalg.LinAlgError:
+            ridge *= 10
 
 
 def stein_tilt(noise: Array, cov: Array, conjugate: Array, phi: Callable, live: tuple[int, ...], kinks: bool) -> Array:

@@ -22,12 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from theory.causal_reach import connected_entries
-from theory.covariance import Terms, covariance_terms
+from theory.covariance import Terms, covariance_terms, scale_of
 from theory.network import Network
 from theory.nonlinear.broken_branch import walk
 from theory.nonlinear.common_root import solve_together
 from theory.nonlinear.decoupling import decoupled_terms
-from theory.nonlinear.fixed_point import Root, conjugate_of, scale_of
+from theory.nonlinear.fixed_point import Root, conjugate_of
 from theory.nonlinear.frozen_problem import (
     FINEST,
     GRID_NODES,

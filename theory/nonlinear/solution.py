@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from theory.causal_reach import connected_entries, extend_kernel, needed_task
-from theory.covariance import covariance_terms, preactivation_cov
+from theory.covariance import covariance_terms, preactivation_cov, scale_of
 from theory.network import Network
-from theory.nonlinear.fixed_point import scale_of
 from theory.nonlinear.neuron_chain import FIELDS, POINTS_PER_FIELD
 from theory.nonlinear.saddle import SAME_BRANCH, Branch, find_branches, follow_branch
 from theory.prediction import predict_given_kernel

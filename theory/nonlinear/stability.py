@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.covariance import Terms, preactivation_cov
+from theory.covariance import Terms, preactivation_cov, scale_of
 from theory.jacobians import dense_jacobian
 from theory.nonlinear.fixed_point import (
     Layout,
@@ -28,7 +28,6 @@ from theory.nonlinear.fixed_point import (
     averages,
     conjugate_of,
     pack,
-    scale_of,
     unpack,
     violation_slope,
 )
