@@ -55,7 +55,7 @@ def solve_together(
     Raises:
         LostError: if no points can be drawn.
     """
-    last_size = 0.0
+    last_size = -np.inf
     for refresh in range(REFRESHES):
         sets = [draw_points(problem, state, part(seed, refresh, number)) for number in range(count)]
         joined = _joined(problem, state, sets)

@@ -36,6 +36,7 @@ GRID_NODES = {1: (240, 160), 2: (120, 80), 3: (64, 46)}  # for the answer; on th
 FINEST, ON_THE_WAY = 0, 1
 FITS = 3  # rough grids, each as wide as the law on the one before
 REFRESHES = 8
+RETREATS = 5  # halfway back to where points were drawn before
 GOOD_EFFECTIVE_SAMPLE_SIZE = 0.8
 CROWD = 4  # times as many points where a search on the way stays stuck
 IMPROVEMENT = 0.05  # of the effective sample size, short of which points drawn anew are not worth another search
@@ -175,25 +176,27 @@ def settle(problem: Problem, state: State, seed: int) -> tuple[Problem, State, n
     """Solve and draw anew until the points stay good from the start of a solve to its end, or get no better; with the
     last slope.
 
-    The problem comes back too: which entries add something new is decided afresh where a solve ends. A search that
-    stays stuck is repeated on `CROWD` times as many points.
+    The problem comes back too: which entries add something new is decided afresh where a solve ends. Where that led to
+    what is no law (phi unbounded, too strong a Phihat), the next points are drawn halfway back, at first to the prior.
+    A search that stays stuck is repeated on `CROWD` times as many points.
 
     Raises:
         LostError: if the search for a root is stuck or leads out of what is finite.
     """
-    last_size, crowd = 0.0, 1
+    last_size, crowd, before = -np.inf, 1, State(state.kernel, 0 * state.conjugate)
     for refresh in range(REFRESHES):
         layout = make_layout(problem.network, problem.task, problem.terms, state.kernel, problem.floor)
         problem = replace(problem, layout=layout)
         crowded = replace(problem, points=crowd * problem.points)
-        points = draw_points(crowded, state, part(seed, refresh), ON_THE_WAY)
+        state, points = draw_halfway(crowded, before, state, part(seed, refresh))
+        before = state
         slope = slope_on_points(problem, state, points)
         root = solve_on_points(problem, state, points, slope)
         state = State(root.kernel, root.conjugate)
         solved, size = root.residual <= RESIDUAL_TOLERANCE, root.effective_sample_size
         if solved and (size > GOOD_EFFECTIVE_SAMPLE_SIZE or size < last_size + IMPROVEMENT):
             break
-        last_size = size if solved else 0.0
+        last_size = size if solved else -np.inf
         if not root.residual <= HOPELESS:
             coarsened = problem.coarsened(state.kernel)
             if coarsened is not None:
@@ -203,6 +206,17 @@ def settle(problem: Problem, state: State, seed: int) -> tuple[Problem, State, n
             elif refresh:
                 crowd = CROWD
     return problem, state, slope
+
+
+def draw_halfway(problem: Problem, before: State, state: State, seed: int) -> tuple[State, tuple[Points, ...]]:
+    """Points at a state, or as near to it as there are any on the way from one before."""
+    for retreat in range(RETREATS):
+        try:
+            return state, draw_points(problem, state, part(seed, retreat), ON_THE_WAY)
+        except LostError as error:
+            lost = error
+            state = State((before.kernel + state.kernel) / 2, (before.conjugate + state.conjugate) / 2)
+    raise lost
 
 
 def laws(

@@ -40,6 +40,7 @@ LAST_MOVES = 3  # times as many at l = 1
 KEPT = 0.5  # effective sample size that a rise of l leaves
 BISECTIONS = 30
 MOST_RISES = 100
+RUNAWAY = 1e3  # prior standard deviations, beyond which a neuron has no law
 LEAST_NEURONS = 4096
 FIELDS = 3  # u below, of a smooth phi
 POINTS_PER_FIELD = 12
@@ -105,8 +106,8 @@ def draw(count: int, seed: int, cov: Array, conjugate: Array, phi: Callable, liv
     noise, level, step_size = jax.random.normal(fresh, (len(live), size), spread.dtype), 0.0, FIRST_STEP
     for _ in range(MOST_RISES):
         energies = np.asarray(_energies(noise, spread, conjugate, phi))
-        if not np.isfinite(energies).all():
-            raise ValueError("the energies of some neurons are not finite")
+        if not np.isfinite(energies).all() or not np.max(np.abs(noise), initial=0.0) < RUNAWAY:
+            raise ValueError("no neurons can be drawn: some run away to infinity")
         rise = _bearable_rise(energies, 1 - level)
         noise, level = noise[:, _resampled(-rise * energies, rng)], level + rise
         for _ in range(LAST_MOVES if level >= 1 else 1):

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from theory.nonlinear.neuron import frozen, grid, moments
-from theory.nonlinear.neuron_chain import draw, stein_tilt
+from theory.nonlinear.neuron_chain import draw, gram_factor, stein_tilt
 
 BLOCKS, DRAWS, SEEDS = 6, 1024, 16
 COV = np.array([[1.3, 0.4], [0.4, 0.9]])
@@ -65,3 +65,13 @@ def test_a_law_that_cannot_be_normalised_is_refused(monkeypatch):
     monkeypatch.setattr("theory.nonlinear.neuron_chain.MOST_RISES", 20)
     with jax.enable_x64(True), pytest.raises(ValueError, match=r"no neurons can be drawn|not finite"):
         draw(DRAWS, 0, COV, -9 * np.eye(2), lambda x: x, (0, 1))
+
+
+def test_a_ridge_stands_for_what_single_precision_cannot_tell_from_zero():
+    """Features that are multiples of one another, of which rounding makes a matrix with negative eigenvalues."""
+    features = np.outer(np.random.default_rng(0).normal(size=4096), np.linspace(100, 300, 40)).astype(np.float32)
+    gram = features.astype(float).T @ features / 4096
+    factor = np.triu(gram_factor(features)[0])
+    np.testing.assert_allclose(factor.T @ factor, gram, rtol=0, atol=1e-5 * gram.max())
+    with pytest.raises(ValueError, match="infs or NaNs"):
+        gram_factor(np.full((10, 2), np.nan, np.float32))

@@ -338,3 +338,21 @@ def test_a_search_that_gets_nowhere_counts_small_additions_as_none(monkeypatch):
         with pytest.raises(frozen_problem.LostError):
             frozen_problem.settle(problem, state, 0)
     assert tried == [(1e-4, (0, 1, 2, 3, 4), 16), (1e-3, (0, 1, 3, 4), 16), (1e-3, (0, 1, 3, 4), 64)]
+
+
+def test_points_are_drawn_halfway_back_where_there_is_no_law(monkeypatch):
+    """phi(h) = h: the law of Phihat = -5 C^{-1} cannot be normalised, nor those of a half and a quarter of it."""
+    monkeypatch.setattr(frozen_problem, "GRID_RANK", 0)
+    network, task = theory.Network.rnn(1, activation=identity), chain(3, 1.0)
+    with jax.enable_x64(True):
+        terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+        problem = frozen_problem.make_problem(network, task, terms, np.eye(3), 1024)
+        before = frozen_problem.State(np.eye(3), np.zeros((3, 3)))
+        strong = frozen_problem.State(np.eye(3), -5 * np.linalg.inv(problem.cov(np.eye(3))))
+        state, (points,) = frozen_problem.draw_halfway(problem, before, strong, 0)
+        np.testing.assert_allclose(state.conjugate, strong.conjugate / 8)
+        assert points.coordinates.shape == (1024, 3)
+        assert np.isfinite(points.tilt).all()
+        monkeypatch.setattr(frozen_problem, "RETREATS", 3)
+        with pytest.raises(frozen_problem.LostError, match="run away"):
+            frozen_problem.draw_halfway(problem, before, strong, 0)
