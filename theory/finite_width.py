@@ -21,6 +21,8 @@ import numpy as np
 from theory import arguments
 from theory.covariance import covariance_terms
 from theory.kernel_action import bordered_matrix, linear_curvature, pairs_of, sampled_curvature, symmetric_of
+from theory.nonlinear.neuron_sampling import Neurons, draw_neurons
+from theory.seeds import part
 from theory.solution import Solution
 
 NEURONS = 8192
@@ -118,16 +120,22 @@ def jackknife(matrices: list[np.ndarray], function: Callable) -> tuple[np.ndarra
     return count * whole - (count - 1) * centre, error
 
 
-def draw_sets(solution: Solution, neurons: int, seed: int) -> list[np.ndarray | None]:
-    """Independent sets of neurons h (neurons, n) from q; for a linear network, which needs none, one None."""
+def draw_sets(solution: Solution, neurons: int, seed: int) -> list[Neurons | None]:
+    """Independent sets of neurons from q, weighted so that averages are precise; for a linear network, which needs
+    none, one None."""
     neurons, seed = arguments.integer("neurons", neurons, 1024), arguments.integer("seed", seed, 0)
-    if solution.network.activation == "linear":
+    network, n = solution.network, solution.task.entries
+    if network.activation == "linear":
         return [None]
-    seeds = np.random.SeedSequence(seed).generate_state(REPETITIONS)
-    return [solution.sample_neurons(neurons, int(s)).reshape(neurons, -1) for s in seeds]
+    cov, conjugate = solution.preactivation_cov.reshape(n, n), solution.conjugate.reshape(n, n)
+    phi, seeds = network.phi.function, [part(seed, number) for number in range(REPETITIONS)]
+    # float64 within this call only, as everywhere in the theory.
+    with jax.enable_x64(True):
+        terms = covariance_terms(network, solution.task)
+        return [draw_neurons(terms, cov, conjugate, phi, neurons, each, tilted=True) for each in seeds]
 
 
-def second_variation(solution: Solution, neurons: np.ndarray | None) -> np.ndarray:
+def second_variation(solution: Solution, neurons: Neurons | None) -> np.ndarray:
     """Gamma (2d, 2d) at a stable saddle point, from one of `draw_sets`."""
     network, task = solution.network, solution.task
     n = task.entries

@@ -18,6 +18,7 @@ import numpy as np
 
 from theory.covariance import Terms
 from theory.kernel_action import coupled_pairs, pair_weights, pairs_of
+from theory.nonlinear.neuron_sampling import Neurons
 from theory.response import NEGLIGIBLE, covariance_inverse, factorise
 
 
@@ -42,7 +43,7 @@ def linear_variance(influence: np.ndarray, kernel: np.ndarray, kernel_cov: np.nd
 
 def sampled_variance(
     influence: np.ndarray,
-    neurons: np.ndarray,
+    neurons: Neurons,
     cov: np.ndarray,
     second_variation: np.ndarray,
     terms: Terms,
@@ -53,7 +54,7 @@ def sampled_variance(
 
     Args:
         influence: g at each neuron, (..., M).
-        neurons: h drawn from q, (M, k).
+        neurons: drawn from q.
         cov: C, (k, k).
         second_variation: Gamma, (2d, 2d).
         terms: the network on the training task.
@@ -62,8 +63,10 @@ def sampled_variance(
     """
     rows, columns = pairs_of(len(cov))
     earlier, later, gain = coupled_pairs(terms, patterns)
-    activity, x = np.asarray(phi(jnp.asarray(neurons))), neurons @ covariance_inverse(factorise(cov, NEGLIGIBLE))
-    centred = (influence - influence.mean(axis=-1, keepdims=True)) / len(neurons)
+    h, weights = neurons
+    activity, x = np.asarray(phi(jnp.asarray(h))), h @ covariance_inverse(factorise(cov, NEGLIGIBLE))
+    centred = influence - np.sum(weights * influence, axis=-1, keepdims=True)
+    own, centred = np.sum(weights * centred**2, axis=-1), weights * centred
     with_activity = centred @ (activity[:, rows] * activity[:, columns])
     varied = gain * pair_weights(len(cov))[later] * x[:, rows[later]] * x[:, columns[later]]
     with_cov = np.zeros_like(with_activity)
@@ -71,4 +74,4 @@ def sampled_variance(
     both = np.concatenate([with_cov, with_activity], axis=-1)
     flat = both.reshape(-1, both.shape[-1])
     acting = np.sum(np.linalg.solve(second_variation, flat.T).T * flat, axis=-1).reshape(both.shape[:-1])
-    return len(neurons) * np.sum(centred**2, axis=-1) + acting
+    return own + acting

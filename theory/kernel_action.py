@@ -40,6 +40,7 @@ import numpy as np
 
 from theory.covariance import Terms, target_cov
 from theory.nonlinear.neuron import derivatives, has_kinks, live_entries, range_of
+from theory.nonlinear.neuron_sampling import Neurons
 from theory.response import NEGLIGIBLE, covariance_inverse, factorise
 
 CHUNK = 4096  # neurons at once
@@ -112,17 +113,18 @@ def linear_curvature(kernel: np.ndarray, conjugate: np.ndarray) -> Curvature:
     )
 
 
-def sampled_curvature(neurons: np.ndarray, cov: np.ndarray, conjugate: np.ndarray, phi: Callable) -> Curvature:
-    """The `Curvature` from neurons h (M, n) drawn from q at C and Phihat (n, n)."""
+def sampled_curvature(neurons: Neurons, cov: np.ndarray, conjugate: np.ndarray, phi: Callable) -> Curvature:
+    """The `Curvature` from neurons drawn from q at C and Phihat (n, n)."""
     factor = factorise(cov, NEGLIGIBLE)
     live = live_entries(factor)
     spread = np.zeros_like(cov)
     spread[:, list(live)] = np.asarray(range_of(jnp.asarray(cov), live).spread)
     law = _Law(phi, has_kinks(phi), conjugate, covariance_inverse(factor), spread)
     sums: dict[str, np.ndarray] = {}
-    for start in range(0, len(neurons), CHUNK):
-        for name, value in _products(neurons[start : start + CHUNK], law).items():
-            sums[name] = sums.get(name, 0) + value / len(neurons)
+    for start in range(0, len(neurons.weights), CHUNK):
+        chunk = Neurons(*(part[start : start + CHUNK] for part in neurons))
+        for name, value in _products(chunk, law).items():
+            sums[name] = sums.get(name, 0) + value
     count = len(pairs_of(len(cov))[0])
     gram = sums["gram"] - np.outer(sums["mean"], sums["mean"])
     activity, mixed, moved = gram[:count, :count], gram[:count, count:], gram[count:, count:]
@@ -145,8 +147,9 @@ class _Law(NamedTuple):
     spread: np.ndarray
 
 
-def _products(h: np.ndarray, law: _Law) -> dict[str, np.ndarray]:
-    """Sums over neurons h (M, n) of all products that the second derivatives are made of."""
+def _products(neurons: Neurons, law: _Law) -> dict[str, np.ndarray]:
+    """Weighted sums over neurons of all products that the second derivatives are made of."""
+    h, weights = neurons.preactivation, neurons.weights[:, None]
     count, n = h.shape
     rows, columns = pairs_of(n)
     activity, slope, curvature = derivatives(law.phi, jnp.asarray(h), law.kinks)
@@ -158,20 +161,20 @@ def _products(h: np.ndarray, law: _Law) -> dict[str, np.ndarray]:
     else:
         varied = (psi[:, rows] * x[:, columns] + psi[:, columns] * x[:, rows]) / 2
     features = np.hstack([activity[:, rows] * activity[:, columns], pair_weights(n) * varied])
-    sums = {"mean": features.sum(axis=0), "gram": features.T @ features}
+    sums = {"mean": neurons.weights @ features, "gram": features.T @ (weights * features)}
     if law.kinks:
-        return {**sums, "response": psi.T @ x}
-    bend = np.asarray(curvature) * field
+        return {**sums, "response": psi.T @ (weights * x)}
+    bend = weights * np.asarray(curvature) * field
     slopes = (slope[:, :, None] * x[:, None, :]).reshape(count, n * n)
     squares = (x[:, :, None] * x[:, None, :]).reshape(count, n * n)
     displaced = (activity[:, :, None] * x[:, None, :]).reshape(count, n * n)
-    stiffness = law.conjugate * (slope.T @ slope) + np.diag(bend.sum(axis=0))
+    stiffness = law.conjugate * (slope.T @ (weights * slope)) + np.diag(bend.sum(axis=0))
     return {
         **sums,
-        "response": law.spread.T @ stiffness @ law.spread - psi.T @ psi,
-        "slopes": (slopes.T @ slopes).reshape(n, n, n, n),
+        "response": law.spread.T @ stiffness @ law.spread - psi.T @ (weights * psi),
+        "slopes": (slopes.T @ (weights * slopes)).reshape(n, n, n, n),
         "bends": (bend.T @ squares).reshape(n, n, n),
-        "displaced": (slope.T @ displaced).reshape(n, n, n),
+        "displaced": (slope.T @ (weights * displaced)).reshape(n, n, n),
     }
 
 

@@ -175,7 +175,7 @@ def _saddle_prediction(solution: Solution, task: Task, neurons: int, seed: int) 
             found, influence = predictors(*map(jnp.asarray, law), terms, new, **layout)
             of_kernels = linear_variance(np.asarray(influence), kernel, kernel_covariance(action))
         else:
-            law = (np.full(neurons, 1 / neurons), drawn, rng.normal(size=(neurons, task.steps)))
+            law = (drawn.weights, drawn.preactivation, rng.normal(size=(neurons, task.steps)))
             found, influence = predictors(*map(jnp.asarray, law), terms, new, **layout)
             of_kernels = sampled_variance(np.asarray(influence), drawn, cov, action, terms, trained.patterns, phi)
         means.append(np.asarray(found.mean))

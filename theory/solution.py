@@ -97,8 +97,8 @@ class Solution:
         with jax.enable_x64(True):
             terms = covariance_terms(self.network, self.task)
             cov, conjugate = self.preactivation_cov.reshape(n, n), self.conjugate.reshape(n, n)
-            flat = draw_neurons(terms, cov, conjugate, self.network.phi.function, num, seed)
-        return flat.reshape(num, self.task.steps, self.task.patterns)
+            drawn = draw_neurons(terms, cov, conjugate, self.network.phi.function, num, seed)
+        return drawn.preactivation.reshape(num, self.task.steps, self.task.patterns)
 
     def to_xarray(self) -> xr.Dataset:
         """A labelled Dataset; kernels have dims (step, pattern, step_bis, pattern_bis), all counted from 1.

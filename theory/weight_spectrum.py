@@ -29,6 +29,7 @@ from theory.covariance import covariance_terms, shift_later
 from theory.finite_width import draw_sets
 from theory.network import Network
 from theory.nonlinear.neuron import derivatives, live_entries, range_of
+from theory.nonlinear.neuron_sampling import Neurons
 from theory.response import NEGLIGIBLE, covariance_inverse, covariance_response, factorise
 from theory.solution import Solution
 from theory.task import Task
@@ -127,7 +128,7 @@ def linear_averages(kernel: np.ndarray, factor: np.ndarray, patterns: int) -> Le
     )
 
 
-def _learned(solution: Solution, neurons: np.ndarray | None) -> LearnedWeights:
+def _learned(solution: Solution, neurons: Neurons | None) -> LearnedWeights:
     network, task = solution.network, solution.task
     n, patterns = task.entries, task.patterns
     kernel, conjugate, cov = (
@@ -138,10 +139,10 @@ def _learned(solution: Solution, neurons: np.ndarray | None) -> LearnedWeights:
     live = live_entries(factorise(cov, NEGLIGIBLE))
     spread = np.zeros((n, n))
     spread[:, list(live)] = np.asarray(range_of(jnp.asarray(cov), live).spread)
-    activity, slope, _ = derivatives(network.phi.function, jnp.asarray(neurons), kinks=True)
-    activity, slope = np.asarray(activity), np.asarray(slope)
+    activity, slope, _ = derivatives(network.phi.function, jnp.asarray(neurons.preactivation), kinks=True)
+    activity, slope, weights = np.asarray(activity), np.asarray(slope), neurons.weights
     psi = (slope * (activity @ conjugate)) @ spread
-    mean = slope.mean(axis=0)[:, None] * spread - activity.T @ psi / len(neurons)
+    mean = (weights @ slope)[:, None] * spread - activity.T @ (weights[:, None] * psi)
     # Q at the later steps is what Phihat carries back from them.
     dual = solution.dual.transpose(1, 0, 2).reshape(n, -1)
     carried = conjugate + covariance_terms(network, task).readout * (dual @ dual.T)

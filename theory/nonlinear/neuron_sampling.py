@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from theory.causal_reach import connected_entries
 from theory.covariance import Terms
-from theory.nonlinear.neuron import live_entries, range_of
-from theory.nonlinear.neuron_chain import draw
+from theory.nonlinear.neuron import has_kinks, live_entries, range_of
+from theory.nonlinear.neuron_chain import draw, stein_tilt
 from theory.response import NEGLIGIBLE, factorise
 from theory.seeds import part
 
 
+class Neurons(NamedTuple):
+    """Draws h (M, n) of neurons and the weights (M,) with which averages over them are taken; they add up to 1."""
+
+    preactivation: np.ndarray
+    weights: np.ndarray
+
+
 def draw_neurons(
-    terms: Terms, cov: np.ndarray, conjugate: np.ndarray, phi: Callable, num: int, seed: int
-) -> np.ndarray:
-    """Pre-activations h of independent neurons, (num, n).
+    terms: Terms, cov: np.ndarray, conjugate: np.ndarray, phi: Callable, num: int, seed: int, tilted: bool = False
+) -> Neurons:
+    """Pre-activations h of independent neurons.
 
     Args:
         terms: the network on the task; neurons factorise over the groups of entries that shared weights tie together.
@@ -26,13 +34,19 @@ def draw_neurons(
         phi: the activation.
         num: how many.
         seed: of the draws.
+        tilted: whether they get the weights of `theory.nonlinear.neuron_chain.stein_tilt`, with which averages are
+            precise; else all weigh the same.
     """
-    neurons = np.zeros((num, len(cov)))
+    neurons, logs = np.zeros((num, len(cov))), np.zeros(num)
     for number, entries in enumerate(connected_entries(terms)):
         index = np.ix_(entries, entries)
         live = live_entries(factorise(cov[index], NEGLIGIBLE))
         if live:
-            noise = draw(num, part(seed, number), cov[index], conjugate[index], phi, live)
+            law = cov[index], conjugate[index], phi, live
+            noise = draw(num, part(seed, number), *law)
             space = range_of(jnp.asarray(cov[index]), live)
             neurons[:, entries] = np.asarray(noise @ (space.spread @ space.pivot).T)
-    return neurons
+            if tilted:
+                logs += np.asarray(stein_tilt(noise, *law, has_kinks(phi)))
+    weights = np.exp(logs - logs.max())
+    return Neurons(neurons, weights / weights.sum())
