@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import theory
+from theory.covariance import covariance_terms
 from theory.nonlinear.neuron import grid, has_kinks, live_entries, moments, weighted
 from theory.nonlinear.neuron_chain import draw, stein_tilt
+from theory.nonlinear.neuron_sampling import draw_neurons
 from theory.response import covariance_response, factorise
 
 COV = np.array([[1.0, 0.3], [0.3, 0.8]])
@@ -74,3 +76,26 @@ def test_neurons_of_a_linear_solution_have_its_kernel():
     assert np.all(np.abs(products.mean(axis=0) - solution.kernel.reshape(2, 2)) < 4 * error)
     with pytest.raises(ValueError, match="num"):
         solution.sample_neurons(0)
+
+
+def test_weights_of_independent_groups_multiply():
+    """Two steps of a deep network, each with a tilt of its own: averages meet quadrature far inside the scatter that
+    equal weights have."""
+    task = theory.Task(np.ones((1, 2, 1)), np.array([[1.0, 2.0]]))
+    cov, conjugate = np.diag([1.0, 0.8]), np.diag([-3.0, 0.4])
+    z = np.linspace(-8, 8, 4001)
+    h = np.sqrt(np.diagonal(cov))[:, None] * z
+    density = np.exp(-(z**2) / 2 - np.diagonal(conjugate)[:, None] * np.tanh(h) ** 2 / 2)
+    exact = np.sum(density * np.tanh(h) ** 2, axis=1) / np.sum(density, axis=1)
+    tilted, plain = [], []
+    with jax.enable_x64(True):
+        terms = covariance_terms(theory.Network.dnn(1), task)
+        for seed in range(8):
+            h, weights = draw_neurons(terms, cov, conjugate, jnp.tanh, 8192, seed, tilted=True)
+            assert weights.sum() == pytest.approx(1)
+            squares = np.tanh(h) ** 2
+            error = squares.std(axis=0) / np.sqrt(len(h))
+            tilted.append((weights @ squares - exact) / error)
+            plain.append((squares.mean(axis=0) - exact) / error)
+    for found, least, most in ((tilted, 0.0, 0.3), (plain, 0.6, 1.6)):
+        assert np.all(np.abs(np.sqrt(np.mean(np.square(found), axis=0)) - (least + most) / 2) < (most - least) / 2)
