@@ -10,8 +10,10 @@ and the theory both call these functions.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -83,6 +85,7 @@ def scale_of(kernel: np.ndarray) -> np.ndarray:
     return np.sqrt(np.where(silent, 1.0, variances))
 
 
+@partial(jax.jit, static_argnums=2)
 def preactivation_cov(terms: Terms, kernel: Array, patterns: int) -> Array:
     """C[Phi], the covariance (n, n) of the pre-activations given the kernel (n, n) of the activities."""
     return terms.recurrent * shift_later(kernel, patterns) + terms.drive

@@ -42,6 +42,7 @@ def predict_given_kernel(terms: Terms, kernel: Array) -> Predictive:
     return Predictive(cross @ dual, cov, everywhere)
 
 
+@jax.jit
 def data_term(terms: Terms, kernel: Array) -> Array:
     """1/2 sum_o y_o^T A^{-1} y_o, the cost of the targets in the free energy."""
     dual = jnp.linalg.solve(target_cov(terms, kernel), terms.targets)

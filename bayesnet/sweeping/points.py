@@ -20,6 +20,7 @@ from bayesnet.diagnostics import summarise
 from bayesnet.observables import default_observables, order_parameter
 from bayesnet.sampling import sample, version_of
 from bayesnet.sweeping.critical_chain import closed_form_instability
+from bayesnet.sweeping.memory_maps import make_room
 from theory import critical_signal, solve
 from theory.network import Network
 from theory.solution import Solution
@@ -99,6 +100,7 @@ def measure_point(point: Point, version: str) -> Record:
     try:
         if version_of("bayesnet") != version:
             raise RuntimeError(f"this worker has bayesnet {version_of('bayesnet')}, the sweep {version}")
+        make_room()
         scalars, table = _measure(point)
         record["scalars"].update(scalars)
         record["table"] = {name: column.to_dict() for name, column in table.items()}

@@ -83,9 +83,7 @@ def softest_perturbation(
         return Softest(0.0, np.zeros(free.shape), np.zeros(free.shape))
     pairs = tuple(rows.tolist()), tuple(columns.tolist())
     value, vector = _leading(moments, terms, patterns, pairs)
-    precision, conjugate = _embedded(jnp.asarray(vector), rows, columns, len(steps))
-    kernel = _responses(moments, precision, conjugate)[1]
-    return Softest(value, np.asarray(kernel), np.asarray(conjugate))
+    return Softest(value, *map(np.asarray, _kernel_and_conjugate(vector, moments, pairs)))
 
 
 def _leading(moments: SecondMoments, terms: Terms, patterns: int, pairs: Pairs) -> tuple[float, np.ndarray]:
@@ -121,6 +119,14 @@ def _image(perturbation, moments, terms, patterns, pairs):
     response = new_precision - mixed - mixed.T - own @ second @ own
     new_conjugate = shift_earlier(terms.recurrent * response, patterns)
     return jnp.concatenate([new_precision[rows, columns], new_conjugate[rows, columns]])
+
+
+@partial(jax.jit, static_argnums=2)
+def _kernel_and_conjugate(perturbation, moments, pairs):
+    """dPhi and dPhihat, (n, n)."""
+    rows, columns = map(np.array, pairs)
+    precision, conjugate = _embedded(perturbation, rows, columns, moments.hh.shape[0])
+    return _responses(moments, precision, conjugate)[1], conjugate
 
 
 @partial(jax.jit, static_argnums=(2, 3))

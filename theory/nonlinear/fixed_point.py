@@ -105,6 +105,7 @@ def pack(kernel: np.ndarray, conjugate: np.ndarray, scale: np.ndarray, layout: L
     return np.concatenate([kernel[rows, columns] / pair_scale, conjugate[rows, columns] * pair_scale])
 
 
+@partial(jax.jit, static_argnums=2)
 def unpack(unknowns: Array, scale: Array, layout: Layout) -> tuple[Array, Array]:
     """The inverse of `pack`."""
     rows, columns = layout.pairs
@@ -146,6 +147,7 @@ def averages(
     return new_kernel, response, jnp.min(jnp.concatenate(sizes))
 
 
+@partial(jax.jit, static_argnums=3)
 def conjugate_of(kernel: Array, response: Array, terms: Terms, layout: Layout) -> Array:
     """Phihat (n, n) for Phi and Q; zero where no supervised entry depends on it."""
     needed = np.array(layout.needed, dtype=float)

@@ -131,7 +131,7 @@ def draw_points(problem: Problem, state: State, seed: int, grid_choice: int = FI
         law = cov[index], state.conjugate[index], layout.phi, group.live
         try:
             if not group.live:
-                found.append(Points(jnp.zeros((1, 0)), jnp.zeros(1), jnp.zeros(1)))
+                found.append(Points(*map(jnp.asarray, (np.zeros((1, 0)), np.zeros(1), np.zeros(1)))))
             elif group.sampled:
                 noise = draw(problem.points, part(seed, number), *law)
                 tilt = stein_tilt(noise, *law, layout.kinks)

@@ -77,6 +77,7 @@ def live_entries(factor: np.ndarray) -> tuple[int, ...]:
     return tuple(int(i) for i in np.flatnonzero(np.diagonal(factor) > 0))
 
 
+@partial(jax.jit, static_argnums=1)
 def range_of(cov: Array, live: tuple[int, ...]) -> Range:
     """The `Range` of C (n, n), ``live`` being its pivots; differentiable."""
     index = np.asarray(live, dtype=int)
@@ -219,4 +220,4 @@ def grid(spread: np.ndarray, cov: np.ndarray, live: tuple[int, ...], kinks: bool
         line, log_line, transform = np.linspace(-reach, reach, nodes), np.zeros(nodes), spread
     mesh = np.stack(np.meshgrid(*[line] * rank, indexing="ij"), axis=-1).reshape(-1, rank)
     log_mesh = np.sum(np.meshgrid(*[log_line] * rank, indexing="ij"), axis=0).ravel()
-    return Points(jnp.asarray(mesh @ transform.T), jnp.asarray(log_mesh), jnp.zeros(len(mesh)))
+    return Points(jnp.asarray(mesh @ transform.T), jnp.asarray(log_mesh), jnp.asarray(np.zeros(len(mesh))))

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,19 +50,33 @@ TILTED = 1e-3  # the last step, relative to the tilt
 RIDGE = 1e-5
 
 
-@partial(jax.jit, static_argnums=5)
-def _moves(noise, key, spread, conjugate, step_size, phi):
-    """`MOVES` moves of every neuron; noise (r, M). Returns the noise and the mean acceptance."""
+class Population(NamedTuple):
+    """Neurons z (r, M) and the energy V of each, (M,)."""
+
+    noise: Array
+    energies: Array
+
+
+@partial(jax.jit, static_argnums=(3, 4))
+def _prior(key, spread, conjugate, phi, count):
+    """A `Population` of the prior."""
+    noise = jax.random.normal(key, (spread.shape[1], count), spread.dtype)
+    return Population(noise, _energies(noise, spread, conjugate, phi))
+
+
+@partial(jax.jit, static_argnums=7)
+def _moves(noise, chosen, key, level, spread, conjugate, step_size, phi):
+    """The `Population` of the chosen neurons after `MOVES` moves at l = ``level``, and the mean acceptance."""
 
     def gradient(z):
         activity, pullback = jax.vjp(phi, spread @ z)
-        return spread.T @ pullback(conjugate @ activity)[0]
+        return level * spread.T @ pullback(conjugate @ activity)[0]
 
-    def hamiltonian(z, p):
-        return jnp.sum(z**2 + p**2, axis=0) / 2 + _energies(z, spread, conjugate, phi)
+    def hamiltonian(z, p, energies):
+        return jnp.sum(z**2 + p**2, axis=0) / 2 + level * energies
 
     def move(carry, key):
-        z, accepted = carry
+        (z, energies), accepted = carry
         keys = jax.random.split(key, 3)
         p = jax.random.normal(keys[0], z.shape, z.dtype)
         # A random step for each neuron keeps trajectories from closing on themselves.
@@ -76,22 +91,25 @@ def _moves(noise, key, spread, conjugate, step_size, phi):
 
         end, end_momentum = jax.lax.fori_loop(0, LEAPFROG_STEPS, leapfrog, (z, p - step / 2 * gradient(z)))
         end_momentum = end_momentum + step / 2 * gradient(end)
-        log_ratio = hamiltonian(z, p) - hamiltonian(end, end_momentum)
+        end_energies = _energies(end, spread, conjugate, phi)
+        log_ratio = hamiltonian(z, p, energies) - hamiltonian(end, end_momentum, end_energies)
         accept = jnp.log(jax.random.uniform(keys[2], log_ratio.shape, z.dtype)) < log_ratio
-        return (jnp.where(accept, end, z), accepted + jnp.mean(accept)), None
+        moved = Population(jnp.where(accept, end, z), jnp.where(accept, end_energies, energies))
+        return (moved, accepted + jnp.mean(accept)), None
 
-    (noise, accepted), _ = jax.lax.scan(move, (noise, jnp.zeros((), noise.dtype)), jax.random.split(key, MOVES))
-    return noise, accepted / MOVES
+    noise = noise[:, chosen]
+    start = Population(noise, _energies(noise, spread, conjugate, phi)), jnp.zeros((), noise.dtype)
+    (population, accepted), _ = jax.lax.scan(move, start, jax.random.split(key, MOVES))
+    return population, accepted / MOVES
 
 
-@partial(jax.jit, static_argnums=3)
 def _energies(noise, spread, conjugate, phi):
     """V of every neuron, (M,); noise (r, M)."""
     activity = phi(spread @ noise)
     return jnp.sum(activity * (conjugate @ activity), axis=0) / 2
 
 
-def draw(count: int, seed: int, cov: Array, conjugate: Array, phi: Callable, live: tuple[int, ...]) -> Array:
+def draw(count: int, seed: int, cov: Array, conjugate: Array, phi: Callable, live: tuple[int, ...]) -> np.ndarray:
     """Draws z (count, r) from the law of C and Phihat (n, n).
 
     Raises:
@@ -99,33 +117,33 @@ def draw(count: int, seed: int, cov: Array, conjugate: Array, phi: Callable, liv
             not finite.
     """
     space = range_of(jnp.asarray(cov), live)
-    spread, conjugate = space.spread @ space.pivot, jnp.asarray(conjugate)
-    rng, key = np.random.default_rng(part(seed, 0)), jax.random.key(part(seed, 1))
-    key, fresh = jax.random.split(key)
-    size = max(count, LEAST_NEURONS)
-    noise, level, step_size = jax.random.normal(fresh, (len(live), size), spread.dtype), 0.0, FIRST_STEP
+    spread, conjugate = np.asarray(space.spread) @ np.asarray(space.pivot), jnp.asarray(conjugate)
+    size, rng = max(count, LEAST_NEURONS), np.random.default_rng(part(seed, 0))
+    everyone = np.arange(size)
+    population, level, step_size = _prior(_new_key(rng), spread, conjugate, phi, size), 0.0, FIRST_STEP
     for _ in range(MOST_RISES):
-        energies = np.asarray(_energies(noise, spread, conjugate, phi))
+        noise, energies = map(np.asarray, population)
         if not np.isfinite(energies).all() or not np.max(np.abs(noise), initial=0.0) < RUNAWAY:
             raise ValueError("no neurons can be drawn: some run away to infinity")
         rise = _bearable_rise(energies, 1 - level)
-        noise, level = noise[:, _resampled(-rise * energies, rng)], level + rise
+        chosen, level = _resampled(-rise * energies, rng), level + rise
         for _ in range(LAST_MOVES if level >= 1 else 1):
-            key, fresh = jax.random.split(key)
-            noise, step_size = _moved(noise, fresh, spread, level * conjugate, step_size, phi)
+            while True:  # until most moves are accepted
+                trial, accepted = _moves(
+                    population.noise, chosen, _new_key(rng), level, spread, conjugate, step_size, phi
+                )
+                if accepted >= ACCEPTANCE or step_size < LEAST_STEP:
+                    break
+                step_size /= 2
+            population, chosen = trial, everyone
         if level >= 1:
-            return noise[:, rng.choice(size, count, replace=False) if count < size else slice(None)].T
+            picked = rng.choice(size, count, replace=False) if count < size else everyone
+            return np.asarray(population.noise)[:, picked].T
     raise ValueError(f"no neurons can be drawn: after {MOST_RISES} rises the law is reached to {level:.0%} only")
 
 
-def _moved(noise: Array, key: Array, spread: Array, conjugate: Array, step_size: float, phi: Callable):
-    """Neurons after `MOVES` moves, and the step size, halved until most are accepted."""
-    while True:
-        key, fresh = jax.random.split(key)
-        trial, accepted = _moves(noise, fresh, spread, conjugate, step_size, phi)
-        if accepted >= ACCEPTANCE or step_size < LEAST_STEP:
-            return trial, step_size
-        step_size /= 2
+def _new_key(rng: np.random.Generator) -> Array:
+    return jax.random.key(int(rng.integers(2**32)))
 
 
 def _bearable_rise(energies: np.ndarray, most: float) -> float:

@@ -211,13 +211,12 @@ def _come_to_rest(
 ) -> tuple[Problem, State]:
     """Where the flow comes to rest from a start, its step halved at each attempt."""
     coherence, first_targets = start
-    patterns, n = task.patterns, task.entries
-    keys = jax.random.split(jax.random.key(seed), 3)
-    independent = jax.random.normal(keys[0], (n, FLOW_NEURONS))
-    common = jnp.tile(jax.random.normal(keys[1], (patterns, FLOW_NEURONS)), (task.steps, 1))
+    patterns, rng = task.patterns, np.random.default_rng(part(seed, 0))
+    independent = rng.normal(size=(task.entries, FLOW_NEURONS))
+    common = np.tile(rng.normal(size=(patterns, FLOW_NEURONS)), (task.steps, 1))
     noise = np.sqrt(1 - coherence) * independent + np.sqrt(coherence) * common
-    steps, step = FLOW_STEPS * 2**attempt, FLOW_STEP / 2**attempt
-    settled = flow(terms, noise, keys[2], network.phi.function, patterns, steps, step, first_targets)
+    steps, step, key = FLOW_STEPS * 2**attempt, FLOW_STEP / 2**attempt, jax.random.key(part(seed, 1))
+    settled = flow(terms, noise, key, network.phi.function, patterns, steps, step, first_targets)
     kernel, response = map(np.asarray, settled)
     if not np.isfinite(kernel).all():
         raise ValueError(
