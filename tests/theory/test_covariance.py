@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from theory import Network, Task
-from theory.covariance import covariance_terms, preactivation_cov, shift_earlier, shift_later, target_cov
+from theory.covariance import covariance_terms, preactivation_cov, scale_of, shift_earlier, shift_later, target_cov
 from theory.network import WEIGHTS
+from theory.solution import largest_relative
 
 P, T, D, OUTPUTS = 2, 4, 3, 2
 SHARED = list(chain.from_iterable(combinations(WEIGHTS, size) for size in range(4)))
@@ -71,3 +72,11 @@ def test_shifts_are_adjoint_to_each_other(kernel):
     assert not later[:P].any()
     assert not later[:, :P].any()
     np.testing.assert_allclose(later[P:, P:], kernel[:-P, :-P], rtol=1e-13)
+
+
+def test_entries_that_no_input_reaches_have_the_scale_one():
+    """Rounding leaves them a variance of either sign; relative to its root an error would be anything."""
+    np.testing.assert_array_equal(scale_of(np.diag([4.0, 1e-30, -1e-30, 0.25])), [2, 1, 1, 0.5])
+    np.testing.assert_array_equal(scale_of(np.zeros((2, 2))), [1, 1])
+    error = np.full((4, 4), 1e-16)
+    assert largest_relative(error, np.diag([4.0, 1e-30, -1e-30, 0.25])) == pytest.approx(4e-16)
