@@ -126,8 +126,8 @@ def _backward(phi, patterns, width, residuals, kernel_bar):
         cov_bar, preactivation_bar = carry
         start = (steps - 1 - index) * patterns
 
-        def rows_of(matrix, first=start):
-            return lax.dynamic_slice(matrix, (first, 0), (patterns, matrix.shape[1]))
+        def rows_of(matrix):
+            return lax.dynamic_slice(matrix, (start, 0), (patterns, matrix.shape[1]))
 
         # Phi = a a^T / N and a = phi(h): every entry that has this step in it.
         from_cov = shift_earlier(terms.recurrent * (cov_bar + cov_bar.T) / 2, patterns)

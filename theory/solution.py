@@ -89,7 +89,8 @@ class Solution:
             seed: of the draws.
 
         Raises:
-            ValueError: if ``num`` is not a positive integer or ``seed`` not an integer of at least 0.
+            ValueError: if ``num`` is not a positive integer or ``seed`` not an integer of at least 0, or if no
+                such law can be drawn from (a solution that has not converged).
         """
         num, seed = arguments.integer("num", num), arguments.integer("seed", seed, 0)
         n = self.task.entries
