@@ -8,8 +8,7 @@ import numpy as np
 
 from theory import Task
 from theory.causal import propagate
-from theory.covariance import covariance_terms, target_cov
-from theory.prediction import data_term
+from theory.model import build_model, data_term, target_cov
 from theory.response import factorise, inverse_factor
 
 
@@ -39,6 +38,11 @@ def identity(x):
     return 1.0 * x
 
 
+def problem_of(network, task):
+    """The model in arrays and the activation."""
+    return build_model(network, task).on_device(), network.phi
+
+
 def as_general(solution):
     """A linear solution whose network does not say that it is linear."""
     return replace(solution, network=solution.network.replace(activation=identity), branches=())
@@ -54,19 +58,19 @@ def weighted_networks(solution, width, count, seed=0):
     n, phi = task.entries, network.phi.function
     neurons = solution.sample_neurons(width * count, seed).reshape(count, width, n)
     with jax.enable_x64(True):
-        terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+        model = build_model(network, task).on_device()
         noise_of = jnp.asarray(inverse_factor(factorise(solution.preactivation_cov.reshape(n, n))))
         conjugate = jnp.asarray(solution.conjugate.reshape(n, n))
         at_saddle = jnp.asarray(solution.kernel.reshape(n, n))
         # ln < exp(-V) > of one neuron, V = 1/2 phi^T Phihat phi, from F = -ln Z - < V > + data term.
-        log_z = data_term(terms, at_saddle) - solution.free_energy - jnp.sum(conjugate * at_saddle) / 2
+        log_z = data_term(model, at_saddle) - solution.free_energy - jnp.sum(conjugate * at_saddle) / 2
 
         def one(h):
-            kernel = propagate(terms, noise_of @ h.T, phi, task.patterns, width).kernel
+            kernel = propagate(model, noise_of @ h.T, phi, width).kernel
             activity = phi(h)
             tilt = jnp.sum((activity @ conjugate) * activity) / 2 + width * log_z
-            log_det = jnp.linalg.slogdet(2 * jnp.pi / width * target_cov(terms, kernel))[1]
-            return kernel, tilt - width * data_term(terms, kernel) - task.output_dim / 2 * log_det
+            log_det = jnp.linalg.slogdet(2 * jnp.pi / width * target_cov(model, kernel))[1]
+            return kernel, tilt - width * data_term(model, kernel) - task.output_dim / 2 * log_det
 
         kernels, logs = jax.jit(lambda all_h: jax.lax.map(one, all_h))(neurons)
     return np.asarray(kernels), np.asarray(logs)

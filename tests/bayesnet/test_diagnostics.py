@@ -7,7 +7,7 @@ import bayesnet as bn
 from bayesnet.comparison import judge
 from bayesnet.diagnostics import check_gates, summarise, summarise_draws
 from bayesnet.observables import default_observables, overlaps, target_direction
-from theory.symmetry import flip_sign
+from theory.symmetry import apply_signs, mirror_signs
 
 
 def random_state(task, seed=0):
@@ -32,10 +32,11 @@ def test_default_observables_do_not_see_the_mirror_image(shared):
     task = bn.tasks.endpoint(4, 1.0, patterns=3)
     network = bn.Network(8, shared=shared)
     kernel, prediction = random_state(task)
-    signs = (-1.0) ** (np.arange(task.steps) - (task.steps - 1))
-    mirrored = prediction * signs[:, None] if "readout" in shared else prediction
+    (signs,) = mirror_signs(network, task)
+    np.testing.assert_array_equal(signs, (-1.0) ** np.arange(task.steps))
+    mirrored = prediction * signs[-1] * signs[:, None] if "readout" in shared else prediction
     for observable in default_observables(network, task):
-        here, there = observable.evaluate(kernel, prediction), observable.evaluate(flip_sign(kernel), mirrored)
+        here, there = observable.evaluate(kernel, prediction), observable.evaluate(apply_signs(kernel, signs), mirrored)
         np.testing.assert_allclose(here, there, rtol=1e-12, err_msg=observable.label)
 
 

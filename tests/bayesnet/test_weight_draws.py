@@ -9,8 +9,7 @@ from bayesnet.models.weight_space import run_network
 from bayesnet.weight_draws import weights_given_fields
 from bayesnet.weight_spectra import eigenvalue_cloud, learned_spectra
 from theory import spectrum
-from theory.covariance import covariance_terms
-from theory.prediction import predict_given_kernel
+from theory.model import build_model, output_law
 
 ALL = ("recurrent", "input", "readout")
 SHARINGS = [ALL, (), ("recurrent",), ("input", "readout")]
@@ -87,7 +86,7 @@ def test_the_readout_follows_its_law(shared):
     fields = rng.normal(size=(task.entries, WIDTH))
     kernel = fields @ fields.T / WIDTH
     with jax.enable_x64(True):
-        law = predict_given_kernel(covariance_terms(network, task), kernel)
+        law = output_law(build_model(network, task), kernel)
         mean, variance = np.asarray(law.mean), np.diagonal(np.asarray(law.cov))
     outputs = []
     for _ in range(1000):

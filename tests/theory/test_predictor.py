@@ -9,9 +9,8 @@ import pytest
 from small_problems import as_general, chain, repeated, sequence
 
 from theory import Network, Task, fluctuations, nngp, predict, solve
-from theory.covariance import covariance_terms
-from theory.prediction import predict_given_kernel
-from theory.solution import outputs_of
+from theory.kernels import outputs_of
+from theory.model import build_model, output_law
 
 SHARINGS = [("recurrent", "input", "readout"), (), ("input", "readout"), ("recurrent",)]
 
@@ -43,10 +42,10 @@ def in_the_joint_task(network, trained, task):
     n = joint.entries
     kernel_cov = fluctuations(solution).kernel_cov.reshape(n * n, n * n)
     with jax.enable_x64(True):
-        terms = jax.tree.map(jnp.asarray, covariance_terms(network, joint))
+        model = build_model(network, joint).on_device()
         kernel = jnp.asarray(solution.kernel.reshape(n, n))
-        slope = np.asarray(jax.jacobian(lambda k: predict_given_kernel(terms, k).mean)(kernel)).reshape(n, -1, n * n)
-        law = predict_given_kernel(terms, kernel)
+        slope = np.asarray(jax.jacobian(lambda k: output_law(model, k).mean)(kernel)).reshape(n, -1, n * n)
+        law = output_law(model, kernel)
     of_kernels = np.einsum("eop,pq,eoq->eo", slope, kernel_cov, slope, optimize=True)
     variance = outputs_of(np.diagonal(law.cov)[:, None] + of_kernels, joint)
     return outputs_of(law.mean, joint)[trained.patterns :], variance[trained.patterns :]
@@ -90,10 +89,10 @@ def test_the_training_task_itself(task):
     np.testing.assert_allclose(found.mean, solution.prediction, atol=1e-9)
     n = task.entries
     with jax.enable_x64(True):
-        terms = jax.tree.map(jnp.asarray, covariance_terms(solution.network, task))
+        model = build_model(solution.network, task).on_device()
         kernel = jnp.asarray(solution.kernel.reshape(n, n))
-        slope = np.asarray(jax.jacobian(lambda k: predict_given_kernel(terms, k).mean)(kernel)).reshape(n, -1, n * n)
-        of_readout = np.diagonal(predict_given_kernel(terms, kernel).cov)[:, None]
+        slope = np.asarray(jax.jacobian(lambda k: output_law(model, k).mean)(kernel)).reshape(n, -1, n * n)
+        of_readout = np.diagonal(output_law(model, kernel).cov)[:, None]
     kernel_cov = fluctuations(solution).kernel_cov.reshape(n * n, n * n)
     variance = of_readout + np.einsum("eop,pq,eoq->eo", slope, kernel_cov, slope, optimize=True)
     np.testing.assert_allclose(found.variance, outputs_of(variance, task), rtol=1e-6, atol=1e-12)
@@ -133,8 +132,8 @@ def test_the_lazy_limit_is_a_gaussian_process(scaling):
     found = predict(nngp(network, trained), task)
     np.testing.assert_allclose(found.mean, joint.prediction[2:], atol=1e-10)
     with jax.enable_x64(True):
-        terms = covariance_terms(network, joint.task)
-        cov = predict_given_kernel(terms, jnp.asarray(joint.kernel.reshape(16, 16))).cov
+        model = build_model(network, joint.task)
+        cov = output_law(model, jnp.asarray(joint.kernel.reshape(16, 16))).cov
     expected = outputs_of(np.diagonal(cov), joint.task)[2:]
     np.testing.assert_allclose(found.variance, np.broadcast_to(expected, found.variance.shape), rtol=1e-9)
 

@@ -54,8 +54,9 @@ def test_unshared_inputs_and_readouts_tie_no_steps():
 
 def test_relabelling_every_other_step():
     kernel = np.random.default_rng(0).normal(size=(5, 3, 2, 3, 2))
-    image = relabel(kernel, np.array([1, 0]))
-    np.testing.assert_array_equal(relabel(image, np.array([1, 0])), kernel)
+    swap, signs = np.array([1, 0]), np.array([1, -1, 1])
+    image = relabel(kernel, swap, signs)
+    np.testing.assert_array_equal(relabel(image, swap, signs), kernel)
     for repetition in range(5):
         for t in range(3):
             for s in range(3):
