@@ -142,6 +142,18 @@ def test_an_energy_that_creeps(chain_posterior):
     assert "E-BFMI >= 0.3" not in failed(frozen)
 
 
+@pytest.mark.parametrize("column", ["ess_bulk", "ess_tail"])
+def test_both_effective_sizes_count(chain_posterior, column):
+    """One observable too small in either fails the gate, which names it."""
+    table = summarise(chain_posterior)
+    table[["ess_bulk", "ess_tail"]] = 400.0
+    assert not {gate.name for gate in check_gates(chain_posterior, table) if not gate.passed}
+    table.loc[table.index[1], column] = 399.0
+    gate = next(gate for gate in check_gates(chain_posterior, table) if not gate.passed)
+    assert gate.name == "ESS >= 400"
+    assert gate.detail == f"smallest 399 ({table.index[1]})"
+
+
 @pytest.mark.parametrize("number", [1, 3, 50])
 def test_too_few_draws_never_pass(chain_posterior, number):
     few = chain_posterior.isel(draw=slice(0, number), missing_dims="ignore")
