@@ -3,8 +3,8 @@
     python benchmarks/mutants.py --number 50 --seed 0
 
 A mutant is one small change in a line that computes: an operator, a comparison, a constant, a bound of a slice, a
-transpose, a sum for a mean. Messages, type hints, docstrings, checks of arguments, constants of modules, figures,
-reports and the command line are left out, and no two mutants share a line. Each is written into a temporary copy of the
+transpose, a sum for a mean. Messages, type hints, docstrings, checks of arguments, defaults, constants of modules,
+figures, reports and the command line are left out, and no two mutants share a line. Each is written into a temporary copy of the
 tree, so that a run that is killed leaves none behind, and meets the test files that are most likely to see it: those of
 its module's own name or that import it, those that mention its public names or those of modules that import it, and
 the generic cases.
@@ -61,8 +61,9 @@ def computing(node: ast.AST) -> Iterator[ast.AST]:
     for field, value in ast.iter_fields(node):
         for child in value if isinstance(value, list) else [value]:
             is_check = isinstance(child, ast.Call) and ast.unparse(child.func).startswith(("arguments.", "isinstance"))
-            hint = field in ("annotation", "returns", "decorator_list", "bases")
-            if isinstance(child, ast.AST) and not (hint or is_check or isinstance(child, skipped)):
+            told = field in ("annotation", "returns", "decorator_list", "bases", "defaults", "kw_defaults")
+            told = told or (isinstance(child, ast.keyword) and child.arg == "strict")
+            if isinstance(child, ast.AST) and not (told or is_check or isinstance(child, skipped)):
                 yield child
                 yield from computing(child)
 
