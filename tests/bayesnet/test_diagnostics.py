@@ -110,6 +110,9 @@ def test_a_frozen_chain_fails_though_nothing_varies():
 
 def test_a_good_run_passes_all_gates(chain_posterior):
     assert failed(chain_posterior) == set()
+    r_hat = summarise(chain_posterior)["r_hat"]
+    details = {gate.name: gate.detail for gate in check_gates(chain_posterior)}
+    assert details["R-hat <= 1.01"] == f"largest {r_hat.max():.4f} ({r_hat.idxmax()})"
 
 
 def test_divergences(chain_posterior):
