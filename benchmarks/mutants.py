@@ -8,7 +8,7 @@ figures, reports and the command line are left out, and no two mutants share a l
 copy of the tree, so that a run that is killed leaves none behind, and meets the test files that are most likely to see
 it: those of its module's own name or that import it, those that mention its public names or those of modules that
 import it, and the generic cases. What these do not catch is reported as survived, with its diff: equivalent to the
-original, or caught by a test file that was not run (--all runs all that mention the module), or missed. Mutants that run
+original, caught by a test file that was not run (--all runs all that mention the module), or missed. Mutants that run
 out of time are counted apart.
 """
 
