@@ -83,6 +83,8 @@ def test_target_direction():
     assert target_direction(bn.tasks.endpoint(3, 0.0)) is None
     direction = target_direction(bn.tasks.endpoint(3, 2.0))  # its sign is free: it enters squared
     np.testing.assert_allclose(np.outer(direction, direction), [[0.5, -0.5], [-0.5, 0.5]], atol=1e-15)
+    one_is_zero = bn.Task(np.ones((3, 1, 1)), [[3.0], [0.0], [-4.0]])
+    np.testing.assert_allclose(np.abs(target_direction(one_is_zero)), [0.6, 0, 0.8], atol=1e-15)
 
 
 def test_summary_of_independent_draws_and_of_a_constant():
