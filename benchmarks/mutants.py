@@ -60,11 +60,10 @@ def computing(node: ast.AST) -> Iterator[ast.AST]:
     skipped = ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom | ast.Assert
     for field, value in ast.iter_fields(node):
         for child in value if isinstance(value, list) else [value]:
-            if isinstance(node, ast.ClassDef) and isinstance(child, ast.AnnAssign):
-                continue  # the default of a field
             is_check = isinstance(child, ast.Call) and ast.unparse(child.func).startswith(("arguments.", "isinstance"))
             told = field in ("annotation", "returns", "decorator_list", "bases", "defaults", "kw_defaults")
             told = told or (isinstance(child, ast.keyword) and child.arg == "strict")
+            told = told or (isinstance(child, ast.AnnAssign) and isinstance(node, ast.ClassDef))
             if isinstance(child, ast.AST) and not (told or is_check or isinstance(child, skipped)):
                 yield child
                 yield from computing(child)
@@ -102,9 +101,8 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
             yield replaced(*place(node), of(node.operand))
         elif isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float):
             value = node.value
-            changed = (
-                not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else 1.5 * value or 1.0
-            )
+            more = 1 if isinstance(value, int) else value / 2 or 1.0
+            changed = not value if isinstance(value, bool) else value + more
             yield replaced(*place(node), str(changed))
         elif isinstance(node, ast.IfExp):
             yield replaced(*place(node), f"{of(node.orelse)} if {of(node.test)} else {of(node.body)}")
