@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import gammaln, logsumexp
-from scipy.stats import multivariate_normal
-from small_problems import as_general, chain, repeated, sequence, weighted_networks
+from small_problems import as_general, chain, repeated, weighted_networks
 
 from theory import Network, log_bayes_factor, log_evidence, nngp, solve
 from theory.linear.noise_gram import hessian, kernel_of_coordinates, pack
@@ -127,16 +126,6 @@ def test_neurons_give_what_the_closed_form_gives():
     exact, sampled = log_evidence(solution), log_evidence(as_general(solution), neurons=4096)
     assert 0 < sampled.standard_error < 0.2
     assert abs(sampled.log_evidence - exact.log_evidence) < 12 * sampled.standard_error
-
-
-def test_standard_scaling_is_a_gaussian_process():
-    task = sequence()
-    network = Network.rnn(64, activation="erf", scaling="standard")
-    solution = solve(network, task)
-    model = build_model(network, task)
-    cov = np.asarray(target_cov(model, jnp.asarray(solution.kernel.reshape(6, 6))))
-    expected = sum(multivariate_normal(cov=cov).logpdf(y) for y in task.supervised_targets.T)
-    assert log_evidence(solution).log_evidence == pytest.approx(expected, rel=1e-6)
 
 
 def test_bayes_factor():

@@ -59,9 +59,8 @@ def test_two_coordinate_systems_agree(task, shared):
     )
 
 
-@pytest.mark.parametrize(
-    "task", [chain(3, 4.3), pytest.param(repeated(), marks=pytest.mark.slow)], ids=["broken", "repeated"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [chain(3, 4.3), repeated()], ids=["broken", "repeated"])
 def test_neurons_give_what_the_closed_form_gives(task):
     """A linear network treated as any other; t of 3 degrees of freedom is below 12 with probability .999."""
     solution = solve(RNN, task, starts=0)

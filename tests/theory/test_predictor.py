@@ -77,9 +77,10 @@ def test_longer_and_shorter_sequences(chain_solution):
     np.testing.assert_allclose(first.variance, found.variance[:, :2], rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "task",
-    [chain(2, 1.5), *(pytest.param(task, marks=pytest.mark.slow) for task in (chain(3, 4.3), repeated(), sequence()))],
+    [chain(2, 1.5), chain(3, 4.3), repeated(), sequence()],
     ids=["chain", "broken", "repeated", "sequence"],
 )
 def test_the_training_task_itself(task):
@@ -98,11 +99,8 @@ def test_the_training_task_itself(task):
     np.testing.assert_allclose(found.variance, outputs_of(variance, task), rtol=1e-6, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "task",
-    [chain(2, 1.5), *(pytest.param(task, marks=pytest.mark.slow) for task in (sequence(2), repeated()))],
-    ids=["chain", "sequence", "repeated"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [chain(2, 1.5), sequence(2), repeated()], ids=["chain", "sequence", "repeated"])
 def test_neurons_give_what_the_closed_form_gives(task):
     """A linear network treated as any other; t of 3 degrees of freedom is below 12 with probability .999."""
     solution = solve(Network.rnn(300), task, starts=0)
@@ -138,23 +136,14 @@ def test_the_lazy_limit_is_a_gaussian_process(scaling):
     np.testing.assert_allclose(found.variance, np.broadcast_to(expected, found.variance.shape), rtol=1e-9)
 
 
-def test_scores(chain_solution):
-    task = new_patterns(2, 1, 1)
-    found = predict(chain_solution, task)
-    assert found.scored.all()
-    assert found.squared_bias == pytest.approx(np.mean((found.mean - task.targets) ** 2))
-    assert found.generalisation_error == pytest.approx(found.squared_bias + found.variance.mean())
-    assert not predict(chain_solution).scored.any()
+def test_nothing_to_score():
+    lazy = nngp(Network.rnn(8), chain(2, 1.5))
+    assert not predict(lazy).scored.any()
     with pytest.raises(ValueError, match="nothing to score"):
-        _ = predict(chain_solution).squared_bias
-    kept_back = Task(task.inputs, task.targets, np.array([[False, True], [True, False]]))
-    assert np.array_equal(predict(nngp(Network.rnn(8), kept_back)).scored, ~kept_back.supervised)
-    data = found.to_xarray()
-    assert data["mean"].dims == ("pattern", "step", "output")
-    assert data["scored"].dims == ("pattern", "step")
+        _ = predict(lazy).squared_bias
 
 
-def test_refusals(chain_solution):
+def test_refusals():
     deep = nngp(Network.dnn(300), chain(2, 1.0))
     with pytest.raises(ValueError, match="input_dim 3"):
         predict(deep, new_patterns(2, 3, 1))
@@ -163,4 +152,4 @@ def test_refusals(chain_solution):
     with pytest.raises(ValueError, match="task is"):
         predict(deep, deep)
     with pytest.raises(ValueError, match="stable saddle point"):
-        predict(replace(chain_solution, stable=False))
+        predict(replace(deep, kind="saddle point", stable=False))

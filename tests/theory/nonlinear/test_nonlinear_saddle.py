@@ -191,16 +191,21 @@ def test_the_last_steps_and_spare_patterns_follow_by_the_prior():
 
 
 @pytest.fixture(scope="module")
-def sampled_branch():
-    """The broken tanh branch on 32 independent sets of few points, as if three entries were too many for a grid."""
+def sampled_branches():
+    """Both tanh branches on 32 independent sets of few points, as if three entries were too many for a grid."""
     with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
         patch.setattr(frozen_problem, "GRID_RANK", 0)
         network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
         branches = nonlinear_saddle.find_branches(*problem_of(network, chain(3, 3.0)), 4096, 32, 0)
-    return min(branches, key=lambda branch: np.mean(branch.energies))
+    return sorted(branches, key=lambda branch: np.mean(branch.energies))
 
 
-def test_points_agree_with_quadrature_and_error_bars_cover(sampled_branch, tanh_solution):
+def test_draws_see_that_the_symmetric_branch_is_unstable(sampled_branches):
+    assert [branch.stable for branch in sampled_branches] == [True, False]
+
+
+def test_points_agree_with_quadrature_and_error_bars_cover(sampled_branches, tanh_solution):
+    sampled_branch = sampled_branches[0]
     rows, columns = np.tril_indices(3)
     kernels = np.abs([root.kernel[rows, columns] for root in sampled_branch.roots])
     exact = flat(tanh_solution.kernel)[rows, columns]
