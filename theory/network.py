@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from theory import arguments
-from theory.activations import Activation, canonical_activation, resolve_activation
+from theory.activation_identity import canonical_activation, find_activation, resolve_activation, stored_activation
+from theory.activations import Activation
 
 WEIGHTS = ("recurrent", "input", "readout")
 SCALINGS = ("mup", "standard")
@@ -27,8 +28,8 @@ class Network:
     Args:
         width: N, the number of hidden neurons, a positive integer.
         activation: phi: "linear", "erf", "tanh", "relu", or a function of your own written with JAX that acts
-            elementwise. A module-level function is stored as "module:name"; a lambda works until it has to be
-            stored (sampling, saving) and is refused there.
+            elementwise. It is told from others by its code and all that this depends on, and stored as
+            "module:name" with a digest of them; reading never imports it.
         shared: which of "recurrent" (W), "input" (U), "readout" (V) are shared over the steps.
         recurrent_gain: gw, prior standard deviation of W times sqrt(N).
         input_gain: gu, prior standard deviation of U times sqrt(D).
@@ -86,29 +87,32 @@ class Network:
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that `from_dict` (and JSON, TOML) take back.
-
-        Raises:
-            ValueError: if the activation is a function that cannot be found again by module and name.
-        """
-        if not isinstance(self.activation, str):
-            raise ValueError(
-                f"activation {self.activation!r} cannot be stored: it is not found again by module and name; "
-                "use a built-in name or a function defined at the top level of an importable module"
-            )
-        return {**asdict(self), "shared": [name for name in WEIGHTS if name in self.shared]}
+        """Plain values that `from_dict` (and JSON, TOML) take back; a user's function by its name and its digest."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        shared = [name for name in WEIGHTS if name in self.shared]
+        return {**values, **stored_activation(self.activation), "shared": shared}
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Network:
-        """The inverse of `to_dict`; every field but "width" may be absent.
+    def from_dict(cls, fields: Mapping[str, Any], activations: Any = ()) -> Network:
+        """The inverse of `to_dict`; every field but "width" may be absent. Nothing is imported.
+
+        Args:
+            fields: of `to_dict`.
+            activations: a function or functions of yours, for networks that were stored with one of them. It need not
+                be handed over where its module has been imported.
 
         Raises:
-            ValueError: for an unknown or missing field, and as in `Network`.
+            ValueError: for an unknown or missing field, and as in `Network`; if the activation is a function that is
+                not found, or another one than was stored.
         """
-        allowed = cls.__dataclass_fields__
+        allowed = (*cls.__dataclass_fields__, "activation_digest")
         if not isinstance(fields, Mapping) or "width" not in fields or not set(fields) <= set(allowed):
             raise ValueError(f"fields is {fields!r}; it must map 'width' and any others of {', '.join(allowed)}")
-        return cls(**fields)
+        values = dict(fields)
+        digest = values.pop("activation_digest", None)
+        if "activation" in values and not callable(values["activation"]):
+            values["activation"] = find_activation(values["activation"], digest, activations)
+        return cls(**values)
 
 
 def _weight_names(value: Any) -> frozenset[str]:
