@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bayesnet.config import read_assignment, read_tables
-from bayesnet.storage import ENGINE, replacing
+from bayesnet.netcdf import write_netcdf
 from bayesnet.sweeping.config import DEFAULT_DIAGRAM, SweepConfig, build_sweep_config
 from bayesnet.sweeping.executors import LocalProcesses, connect_dask
 from bayesnet.sweeping.grids import make_points, read_axes
@@ -119,8 +119,7 @@ def _sweep(options: argparse.Namespace) -> int:
     with _executor(options) as executor:
         swept = measure_grid(axes, points, executor, store, options.retry_failed, progress=True)
     path = directory / "sweep.nc"
-    with replacing(path) as partial:
-        swept.dataset.to_netcdf(partial, engine=ENGINE)
+    write_netcdf(path, swept.dataset)
     print(swept.summary)
     print(path)
     return FAILED if swept.failed or (options.strict and not swept.trusted) else 0

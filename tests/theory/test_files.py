@@ -142,17 +142,17 @@ def test_places_where_nothing_can_be_written(tmp_path):
 
 def test_directories_that_were_made_go_again_where_nothing_is_in_them(tmp_path):
     path = tmp_path / "a" / "b" / "c"
-    with pytest.raises(KeyError), files.made_directory(path):
+    with pytest.raises(KeyError), files.made_directory(path):  # noqa: PT012
         assert path.is_dir()
         raise KeyError
     assert names(tmp_path) == []
-    with pytest.raises(KeyError), files.made_directory(path):
+    with pytest.raises(KeyError), files.made_directory(path):  # noqa: PT012
         (path.parent / "kept").write_text("")
         raise KeyError
     assert names(path.parent) == ["kept"]
     with files.made_directory(path):
         pass
-    with pytest.raises(KeyError), files.made_directory(path):
+    with pytest.raises(KeyError), files.made_directory(path):  # noqa: PT012
         raise KeyError
     assert path.is_dir(), "it was there before"
 
