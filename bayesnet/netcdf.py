@@ -21,7 +21,9 @@ ENGINE: Final = "h5netcdf"
 FORMAT: Final = "bayesnet_format"  # an attribute of files that end with a checksum
 CURRENT: Final = 2
 PURE_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
-RESERVED = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned", "dtype", "coordinates")
+# What readers take for instructions: the first of any group, the others of variables.
+RESERVED = ("coordinates",)
+RESERVED_OF_VARIABLES = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned", "dtype")
 
 
 def write_netcdf(path: Path, data: xr.DataTree | xr.Dataset, sealed: bool = False) -> None:
@@ -116,7 +118,9 @@ def _check_writable(tree: xr.DataTree) -> None:
         where = "" if node.path == "/" else f" of group {node.path[1:]!r}"
         _check_attributes(node.attrs, where)
         for name, variable in node.to_dataset(inherit=False).variables.items():
-            _check_attributes(variable.attrs, f" of variable {f'{node.path}/{name}'.lstrip('/')!r}", RESERVED)
+            _check_attributes(
+                variable.attrs, f" of variable {f'{node.path}/{name}'.lstrip('/')!r}", RESERVED_OF_VARIABLES
+            )
             if variable.dtype.kind not in "biufUST" and not _is_text(variable):
                 raise ValueError(
                     f"value has the variable {name!r}{where} of dtype {variable.dtype}; netCDF holds real numbers, "
@@ -126,7 +130,8 @@ def _check_writable(tree: xr.DataTree) -> None:
 
 def _check_attributes(attributes: Mapping[Any, Any], where: str, reserved: tuple[str, ...] = ()) -> None:
     for name, value in attributes.items():
-        if not isinstance(name, str) or not _holds_text(name) or not name or "/" in name or name in (*reserved, FORMAT):
+        taken = (*RESERVED, *reserved, FORMAT)
+        if not isinstance(name, str) or not _holds_text(name) or not name or "/" in name or name in taken:
             raise ValueError(f"value has an attribute named {name!r}{where}, which netCDF has no place for; rename it")
         if not _holds_attribute(value):
             raise ValueError(

@@ -67,14 +67,21 @@ def check_draws(tree: xr.DataTree, groups: tuple[str, ...] = (), activations: An
     found = {name: tree[name].to_dataset() for name in GROUPS if name in tree.children}
     for name, dataset in found.items():
         _check_variables(dataset, GROUPS[name], f"{name}/")
-    task = task_from(found["constant_data"])
+    try:
+        task = task_from(found["constant_data"])
+    except ValueError as error:
+        raise ValueError(f"its task is none: {error}") from None
     draws = {dim: found[drawn[0]].sizes[dim] for dim in DRAWS}
     for name, dataset in found.items():
         # A posterior may be joined with prior draws, which are others.
         of_draws = {} if name.startswith("prior") != drawn[0].startswith("prior") else draws
         _check_sizes(dataset, {**_sizes(task), **of_draws}, f"{name}/")
     attributes = tree.attrs
-    network = Network.from_dict(stored_mapping(attributes, "network"), activations)
+    stored = stored_mapping(attributes, "network")
+    try:
+        network = Network.from_dict(stored, activations)
+    except ValueError as error:
+        raise ValueError(f"its network cannot be made: {error}") from None
     versions = stored_mapping(attributes, "versions")
     if not isinstance(versions.get("bayesnet"), str):
         raise ValueError("its attribute 'versions' does not name the version of bayesnet")

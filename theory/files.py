@@ -13,7 +13,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -102,16 +102,33 @@ def write_file(path: Path, content: bytes | memoryview, sealed: bool = False) ->
     Raises:
         OSError: naming the file, if it cannot be written; what was there stays.
     """
-    remove_leftovers(path)
-    try:
-        _write(path, [content, _seal_of(hashlib.sha256(content))] if sealed else [content])
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+    _write({path: [content, _seal_of(hashlib.sha256(content))] if sealed else [content]})
 
 
-def _write(path: Path, parts: list[bytes | memoryview]) -> None:
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write several files; all of them are on disk before the first takes the place of an older one, in their order.
+
+    Raises:
+        OSError: naming the file that cannot be written; what was there stays.
+    """
+    _write({path: [content] for path, content in contents.items()})
+
+
+def _write(contents: Mapping[Path, list[bytes | memoryview]]) -> None:
+    with contextlib.ExitStack() as stack:
+        partials = {}
+        for path, parts in contents.items():
+            remove_leftovers(path)
+            with _naming(path):
+                partials[path] = stack.enter_context(_written(path, parts))
+        for path, partial in partials.items():
+            with _naming(path):
+                os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def _written(path: Path, parts: list[bytes | memoryview]) -> Iterator[Path]:
+    """A temporary file beside ``path``, held until it has been renamed, or else removed."""
     while True:
         # Its own name for every writer: other threads, processes and machines may write the same file.
         partial = path.with_name(f".{_repeated(path.name)}.{uuid.uuid4().hex}.tmp")
@@ -124,13 +141,23 @@ def _write(path: Path, parts: list[bytes | memoryview]) -> None:
                     file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
-                if fcntl is not None:
-                    os.replace(partial, path)
-            if fcntl is None:  # an open file cannot be renamed there
-                os.replace(partial, path)
+                if fcntl is None:
+                    file.close()  # an open file cannot be renamed there
+                yield partial
             return
         finally:
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors name the file that the user knows, not a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def remove_leftovers(path: Path) -> None:

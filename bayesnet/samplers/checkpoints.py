@@ -117,7 +117,7 @@ class Lane:
                 os.fsync(file.fileno())
             digests[kind].update(content)
             numbers[kind] += len(new)
-        position = {"blocks": self.blocks, "made": self.made, "seconds": self.seconds, **numbers}
+        position: dict[str, Any] = {"blocks": self.blocks, "made": self.made, "seconds": self.seconds, **numbers}
         position |= {f"{kind} sha256": digest.hexdigest().encode() for kind, digest in digests.items()}
         leaves = {f"leaf {i}": np.asarray(_plain(leaf))[None] for i, leaf in enumerate(jax.tree.leaves(state))}
         latest = [records.get(kind, earlier[-1] if earlier else np.empty(0)) for kind, earlier in self.records.items()]
@@ -141,7 +141,7 @@ class Lane:
             number = position[kind][0].item()
             if number:
                 records.append(self._read_records(kind, layout.dtype, number))
-                self._digests[kind].update(records[0].view(np.uint8))
+                self._digests[kind].update(records[0].view(np.uint8).data)
             if sealed and position[f"{kind} sha256"][0] != self._digests[kind].hexdigest().encode():
                 raise ValueError(f"{kind} are other ones than were written")
             # Version 0.1.0 wrote no checksums.

@@ -152,7 +152,7 @@ def test_directories_that_were_made_go_again_where_nothing_is_in_them(tmp_path):
     assert names(path.parent) == ["kept"]
     with files.made_directory(path):
         pass
-    with pytest.raises(KeyError), files.made_directory(path):  # noqa: PT012
+    with pytest.raises(KeyError), files.made_directory(path):
         raise KeyError
     assert path.is_dir(), "it was there before"
 
