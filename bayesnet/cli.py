@@ -11,6 +11,7 @@ import bayesnet as bn
 import theory
 from bayesnet.config import Config, build_config, default_tables, read_assignment, read_tables, to_toml
 from bayesnet.sweeping import commands as sweep_commands
+from theory import files
 
 ERROR, GATE_FAILED, INTERRUPTED = 2, 1, 130
 
@@ -115,16 +116,16 @@ def _report(arguments: argparse.Namespace) -> int:
         section, key, value = read_assignment(assignment)
         tables.setdefault(section, {})[key] = value
     config = build_config(tables)
-    directory = Path(arguments.out)
-    directory.mkdir(parents=True, exist_ok=True)
-    return _run(config, directory, arguments.checkpoint, arguments.save, arguments.strict)
+    checkpoint = None if arguments.checkpoint is None else files.directory_path("--checkpoint", arguments.checkpoint)
+    with files.made_directory(files.directory_path("--out", arguments.out)) as directory:
+        return _run(config, directory, checkpoint, arguments.save, arguments.strict)
 
 
-def _run(config: Config, directory: Path, checkpoint: str | None, save: bool, strict: bool) -> int:
+def _run(config: Config, directory: Path, checkpoint: Path | None, save: bool, strict: bool) -> int:
     posteriors, solutions = {}, {}
     for name, network in config.networks.items():
         print(f"{name}: sampling", file=sys.stderr, flush=True)
-        place = None if checkpoint is None else Path(checkpoint) / f"{name}.checkpoint"
+        place = None if checkpoint is None else checkpoint / f"{name}.checkpoint"
         posteriors[name] = bn.sample(network, config.task, checkpoint=place, **config.sampling)
         print(f"{name}: solving the infinite-width theory", file=sys.stderr, flush=True)
         try:

@@ -6,13 +6,13 @@ import inspect
 import json
 import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bayesnet import tasks
 from bayesnet.sampling import sample
+from theory import files
 from theory.network import WEIGHTS, Network
 from theory.task import Task
 
@@ -68,7 +68,7 @@ def read_tables(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
         ValueError: if the file is no TOML.
         OSError: if it cannot be read.
     """
-    path = Path(path)
+    path = files.user_path("file", path)
     if path.suffix == ".npz":
         return {"task": {"file": str(path)}}
     with open(path, "rb") as file:
@@ -78,7 +78,7 @@ def read_tables(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
             raise ValueError(f"file {str(path)!r} is not TOML: {error}") from None
     task = tables.get("task")
     if isinstance(task, dict) and isinstance(task.get("file"), str):
-        task["file"] = str(path.parent / task["file"])
+        task["file"] = str(path.parent / files.user_path("[task] file", task["file"]))
     return tables
 
 
@@ -108,6 +108,7 @@ def build_config(tables: dict[str, Any]) -> Config:
             merged[section] |= values
     if not merged["networks"]:
         raise ValueError("[networks] is empty; it needs at least one name = [shared weights]")
+    _check_file_names(merged["networks"])
     networks = {
         name: Network(**merged["network"], shared=_shared(name, shared)) for name, shared in merged["networks"].items()
     }
@@ -188,6 +189,18 @@ def _shared(name: str, value: Any) -> list[str]:
     if not isinstance(value, list):
         raise ValueError(f"[networks] {name} is {value!r}; it must be a list out of {', '.join(map(repr, WEIGHTS))}")
     return value
+
+
+def _check_file_names(names: Iterable[str]) -> None:
+    """Networks are saved under their names: two must not end in one file, on no file system."""
+    owners: dict[str, str] = {}
+    for name in names:
+        for file in (f"{name}.nc", f"{name}-theory.nc", f"{name}.checkpoint"):
+            owner = owners.setdefault(file.casefold(), name)
+            if owner != name:
+                raise ValueError(
+                    f"[networks] {owner!r} and {name!r} would both be saved as {file!r}; rename one of them"
+                )
 
 
 def _toml_value(value: Any) -> str:

@@ -63,7 +63,7 @@ def sample_prior(
     )
     tree.attrs.update(
         network=json.dumps(network.to_dict()),
-        coordinates=coordinates,
+        settings=json.dumps({"coordinates": coordinates}),
         seed=seed,
         versions=json.dumps(installed_versions()),
     )

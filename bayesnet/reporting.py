@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -20,11 +21,13 @@ from bayesnet.comparison import MCSE_LIMIT, SPREAD_LIMIT, Verdict, compare, judg
 from bayesnet.diagnostics import Gate, summarise
 from bayesnet.report_content import Run
 from bayesnet.sampling import network_of, task_of
+from bayesnet.schema import check_draws
+from theory import files
 from theory.solution import Solution
 
 SUMMARY_NAME = "summary.json"
 SEVERITY = ("PASS", "DIFFER", "FAIL")
-GROUPS = {"posterior", "sample_stats", "observed_data", "constant_data", "latents"}
+GROUPS = ("posterior", "sample_stats", "observed_data", "constant_data", "latents")
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ def report(
 ) -> Report:
     """Write one HTML report on the posteriors of one or more networks on one task, and summary.json beside it.
 
-    The page needs neither network nor scripts. Both files replace older ones only once complete.
+    The page needs neither network nor scripts. Both files replace older ones only once complete; ``report_sha256`` in
+    summary.json is the digest of the page that it belongs to.
 
     Args:
         posteriors: what `sample` returned, or {name: such}, all of the same task. A single one is called RNN or DNN by
@@ -70,23 +74,18 @@ def report(
     lines = [f"{run.name}: {run.verdict.message}" if prefix else run.verdict.message for run in _ranked(runs)]
     message = "; ".join(lines)
     outcome = Report(target, target.with_name(SUMMARY_NAME), status, message)
-    page = _render(outcome, runs)
-    summary = json.dumps(_summary(outcome, runs), indent=1, allow_nan=False, ensure_ascii=False)
-    _write({outcome.summary_path: summary + "\n", outcome.path: page})
+    page = _render(outcome, runs).encode()
+    facts = {**_summary(outcome, runs), "report_sha256": hashlib.sha256(page).hexdigest()}
+    summary = json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    # A process that is killed between the two leaves a summary whose digest is not that of the page.
+    files.write_files({outcome.path: page, outcome.summary_path: summary.encode()})
     return outcome
 
 
 def _target(path: Any) -> Path:
-    try:
-        target = Path(path)
-    except TypeError:
-        raise ValueError(f"path is {path!r}; it must be the name of the HTML file to write") from None
-    if target.is_dir():
-        raise ValueError(f"path {str(path)!r} is a directory; give the name of an HTML file")
+    target = files.new_file("path", path)
     if target.name == SUMMARY_NAME:
         raise ValueError(f"path {str(path)!r} is the name of the summary; give the name of an HTML file")
-    if not target.parent.is_dir():
-        raise ValueError(f"path {str(path)!r} lies in a directory that does not exist; create it first")
     return target
 
 
@@ -115,10 +114,10 @@ def _named_posteriors(posteriors: Any) -> dict[str, xr.DataTree]:
 def _checked(argument: str, posterior: Any) -> xr.DataTree:
     if not isinstance(posterior, xr.DataTree):
         raise ValueError(f"{argument} is {type(posterior).__name__}; it must be what bayesnet.sample returned")
-    if GROUPS - set(posterior.children) or "network" not in posterior.attrs:
-        raise ValueError(
-            f"{argument} lacks groups or attributes of a posterior; it must be what bayesnet.sample returned"
-        )
+    try:
+        check_draws(posterior, GROUPS)
+    except ValueError as error:
+        raise ValueError(f"{argument} is no posterior: {error}; it must be what bayesnet.sample returned") from None
     return posterior
 
 
@@ -237,16 +236,3 @@ def _strict(value: Any) -> Any:
         return value
     number = float(value)
     return number if math.isfinite(number) else None
-
-
-def _write(texts: dict[Path, str]) -> None:
-    """Write all files under temporary names, then rename them; nothing temporary stays, whatever happens."""
-    partial = {target: target.with_name(f".{target.name}.{os.getpid()}.tmp") for target in texts}
-    try:
-        for target, text in texts.items():
-            partial[target].write_text(text, encoding="utf-8")
-        for target, temporary in partial.items():
-            os.replace(temporary, target)
-    finally:
-        for temporary in partial.values():
-            temporary.unlink(missing_ok=True)

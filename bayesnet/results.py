@@ -15,6 +15,7 @@ import xarray as xr
 from bayesnet.observables import overlaps
 from bayesnet.samplers.chains import Chains
 from bayesnet.samplers.engine import Settings
+from bayesnet.schema import stored_mapping, task_from
 from theory.kernels import OUTPUT_DIMS, entry_coords, kernel_labels, kernel_of, outputs_of
 from theory.network import Network
 from theory.task import Task
@@ -66,13 +67,21 @@ def network_of(posterior: xr.DataTree) -> Network:
         raise ValueError(
             f"posterior is {type(posterior).__name__} without a network; it must come from bayesnet.sample"
         )
-    return Network.from_dict(json.loads(posterior.attrs["network"]))
+    try:
+        return Network.from_dict(stored_mapping(posterior.attrs, "network"))
+    except ValueError as error:
+        raise ValueError(f"posterior has a network that cannot be read: {error}") from None
 
 
 def task_of(posterior: xr.DataTree) -> Task:
-    """The task that a posterior was sampled for."""
-    data = posterior["constant_data"]
-    return Task(data["inputs"].to_numpy(), data["targets"].to_numpy(), data["supervised"].to_numpy().astype(bool))
+    """The task that a posterior was sampled for.
+
+    Raises:
+        ValueError: if it holds no task.
+    """
+    if not isinstance(posterior, xr.DataTree) or "constant_data" not in posterior.children:
+        raise ValueError(f"posterior is {type(posterior).__name__} without a task; it must come from bayesnet.sample")
+    return task_from(posterior["constant_data"].to_dataset())
 
 
 def invariant_data(task: Task, kernels: np.ndarray, predictions: np.ndarray, coords: dict) -> xr.Dataset:

@@ -136,13 +136,12 @@ def sample(
         chain_method=chain_method,
     )
     seed = arguments.integer("seed", seed, 0)
-    description = network.to_dict()  # a network that cannot be stored is refused before anything is compiled
     directory = None
     if checkpoint is not None:
         # How chains are run side by side is no part of what is drawn; in lockstep it is.
         method = "vectorized" if _method(settings) == "vectorized" else "parallel"
         run = asdict(replace(settings, chain_method=method))
-        directory = open_checkpoint(checkpoint, describe_run(description, task, run, seed, installed_versions()))
+        directory = open_checkpoint(checkpoint, describe_run(network.to_dict(), task, run, seed, installed_versions()))
     settings = replace(settings, chain_method=_method(settings))
     lanes = open_lanes(settings, directory)
     hidden = not (sys.stderr.isatty() if progress is None else progress)

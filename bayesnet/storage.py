@@ -1,65 +1,73 @@
-"""save and load: posteriors and solutions as netCDF files."""
+"""save and load: posteriors, prior draws and solutions as netCDF files."""
 
 from __future__ import annotations
 
+import json
 import os
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Final
+from typing import Any
 
 import xarray as xr
 
+from bayesnet.netcdf import read_netcdf, write_netcdf
+from bayesnet.schema import check_draws, check_solution
+from theory import files
 from theory.solution import Solution
-
-ENGINE: Final = "h5netcdf"
 
 
 def save(value: xr.DataTree | Solution, path: str | os.PathLike) -> None:
-    """Write a posterior (of `sample`) or a `theory.Solution` to a netCDF file, replacing it only once complete.
+    """Write a posterior (of `sample`), prior draws (of `sample_prior`) or a `theory.Solution` to a netCDF file.
+
+    The file ends with a checksum and replaces an older one only once complete.
+
+    Args:
+        value: what to write; it must be what `load` can read. A posterior may have lost groups that `load` does not
+            need, or have more of them.
+        path: of the file; its directory must exist.
 
     Raises:
-        ValueError: if ``value`` is neither.
+        ValueError: naming the argument, what was wrong and what is allowed; attributes and variables that netCDF cannot
+            hold by their names.
+        OSError: if the file cannot be written; what was there stays.
     """
+    target = files.new_file("path", path)
     if isinstance(value, Solution):
         data: xr.DataTree | xr.Dataset = value.to_xarray()
     elif isinstance(value, xr.DataTree):
         data = value
+        try:
+            check_draws(data)
+        except ValueError as error:
+            raise ValueError(f"value is no posterior that can be read again: {error}") from None
     else:
         raise ValueError(f"value is {type(value).__name__}; it must be a posterior (DataTree) or a theory.Solution")
-    with replacing(Path(path)) as partial:
-        data.to_netcdf(partial, engine=ENGINE)
+    write_netcdf(target, data, sealed=True)
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to; what is there takes the place of ``path`` when all went well."""
-    # Its own name for every writer: other threads, processes and machines may write the same file.
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+def load(path: str | os.PathLike, activations: Any = ()) -> xr.DataTree | Solution:
+    """Read what `save` wrote, into memory. Nothing is imported for a file, and no function of it is called.
 
-
-def load(path: str | os.PathLike) -> xr.DataTree | Solution:
-    """Read what `save` wrote, into memory.
+    Args:
+        path: of the file.
+        activations: a function or functions of yours, for networks that have one as activation. It need not be handed
+            over where its module has been imported; either way it must be the function that was saved.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file holds neither a posterior nor a solution.
+        ValueError: naming the file and its fault: it is damaged, refers to other files, declares more than it holds,
+            holds neither a posterior nor a solution, or its activation is not found or another one.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"path {os.fspath(path)!r} is not a file")
+    source = files.user_path("path", path)
+    tree = read_netcdf(source)
     try:
-        with xr.open_datatree(path, engine=ENGINE) as opened:
-            tree = opened.load()
-    except (OSError, ValueError) as error:
-        raise ValueError(f"path {os.fspath(path)!r} is not a netCDF file: {error}") from None
-    if "posterior" in tree.children:
-        return tree
-    if {"kernel", "conjugate"} <= set(tree.data_vars):
-        return Solution.from_xarray(tree.to_dataset())
-    raise ValueError(f"path {os.fspath(path)!r} holds neither a posterior nor a solution of bayesnet")
+        if {"posterior", "prior"} & set(tree.children):
+            network, _ = check_draws(tree, activations=activations)
+            # The function may have another name by now, and a file of bayesnet 0.1.0 has no digest of it.
+            tree.attrs["network"] = json.dumps(network.to_dict())
+            return tree
+        dataset = tree.to_dataset()
+        if not {"kernel", "conjugate"} <= set(dataset.data_vars):
+            raise ValueError("it holds neither a posterior nor a solution of bayesnet")
+        check_solution(dataset)
+        return Solution.from_xarray(dataset, activations)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"path {os.fspath(source)!r}: {error}") from None

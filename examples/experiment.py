@@ -15,9 +15,9 @@ and extrapolates (`Ladder.limit`); there is no tolerance to choose.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
-import os
 import sys
 import time
 import warnings
@@ -36,6 +36,7 @@ from matplotlib.figure import Figure
 
 import bayesnet as bn
 import theory
+from theory import files
 
 FAMILY_LEVEL = 1e-3
 ATTEMPTS = 3  # at enough draws
@@ -138,8 +139,9 @@ class Experiment:
         self.claims: list[dict[str, Any]] = []
         self.complaints: list[str] = []
         try:
+            self.out = files.directory_path("directory", self.out)
             self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             parser.error(f"argument --out: {error}")
 
     def seed(self) -> int:
@@ -265,7 +267,9 @@ class Experiment:
     def save(self, figure: Figure, suffix: str = "") -> Path:
         """Write a figure as <script><suffix>.png."""
         path = self.out / f"{self.name}{suffix}.png"
-        _write(path, lambda partial: figure.savefig(partial, dpi=110, format="png"))
+        picture = io.BytesIO()
+        figure.savefig(picture, dpi=110, format="png")
+        files.write_file(path, picture.getbuffer())
         return path
 
     def finish(self, statement: str, results: dict[str, Any]) -> int:
@@ -282,7 +286,7 @@ class Experiment:
             "results": results,
         }
         text = json.dumps(_plain(record), indent=1, allow_nan=False)
-        _write(self.out / "results.json", lambda partial: partial.write_text(text))
+        files.write_file(self.out / "results.json", text.encode())
         print(f"{status}: " + (statement if status == "PASS" else "\n  ".join(complaints)))
         print(f"{len(self.claims)} claims; files in {self.out}")
         return int(status == "FAIL")
@@ -345,13 +349,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _write(path: Path, fill: Callable[[Path], Any]) -> None:
-    """Fill a temporary file, then rename it to ``path``."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        fill(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

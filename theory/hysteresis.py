@@ -119,5 +119,5 @@ def _dataset(network: Network, task: Task, factors: np.ndarray, sweeps: Sequence
             "supervised": (("pattern", "step"), task.supervised),
         },
         coords={"direction": list(DIRECTIONS), "factor": factors, **entry_coords(task), **labels},
-        attrs={"network": json.dumps(network.to_dict())} if isinstance(network.activation, str) else {},
+        attrs={"network": json.dumps(network.to_dict())},
     )

@@ -9,6 +9,7 @@ import numpy as np
 from theory.task import Task
 
 KERNEL_DIMS = ("step", "pattern", "step_bis", "pattern_bis")
+SITE_DIMS = ("site", "pattern", "site_bis", "pattern_bis")  # of several layers
 OUTPUT_DIMS = ("pattern", "step", "output")
 SILENT = 1e-14  # variance, relative to the largest, of an entry that no input has reached
 
@@ -49,7 +50,7 @@ def kernel_labels(task: Task, sites: int) -> tuple[tuple[str, ...], dict[str, An
         dims = KERNEL_DIMS
         labels = {name: np.arange(1, sites + 1) for name in ("step", "step_bis")}
     else:
-        dims = ("site", "pattern", "site_bis", "pattern_bis")
+        dims = SITE_DIMS
         step, layer = np.divmod(np.arange(sites), sites // task.steps)
         for bis in ("", "_bis"):
             labels[f"site{bis}"] = np.arange(1, sites + 1)

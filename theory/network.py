@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from theory import arguments
-from theory.activations import Activation, canonical_activation, resolve_activation
+from theory.activation_identity import canonical_activation, find_activation, resolve_activation, stored_activation
+from theory.activations import Activation
 from theory.connections import Connection, Degree, Degrees, Drift, checked_degree
 from theory.wiring import Wiring, wiring_of
 
@@ -35,8 +36,8 @@ class Network:
     Args:
         width: N, the number of hidden neurons of each layer, a positive integer.
         activation: phi: "linear", "erf", "tanh", "relu", or a function of your own written with JAX that acts
-            elementwise. A module-level function is stored as "module:name"; a lambda works until it has to be
-            stored (sampling, saving) and is refused there.
+            elementwise. It is told from others by its code and all that this depends on, and stored as
+            "module:name" with a digest of them; reading never imports it.
         shared: how far the weights "recurrent" (W), "input" (U), "readout" (V), "feedforward" (Z) and "bias" (b) are
             shared over the steps. A set of names: these are, the others are not. Or a mapping from names to degrees
             of sharing: a number from 0 (not shared) to 1 (shared), the correlation of a weight between any two
@@ -220,32 +221,34 @@ class Network:
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that `from_dict` (and JSON, TOML) take back.
-
-        Raises:
-            ValueError: if the activation is a function that cannot be found again by module and name.
-        """
-        if not isinstance(self.activation, str):
-            raise ValueError(
-                f"activation {self.activation!r} cannot be stored: it is not found again by module and name; "
-                "use a built-in name or a function defined at the top level of an importable module"
-            )
+        """Plain values that `from_dict` (and JSON, TOML) take back; a user's function by its name and its digest."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
         listed = None if self.connections is None else [one.to_dict() for one in self.connections]
-        return {**plain, "shared": _plain_sharing(self.shared), "connections": listed}
+        plain |= {"shared": _plain_sharing(self.shared), "connections": listed}
+        return {**plain, **stored_activation(self.activation)}
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Network:
-        """The inverse of `to_dict`; every field but "width" may be absent.
+    def from_dict(cls, fields: Mapping[str, Any], activations: Any = ()) -> Network:
+        """The inverse of `to_dict`; every field but "width" may be absent. Nothing is imported.
+
+        Args:
+            fields: of `to_dict`.
+            activations: a function or functions of yours, for networks that were stored with one of them. It need not
+                be handed over where its module has been imported.
 
         Raises:
-            ValueError: for an unknown or missing field, and as in `Network`.
+            ValueError: for an unknown or missing field, and as in `Network`; if the activation is a function that is
+                not found, or another one than was stored.
         """
-        allowed = cls.__dataclass_fields__
+        allowed = (*cls.__dataclass_fields__, "activation_digest")
         if not isinstance(fields, Mapping) or "width" not in fields or not set(fields) <= set(allowed):
             raise ValueError(f"fields is {fields!r}; it must map 'width' and any others of {', '.join(allowed)}")
-        return cls(**fields)
+        values = dict(fields)
+        digest = values.pop("activation_digest", None)
+        if "activation" in values and not callable(values["activation"]):
+            values["activation"] = find_activation(values["activation"], digest, activations)
+        return cls(**values)
 
 
 def _sharing(value: Any) -> frozenset[str] | Degrees:

@@ -163,10 +163,10 @@ class Solution:
         return dataset.merge(xr.concat(branches, dim="branch", join="outer"), join="outer")
 
     @classmethod
-    def from_xarray(cls, dataset: xr.Dataset) -> Solution:
-        """The inverse of `to_xarray`."""
+    def from_xarray(cls, dataset: xr.Dataset, activations: Any = ()) -> Solution:
+        """The inverse of `to_xarray`; ``activations`` as for `Network.from_dict`."""
         task = Task(dataset.inputs.values, dataset.targets.values, dataset.supervised.values.astype(bool))
-        network = Network.from_dict(json.loads(dataset.attrs["network"]))
+        network = Network.from_dict(json.loads(dataset.attrs["network"]), activations)
 
         def restore(source: xr.Dataset, prefix: str, branches: tuple[Solution, ...]) -> Solution:
             values: dict[str, Any] = {

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from theory import arguments
+from theory import arguments, files
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,18 +129,13 @@ class Task:
         """Write inputs, targets and supervised to a NumPy archive, replacing ``path`` only once complete.
 
         Raises:
-            ValueError: if ``path`` is no path or a directory.
+            ValueError: if ``path`` is no path, or a directory, or lies in one that does not exist.
+            OSError: if the file cannot be written.
         """
-        path = _path(path)
-        if path.is_dir():
-            raise ValueError(f"path {str(path)!r} is a directory; give the name of a file")
-        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with open(partial, "wb") as file:
-                np.savez(file, inputs=self.inputs, targets=self.targets, supervised=self.supervised)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        target = files.new_file("path", path)
+        buffer = io.BytesIO()
+        np.savez(buffer, inputs=self.inputs, targets=self.targets, supervised=self.supervised)
+        files.write_file(target, buffer.getbuffer())
 
     @classmethod
     def from_npz(cls, path: str | os.PathLike) -> Task:
@@ -150,7 +145,7 @@ class Task:
             ValueError: if the file is not such an archive or its content is no valid task.
             FileNotFoundError: if there is no such file.
         """
-        path = _path(path)
+        path = files.user_path("path", path)
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in ("inputs", "targets", "supervised") if name in archive}
@@ -182,13 +177,6 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 def _squared_norms(inputs: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         return (inputs**2).sum(-1)
-
-
-def _path(value: Any) -> Path:
-    try:
-        return Path(value)
-    except TypeError:
-        raise ValueError(f"path is {value!r}; it must be the name of a file") from None
 
 
 def _plain_array(name: str, value: Any, shape: str) -> np.ndarray:

@@ -3,14 +3,17 @@
 A checkpoint is a directory. ``run.json`` says what is sampled. Each lane (a chain, or all chains in lockstep) has
 ``.draws`` and ``.latents``, records of fixed size one after the other, and ``.state``, the state of its sampler. The
 records of a block are written before the state, which is replaced in one go: it alone decides how many blocks count,
-and what a killed run left behind them is overwritten. Randomness is part of the state or a function of the seed and
-the draw, so a resumed run ends bitwise where an uninterrupted one does.
+and what a killed run left behind them is overwritten. It ends with its checksum and holds those of the records.
+Randomness is part of the state or a function of the seed and the draw, so a resumed run ends bitwise where an
+uninterrupted one does.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 
-from bayesnet.storage import replacing
+from theory import files
 from theory.task import Task
 
 MARKER = "run.json"
@@ -49,13 +52,18 @@ class Lane:
         self.records: dict[str, list[np.ndarray]] = {"draws": [], "latents": []}
         self._directory = directory
         self._leaves: list[np.ndarray] = []
-        if directory is not None and self._path("state").exists():
-            try:
+        self._digests = {kind: hashlib.sha256() for kind in self.records}
+        if directory is None:
+            return
+        files.remove_leftovers(self._path("state"))
+        try:
+            self._refuse_links()
+            if self._path("state").exists():
                 self._read()
-            except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-                raise ValueError(
-                    f"checkpoint {str(directory)!r} is damaged at {name} ({error}); remove it to start anew"
-                ) from None
+        except Exception as error:  # NumPy raises almost anything on damaged headers
+            raise ValueError(
+                f"checkpoint {str(directory)!r} is damaged at {name} ({error}); remove it to start anew"
+            ) from None
 
     def add(self, made: int, seconds: float, state: Any, **records: np.ndarray) -> None:
         """Count a block as complete; ``records`` are its "draws" and "latents", none where nothing is kept.
@@ -92,33 +100,64 @@ class Lane:
         assert self._directory is not None
         return self._directory / f"{self.name.replace(' ', '-')}.{kind}"
 
+    def _refuse_links(self) -> None:
+        for kind in ("state", *self.records):
+            if self._path(kind).is_symlink():
+                raise ValueError(f"{self._path(kind).name} is a link, which is not followed")
+
     def _write(self, state: Any, records: dict[str, np.ndarray]) -> None:
         numbers = {kind: sum(map(len, earlier)) for kind, earlier in self.records.items()}
+        digests = {kind: digest.copy() for kind, digest in self._digests.items()}
         for kind, new in records.items():
-            path = self._path(kind)
-            with open(path, "r+b" if path.exists() else "wb") as file:
+            content = new.tobytes()
+            with open(self._path(kind), "r+b", opener=_open_or_make) as file:
                 file.seek(numbers[kind] * new.dtype.itemsize)
-                file.write(new.tobytes())
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            digests[kind].update(content)
             numbers[kind] += len(new)
-        position = {"blocks": self.blocks, "made": self.made, "seconds": self.seconds, **numbers}
+        position: dict[str, Any] = {"blocks": self.blocks, "made": self.made, "seconds": self.seconds, **numbers}
+        position |= {f"{kind} sha256": digest.hexdigest().encode() for kind, digest in digests.items()}
         leaves = {f"leaf {i}": np.asarray(_plain(leaf))[None] for i, leaf in enumerate(jax.tree.leaves(state))}
         latest = [records.get(kind, earlier[-1] if earlier else np.empty(0)) for kind, earlier in self.records.items()]
         layouts = [part[:0] for part in latest]
-        with replacing(self._path("state")) as partial, open(partial, "wb") as file:
-            for array in (pack({name: np.array([value]) for name, value in position.items()}), pack(leaves), *layouts):
-                np.save(file, array)
+        buffer = io.BytesIO()
+        for array in (pack({name: np.array([value]) for name, value in position.items()}), pack(leaves), *layouts):
+            np.save(buffer, array)
+        files.write_file(self._path("state"), buffer.getbuffer(), sealed=True)
+        self._digests = digests
 
     def _read(self) -> None:
         with open(self._path("state"), "rb") as file:
-            position, leaves, *layouts = (np.load(file) for _ in range(2 + len(self.records)))
+            sealed = files.check_seal(file) is not None
+            content = io.BytesIO(file.read())
+        position, leaves, *layouts = (np.load(content) for _ in range(2 + len(self.records)))
+        if not sealed and "draws sha256" in position.dtype.names:
+            raise ValueError("the checksum of its state is missing")
         self.blocks, self.made, self.seconds = (position[name][0].item() for name in ("blocks", "made", "seconds"))
         self._leaves = [leaves[name][0] for name in leaves.dtype.names]
         for (kind, records), layout in zip(self.records.items(), layouts, strict=True):
             number = position[kind][0].item()
             if number:
-                records.append(np.fromfile(self._path(kind), layout.dtype, number))
-                if len(records[0]) < number:
-                    raise ValueError(f"{kind} are missing")
+                records.append(self._read_records(kind, layout.dtype, number))
+                self._digests[kind].update(records[0].view(np.uint8).data)
+            if sealed and position[f"{kind} sha256"][0] != self._digests[kind].hexdigest().encode():
+                raise ValueError(f"{kind} are other ones than were written")
+            # Version 0.1.0 wrote no checksums.
+            if not sealed and number and not all(np.isfinite(records[0][name]).all() for name in layout.dtype.names):
+                raise ValueError(f"{kind} are not finite")
+
+    def _read_records(self, kind: str, dtype: np.dtype, number: int) -> np.ndarray:
+        path = self._path(kind)
+        if not path.exists() or path.stat().st_size < number * dtype.itemsize:
+            raise ValueError(f"{kind} are missing")
+        return np.fromfile(path, dtype, number)
+
+
+def _open_or_make(path: str, flags: int) -> int:
+    """The file itself: where a link has taken its place, that is an error."""
+    return os.open(path, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def pack(arrays: dict[str, np.ndarray]) -> np.ndarray:
@@ -152,35 +191,31 @@ def open_checkpoint(path: Any, description: dict[str, Any]) -> Path:
         ValueError: if ``path`` is no directory, holds other files, or belongs to another run.
         OSError: if it cannot be written.
     """
-    try:
-        directory = Path(path)
-    except TypeError:
-        raise ValueError(f"checkpoint is {path!r}; it must be the name of a directory") from None
-    if directory.exists() and not directory.is_dir():
-        raise ValueError(f"checkpoint {str(path)!r} is a file; it must be the name of a directory")
+    directory = files.directory_path("checkpoint", path)
     marker = directory / MARKER
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for left in directory.glob(".*.tmp"):  # of a killed run
-            left.unlink(missing_ok=True)
+        if marker.is_symlink():
+            raise ValueError(f"checkpoint {str(path)!r} is damaged at {MARKER} (it is a link); remove it to start anew")
         if marker.exists():
-            description = _same_run(directory, marker.read_text(), description)
-        elif any(directory.iterdir()):
-            raise ValueError(f"checkpoint {str(path)!r} holds other files; give an empty or a new directory")
+            description = _same_run(directory, marker.read_bytes(), description)
+        elif directory.exists():
+            left = files.leftover_pattern(MARKER)  # of a run that was killed before it wrote anything
+            if any(not left.fullmatch(entry.name) for entry in directory.iterdir()):
+                raise ValueError(f"checkpoint {str(path)!r} holds other files; give an empty or a new directory")
         # Written even where it is there already: what cannot be written is better known now than after a block.
-        with replacing(marker) as partial:
-            partial.write_text(json.dumps(description, indent=1))
+        with files.made_directory(directory):
+            files.write_file(marker, json.dumps(description, indent=1).encode())
     except OSError as error:
         raise OSError(f"checkpoint {str(path)!r} cannot be written: {error}") from error
     return directory
 
 
-def _same_run(directory: Path, text: str, here: dict[str, Any]) -> dict[str, Any]:
+def _same_run(directory: Path, text: bytes, here: dict[str, Any]) -> dict[str, Any]:
     """The description in a checkpoint, if it is that of this run."""
     try:
         there = json.loads(text)
         found, versions = dict(_flat(there["run"])), dict(there["versions"])
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"checkpoint {str(directory)!r} is damaged at {MARKER}; remove it to start anew") from None
     wanted = dict(_flat(here["run"]))
     for name in sorted(found.keys() | wanted.keys()):

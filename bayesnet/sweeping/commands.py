@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bayesnet.config import read_assignment, read_tables
-from bayesnet.storage import ENGINE, replacing
+from bayesnet.netcdf import write_netcdf
 from bayesnet.sweeping.config import DEFAULT_DIAGRAM, SweepConfig, build_sweep_config
 from bayesnet.sweeping.executors import LocalProcesses, connect_dask
 from bayesnet.sweeping.grids import make_points, read_axes
@@ -18,6 +18,7 @@ from bayesnet.sweeping.phase_diagrams import phase_diagram
 from bayesnet.sweeping.points import MEASURES
 from bayesnet.sweeping.sweeps import measure_grid
 from theory import arguments as checks
+from theory import files
 
 FAILED = 1
 
@@ -115,12 +116,11 @@ def _sweep(options: argparse.Namespace) -> int:
     axes = read_axes(config.grid)
     settings: dict[str, Any] = {"seed": config.seed, "sampling": config.sampling, "solving": config.solving}
     points = make_points(config.network, config.task, axes, measure, **settings)
-    directory, store = _directories(options)
-    with _executor(options) as executor:
-        swept = measure_grid(axes, points, executor, store, options.retry_failed, progress=True)
-    path = directory / "sweep.nc"
-    with replacing(path) as partial:
-        swept.dataset.to_netcdf(partial, engine=ENGINE)
+    with _directories(options) as (directory, store):
+        with _executor(options) as executor:
+            swept = measure_grid(axes, points, executor, store, options.retry_failed, progress=True)
+        path = directory / "sweep.nc"
+        write_netcdf(path, swept.dataset)
     print(swept.summary)
     print(path)
     return FAILED if swept.failed or (options.strict and not swept.trusted) else 0
@@ -132,23 +132,23 @@ def _phase_diagram(options: argparse.Namespace) -> int:
         raise ValueError(f"[grid] has the axes {', '.join(config.grid) or 'none'}; a phase diagram needs two, x and y")
     x, y = config.grid.items()
     posterior = _posterior_places(options.posterior)
-    directory, store = _directories(options)
-    with _executor(options) as executor:
-        diagram = phase_diagram(
-            config.network,
-            config.task,
-            x,
-            y,
-            posterior,
-            executor=executor,
-            store=store,
-            seed=config.seed,
-            sampling=config.sampling,
-            solving=config.solving,
-            retry_failed=options.retry_failed,
-            progress=True,
-        )
-    paths = diagram.save(directory)
+    with _directories(options) as (directory, store):
+        with _executor(options) as executor:
+            diagram = phase_diagram(
+                config.network,
+                config.task,
+                x,
+                y,
+                posterior,
+                executor=executor,
+                store=store,
+                seed=config.seed,
+                sampling=config.sampling,
+                solving=config.solving,
+                retry_failed=options.retry_failed,
+                progress=True,
+            )
+        paths = diagram.save(directory)
     print(diagram.summary)
     print(*paths, sep="\n")
     return FAILED if diagram.failed or (options.strict and not diagram.trusted) else 0
@@ -162,10 +162,13 @@ def _read_config(options: argparse.Namespace, default: Mapping[str, Any]) -> Swe
     return build_sweep_config(tables)
 
 
-def _directories(options: argparse.Namespace) -> tuple[Path, Path]:
-    directory = Path(options.out)
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory, Path(options.store) if options.store else directory / "store"
+@contextlib.contextmanager
+def _directories(options: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
+    """Where to write and where to keep points."""
+    out = files.directory_path("--out", options.out)
+    store = files.directory_path("--store", options.store) if options.store else out / "store"
+    with files.made_directory(out) as directory:
+        yield directory, store
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ import os
 import pickle
 import queue
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from bayesnet.sweeping.scratch import Scratch
 from theory import arguments
 
 PATIENCE = 10.0  # seconds for a process to end that has nothing left to do
@@ -57,7 +57,7 @@ class LocalProcesses(Executor):
             self._shares.put(
                 cores[job * len(cores) // jobs : (job + 1) * len(cores) // jobs] or [cores[job % len(cores)]]
             )
-        self._scratch = tempfile.TemporaryDirectory(prefix="bayesnet-compiled-", ignore_cleanup_errors=True)
+        self._scratch = Scratch("bayesnet-compiled-")
         self._compiled = jax.config.values["jax_compilation_cache_dir"] or self._scratch.name
         self._mine = threading.local()
         self._workers: set[_Worker] = set()
@@ -185,7 +185,8 @@ def _own_cores() -> list[int]:
 def connect_dask(address: str) -> Iterator[Executor]:
     """An executor on the workers of a running Dask cluster.
 
-    Workers need the same version of bayesnet, and a user's activation must be importable there. A worker that is lost
+    Workers need the same version of bayesnet, and a user's activation must be importable there, or come from the script
+    or notebook itself. A worker that is lost
     is made up for by the others; a call that takes three workers down fails.
 
     Args:

@@ -18,7 +18,7 @@ import numpy as np
 from bayesnet.sampling import make_settings, sample
 from bayesnet.sweeping.points import NOT_SETTINGS, POINT_VARIABLES, POSTERIOR, THEORY, Point, empty_values
 from theory import arguments, solve
-from theory.activations import canonical_activation
+from theory.activation_identity import canonical_activation
 from theory.network import WEIGHTS, Network
 from theory.task import Task
 
@@ -89,7 +89,6 @@ def make_points(
         values = {axis.name: axis.values[i] for axis, i in zip(axes, places, strict=True)}
         try:
             here = network.replace(**{name: values[name] for name in NETWORK_FIELDS if name in values})
-            here.to_dict()  # what cannot be stored cannot be hashed
             asked = _make_task(task, values, takes)
             if sampler is not None:
                 make_settings(here, asked, **sampler)
@@ -132,7 +131,7 @@ def _label_of(name: str, value: Any, place: int) -> Any:
         kept = list(value)
         return "+".join(weight for weight in WEIGHTS if weight in kept) or "none"
     if callable(value):
-        return canonical_activation(value) if name == "activation" else getattr(value, "__name__", place)
+        return str(canonical_activation(value)) if name == "activation" else getattr(value, "__name__", place)
     return place
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -13,12 +14,12 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from bayesnet.storage import ENGINE, replacing
+from bayesnet.netcdf import write_netcdf
 from bayesnet.sweeping.grids import Axis, TaskMaker, make_points, read_axes
 from bayesnet.sweeping.phase_figures import draw_diagram
 from bayesnet.sweeping.points import TRANSITION, empty_values
 from bayesnet.sweeping.sweeps import Sweep, measure_grid
-from theory import arguments
+from theory import arguments, files
 from theory.network import Network
 from theory.task import Task
 
@@ -70,14 +71,13 @@ class PhaseDiagram:
 
     def save(self, directory: str | os.PathLike) -> list[Path]:
         """Write phase_diagram.png and phase_diagram.nc to a directory, each only once complete; returns their paths."""
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        paths = [directory / "phase_diagram.png", directory / "phase_diagram.nc"]
-        figure = self.draw()
-        with replacing(paths[0]) as partial:
-            figure.savefig(partial, dpi=130, format="png")
-        with replacing(paths[1]) as partial:
-            self.dataset.to_netcdf(partial, engine=ENGINE)
+        place = files.directory_path("directory", directory)
+        picture = io.BytesIO()
+        self.draw().savefig(picture, dpi=130, format="png")
+        with files.made_directory(place):
+            paths = [place / "phase_diagram.png", place / "phase_diagram.nc"]
+            files.write_file(paths[0], picture.getbuffer())
+            write_netcdf(paths[1], self.dataset)
         return paths
 
 

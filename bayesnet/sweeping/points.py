@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import time
 import traceback
@@ -58,11 +57,10 @@ class Point:
 
     @cached_property
     def problem(self) -> dict[str, Any]:
-        """Network, task and seed as plain values; a user's activation enters with its source, arrays as digests."""
+        """Network, task and seed as plain values; a user's activation and arrays enter as digests."""
         arrays = {name: getattr(self.task, name) for name in ("inputs", "targets", "supervised")}
         return {
             "network": self.network.to_dict(),
-            "activation_source": _source_of(self.network),
             "task": {name: [list(array.shape), _digest(array.tobytes())] for name, array in arrays.items()},
             "seed": self.seed,
         }
@@ -183,16 +181,6 @@ def _describe(solution: Solution) -> dict[str, Any]:
         "converged": bool(solution.converged),
         "solution": solution.message,
     }
-
-
-def _source_of(network: Network) -> str:
-    """The text of a user's activation: its name alone would not notice that it was edited."""
-    if ":" not in str(network.activation):
-        return ""
-    try:
-        return inspect.getsource(network.phi.function)
-    except (OSError, TypeError):
-        return ""
 
 
 def _canonical(value: Any) -> bytes:

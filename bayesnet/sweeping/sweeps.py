@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import sys
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, as_completed
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from bayesnet.sampling import version_of
 from bayesnet.sweeping.datasets import FAILED, gather
+from bayesnet.sweeping.executors import LocalProcesses
 from bayesnet.sweeping.grids import Axis, TaskMaker, make_points, name_place, read_axes
 from bayesnet.sweeping.point_store import PointStore
 from bayesnet.sweeping.points import MEASURES, Point, Record, blank_record, measure_point, name_error
@@ -142,6 +144,8 @@ def measure_grid(
 ) -> Sweep:
     """Measure the points that the store does not hold yet and gather all of them. ``what`` names the progress bar."""
     started = time.perf_counter()
+    if isinstance(executor, LocalProcesses | ProcessPoolExecutor):
+        _check_sendable(points)
     kept = None if store is None else PointStore(store)
     records: dict[str, Record] = {}
     for point in points:
@@ -176,6 +180,24 @@ def measure_grid(
             dataset = gather(axes, points, records)
             path = kept.write_dataset(name, dataset) if kept else None
     return Sweep(dataset, path, len(points) - len(missing), time.perf_counter() - started)
+
+
+def _check_sendable(points: list[Point]) -> None:
+    """Refuse activations that worker processes of this machine would not find, before the first point is measured."""
+    for activation in {point.network.activation for point in points}:
+        try:
+            pickle.dumps(activation)
+        except Exception as error:  # whatever functions raise that pickle does not find by name
+            reason = str(error)
+        else:
+            # A prompt and a notebook have no file that a worker could read its functions from.
+            if not str(activation).startswith("__main__:") or hasattr(sys.modules["__main__"], "__file__"):
+                continue
+            reason = "it was defined at a prompt or in a notebook"
+        raise ValueError(
+            f"activation {str(activation)!r} cannot be sent to worker processes ({reason}); define it with def at the "
+            "top level of a module and import it from there"
+        )
 
 
 def _measure(points: list[Point], executor: Executor | None, keep: Callable[[Point, Record], None]) -> None:

@@ -46,7 +46,7 @@ def correlated(degree, steps, shape, rng):
 
 
 def draw_prior(task, number, rng, shared, **settings):
-    """Kernels (M, n, n), outputs (M, T P, outputs) and targets (M, supervised, outputs) of networks run step by step."""
+    """Kernels (M, n, n), outputs (M, T P, outputs), targets (M, supervised, outputs) of networks run step by step."""
     s = {**GAINS, "leak": 1.0, "bias_gain": 0.0, "process_noise": 0.0, "layers": 1, "residual": 0.0, "delay": 1}
     s |= {"feedforward_gain": 1.0, **settings}
     layers, n = s["layers"], WIDTH

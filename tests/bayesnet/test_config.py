@@ -61,6 +61,9 @@ def test_a_task_file_is_found_beside_its_configuration(tmp_path):
         ({"networks": {"RNN": "recurrent"}}, ["[networks] RNN", "list"]),
         ({"networks": {"RNN": ["weights"]}}, ["'weights'", "'recurrent'"]),
         ({"networks": {"../RNN": []}}, ["../RNN", "letters"]),
+        ({"networks": {"RNN": [], "RNN-theory": []}}, ["'RNN'", "'RNN-theory'", "RNN-theory.nc", "rename"]),
+        ({"networks": {"RNN-Theory": [], "rnn": []}}, ["'rnn'", "'RNN-Theory'", "rnn-theory.nc"]),
+        ({"networks": {"a": [], "A": []}}, ["'a'", "'A'"]),
         ({"sampling": {"draws": 3}}, ["[sampling] draws", "num_samples"]),
     ],
 )

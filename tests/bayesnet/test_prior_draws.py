@@ -1,5 +1,7 @@
 """Prior draws: the same law in all coordinates, with the moments that can be written down."""
 
+import json
+
 import arviz as az
 import numpy as np
 import pytest
@@ -42,7 +44,7 @@ def test_structure_and_repeatability(prior):
     assert set(prior.children) == {"prior", "prior_predictive", "observed_data", "constant_data"}
     assert prior["prior"]["kernel"].dims == ("chain", "draw", "step", "pattern", "step_bis", "pattern_bis")
     assert dict(prior["prior_predictive"].sizes) == {"chain": 1, "draw": NUMBER, "observation": 1}
-    again = bn.sample_prior(NETWORK, TASK, NUMBER, prior.attrs["coordinates"], seed=3)
+    again = bn.sample_prior(NETWORK, TASK, NUMBER, json.loads(prior.attrs["settings"])["coordinates"], seed=3)
     assert again.identical(prior)
 
 

@@ -1,6 +1,7 @@
 """The report: complete, self-contained, honest about failures and about what is missing, never half-written."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -192,12 +193,34 @@ def test_an_interrupted_write_leaves_the_old_files(chain_posterior, tmp_path, mo
     def fail(*arguments, **settings):
         raise failure
 
-    for victim in ("os.replace", "pathlib.Path.write_text", "bayesnet.reporting._render"):
+    for victim in ("os.replace", "os.fsync", "bayesnet.reporting._render"):
         with monkeypatch.context() as patch:
             patch.setattr(victim, fail)
             with pytest.raises(type(failure)):
                 bn.report(chain_posterior, None, tmp_path / "r.html")
         assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_summary_says_which_page_it_belongs_to(chain_posterior, tmp_path, monkeypatch, without_figures):
+    """Also where a process ends between the two files."""
+
+    def belongs():
+        digest = hashlib.sha256((tmp_path / "r.html").read_bytes()).hexdigest()
+        return json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["report_sha256"] == digest
+
+    bn.report(chain_posterior, None, tmp_path / "r.html")
+    assert belongs()
+    rename, done = os.replace, []
+
+    def only_once(*paths):
+        if done:
+            raise KeyboardInterrupt
+        done.append(rename(*paths))
+
+    monkeypatch.setattr(os, "replace", only_once)
+    with pytest.raises(KeyboardInterrupt):
+        bn.report({"other": chain_posterior}, None, tmp_path / "r.html")
+    assert not belongs()
 
 
 def test_bad_posteriors_are_refused(chain_posterior, posteriors, tmp_path):
@@ -208,7 +231,7 @@ def test_bad_posteriors_are_refused(chain_posterior, posteriors, tmp_path):
         ({"a": 3}, r"^posteriors\['a'\] is int"),
         ({1: chain_posterior}, r"^posteriors has the name 1"),
         ({" ": chain_posterior}, r"^posteriors has the name ' '"),
-        (chain_posterior["posterior"], r"^posteriors lacks groups"),
+        (chain_posterior["posterior"], r"^posteriors is no posterior: it has neither a group 'posterior'"),
         ({"a": chain_posterior, "b": posteriors["RNN"]}, r"^posteriors\['b'\] belongs to another task"),
     ):
         with pytest.raises(ValueError, match=fault):

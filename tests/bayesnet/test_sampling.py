@@ -12,9 +12,9 @@ import pytest
 import tqdm
 import xarray as xr
 
-from bayesnet import Network, Task, sample, sampling, tasks
+from bayesnet import Network, Task, results, sample, sample_prior, sampling, tasks
 from bayesnet.observables import default_observables
-from bayesnet.samplers import chains
+from bayesnet.samplers import chains, engine
 from theory.causal import propagate
 from theory.model import build_model
 
@@ -347,21 +347,27 @@ def test_unknown_arguments_are_refused():
         sample(TANH, task_of(), num_draws=3)
 
 
-def test_activations_that_cannot_be_stored(monkeypatch):
-    """A lambda is refused before anything compiles; a module-level function passes."""
-    started = []
+def test_functions_of_one_name_share_neither_programs_nor_draws():
+    """As in a session in which a function is defined anew: results of the old one stay those of the old one."""
 
-    def start(*arguments):
-        started.append(arguments)
-        raise InterruptedError
+    def draw(scale):
+        def redefined(x):
+            return scale * nonlinear(x)
 
-    monkeypatch.setattr(sampling, "run_chains", start)
-    with pytest.raises(ValueError, match=r"^activation .* cannot be stored"):
-        sample(Network(8, activation=lambda x: jax.numpy.tanh(x)), task_of(), **SHORT)
-    assert not started
-    with pytest.raises(InterruptedError):
-        sample(Network(8, activation=nonlinear), task_of(), **SHORT)
-    assert len(started) == 1
+        network, task = Network(8, activation=redefined), task_of()
+        return network, sample_prior(network, task, 20, "weights")
+
+    (first, first_draws), (second, second_draws), (again, same_draws) = draw(1.0), draw(3.0), draw(1.0)
+    assert str(first.activation) == str(second.activation)
+    assert first == again != second
+    xr.testing.assert_identical(first_draws, same_draws)
+    assert not np.allclose(first_draws["prior"]["kernel"], second_draws["prior"]["kernel"])
+    for network, draws in ((first, first_draws), (second, second_draws)):
+        assert results.network_of(draws) == network
+        np.testing.assert_array_equal(results.network_of(draws).phi.function(1.0), network.phi.function(1.0))
+    settings = engine.Settings("fields", "nuts", 40, 30, 2, 0.8, 10, True, 3, "float64", "parallel")
+    machines = [engine.build_machine(settings, network, task_of()) for network in (first, second, again)]
+    assert machines[0] is machines[2] is not machines[1]
 
 
 def test_coordinates_are_chosen():

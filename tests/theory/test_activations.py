@@ -10,7 +10,8 @@ from scipy.integrate import dblquad
 from scipy.special import erf
 
 from theory import Network
-from theory.activations import BUILT_IN, Activation, resolve_activation
+from theory.activation_identity import resolve_activation
+from theory.activations import BUILT_IN, Activation
 
 REFERENCE = {"linear": lambda x: x, "erf": erf, "tanh": np.tanh, "relu": lambda x: np.maximum(x, 0.0)}
 # c_aa, c_bb, c_ab: generic, negative, independent, one step to the next; then degenerate pairs.

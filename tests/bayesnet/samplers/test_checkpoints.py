@@ -11,9 +11,9 @@ import time
 import numpy as np
 import pytest
 
-from bayesnet import Network, sample, sampling, storage, tasks
+from bayesnet import Network, sample, sampling, tasks
 from bayesnet.samplers import chains
-from bayesnet.samplers.checkpoints import Lane, pack, unpack
+from bayesnet.samplers.checkpoints import Lane, open_checkpoint, pack, unpack
 
 NETWORK = Network(8, activation="tanh")
 TASK = tasks.chain(2, 1.5)
@@ -119,7 +119,7 @@ def test_a_crash_at_any_moment_costs_at_most_a_block(tmp_path, monkeypatch, mome
         replace(source, target)
 
     monkeypatch.setattr(Lane, "_write", failing_write)
-    monkeypatch.setattr(storage.os, "replace", failing_replace)
+    monkeypatch.setattr(os, "replace", failing_replace)
     crashes = 0
     while True:
         try:
@@ -187,17 +187,128 @@ def test_paths_that_cannot_be_checkpoints(tmp_path, monkeypatch):
     monkeypatch.setattr(sampling, "run_chains", lambda *arguments: pytest.fail("a chain was started"))
     (tmp_path / "file").write_text("kept")
     (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "other").write_text("kept")
+    for name in ("other", ".mine.0123.tmp", ".run.json.tmp"):
+        (tmp_path / "full" / name).write_text("kept")
+    before = sorted(tmp_path.rglob("*"))
     for path, error, words in (
         (3, ValueError, "^checkpoint is 3; it must be the name of a directory"),
         (tmp_path / "file", ValueError, "^checkpoint .* is a file"),
         (tmp_path / "full", ValueError, "^checkpoint .* holds other files"),
+        ("a\0b", ValueError, "^checkpoint is 'a.x00b'"),
         (tmp_path / "file" / "below", OSError, "^checkpoint .* cannot be written"),
         ("/proc/nowhere", OSError, "^checkpoint .* cannot be written"),
     ):
         with pytest.raises(error, match=words):
             sample(NETWORK, TASK, checkpoint=path, **RUN)
-    assert (tmp_path / "file").read_text() == (tmp_path / "full" / "other").read_text() == "kept"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_checkpoint_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ck").mkdir()
+    (tmp_path / "ck" / ".run.json.0123abcd.tmp").write_text("of a run that was killed before it wrote anything")
+    directory = open_checkpoint("~/ck", {"run": {}, "versions": {}})
+    assert directory == tmp_path / "ck"
+    assert [path.name for path in directory.iterdir()] == ["run.json"]
+    assert os.listdir(tmp_path) == ["ck"]
+
+
+def test_no_directory_is_left_of_a_run_that_was_refused(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="num_samples is 0"):
+        sample(NETWORK, TASK, checkpoint=tmp_path / "a" / "b", **{**RUN, "num_samples": 0})
+
+    def fail(*arguments):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match=r"^checkpoint .* cannot be written: disk full"):
+        sample(NETWORK, TASK, checkpoint=tmp_path / "a" / "b", **RUN)
+    assert os.listdir(tmp_path) == []
+
+
+def written_lane(directory):
+    """A lane with two blocks on disk."""
+    lane, rng = Lane("chain 0", directory), np.random.default_rng(0)
+    for block in range(2):
+        draws = pack({"lp": rng.normal(size=5), "kernel": rng.normal(size=(5, 2, 2)), "n": np.arange(5) + block})
+        latents = pack({"z": rng.normal(size=(1, 3))})
+        lane.add(5, 1.0 + block, {"a": np.arange(3.0), "b": np.int64(block)}, draws=draws, latents=latents)
+    return lane
+
+
+def test_every_damage_to_a_lane_is_noticed(tmp_path):
+    lane = written_lane(tmp_path)
+    rng = np.random.default_rng(1)
+    for path in sorted(tmp_path.iterdir()):
+        content = path.read_bytes()
+        for _ in range(60):
+            changed = bytearray(content)
+            changed[int(rng.integers(len(content)))] ^= 1 << int(rng.integers(8))
+            cut = content[: int(rng.integers(len(content)))]
+            for damaged in (bytes(changed), cut):
+                path.write_bytes(damaged)
+                with pytest.raises(ValueError, match=r"^checkpoint .* is damaged at chain 0 \("):
+                    Lane("chain 0", tmp_path)
+        path.write_bytes(content)
+    back = Lane("chain 0", tmp_path)
+    assert (back.blocks, back.made) == (lane.blocks, lane.made)
+    for kind in ("draws", "latents"):
+        np.testing.assert_array_equal(np.concatenate(lane.records[kind]), back.records[kind][0])
+
+
+def as_version_0_1_0(directory, position, leaves, draws):
+    """A lane without checksums."""
+    with open(directory / "chain-0.state", "wb") as file:
+        for array in (pack({name: np.array([value]) for name, value in position.items()}), leaves, draws[:0]):
+            np.save(file, array)
+        np.save(file, np.empty(0))
+    draws.tofile(directory / "chain-0.draws")
+
+
+def test_lanes_of_version_0_1_0(tmp_path):
+    """They are read and gone on with; draws that are not finite were never written."""
+    position = {"blocks": 1, "made": 5, "seconds": 1.0, "draws": 5, "latents": 0}
+    leaves, draws = pack({"leaf 0": np.arange(3.0)[None]}), pack({"lp": np.arange(5.0)})
+    as_version_0_1_0(tmp_path, position, leaves, draws)
+    lane = Lane("chain 0", tmp_path)
+    np.testing.assert_array_equal(lane.records["draws"][0], draws)
+    lane.add(5, 2.0, {"a": np.arange(3.0)}, draws=draws)
+    assert len(Lane("chain 0", tmp_path).records["draws"][0]) == 10
+    for wrong, words in (
+        ({**position, "draws": 6}, "draws are missing"),
+        ({**position, "draws": 10**12}, "draws are missing"),
+        ({name: value for name, value in position.items() if name != "blocks"}, "blocks"),
+    ):
+        as_version_0_1_0(tmp_path, wrong, leaves, draws)
+        with pytest.raises(ValueError, match=rf"^checkpoint .* is damaged at chain 0 \(.*{words}"):
+            Lane("chain 0", tmp_path)
+    as_version_0_1_0(tmp_path, position, leaves, pack({"lp": np.array([0, 1, np.nan, 3, 4])}))
+    with pytest.raises(ValueError, match=r"draws are not finite"):
+        Lane("chain 0", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["chain-0.state", "chain-0.draws", "chain-0.latents", "run.json"])
+def test_links_in_a_checkpoint_are_not_written_through(tmp_path, name):
+    secret, directory = tmp_path / "secret", tmp_path / "checkpoint"
+    directory.mkdir()
+    open_checkpoint(directory, {"run": {}, "versions": {}})
+    (directory / name).unlink(missing_ok=True)
+    secret.write_text("kept")
+    (directory / name).symlink_to(secret)
+    with pytest.raises(ValueError, match=r"^checkpoint .* is damaged at .*link"):
+        Lane("chain 0", open_checkpoint(directory, {"run": {}, "versions": {}}))
+    assert secret.read_text() == "kept"
+
+
+def test_a_link_that_comes_later_is_not_written_through(tmp_path):
+    secret, lane = tmp_path / "secret", Lane("chain 0", tmp_path)
+    secret.write_text("kept")
+    (tmp_path / "chain-0.draws").symlink_to(secret)
+    with pytest.raises(OSError, match=r"^checkpoint .* could not be written"):
+        lane.add(1, 1.0, {"a": np.zeros(1)}, draws=pack({"lp": np.zeros(1)}))
+    assert secret.read_text() == "kept"
+    assert lane.blocks == 0
 
 
 def test_damaged_checkpoints_are_refused(tmp_path, uninterrupted):
@@ -209,6 +320,9 @@ def test_damaged_checkpoints_are_refused(tmp_path, uninterrupted):
         ("chain-0.latents", None),
         ("run.json", b"{"),
         ("run.json", b"[]"),
+        ("run.json", b"[" * 100_000),
+        ("run.json", b'{"run": {}, "versions": 3}'),
+        ("run.json", b"\xff\xfe"),
     ):
         path = tmp_path / name
         sound = path.read_bytes()

@@ -1,9 +1,12 @@
 """The store: records appear whole or not at all."""
 
+import json
 import math
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import xarray as xr
 
@@ -39,13 +42,44 @@ def test_nan_comes_back(store):
     assert math.isnan(store.read(POINT)["table"]["mean"]["f"])
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b'{"key": "other"}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b'{"key": "other"}', b"[" * 100_000])
 def test_what_is_not_a_record_of_the_point_counts_as_not_there(store, content):
     store.write(POINT, RECORD)
     files_of(store)[0].write_bytes(content)
-    assert store.read(POINT) is None
+    with pytest.warns(UserWarning, match=r"^store: '.*json' is damaged \(.*; its point is measured again"):
+        assert store.read(POINT) is None
     store.write(POINT, RECORD)
     assert store.read(POINT) is not None
+
+
+def test_every_damage_to_a_record_is_noticed(store):
+    table = {"mean": {"f": 1.5, "g": math.nan}, "verdict": {"f": "agrees"}}
+    store.write(POINT, {**RECORD, "table": table})
+    path, rng = files_of(store)[0], np.random.default_rng(0)
+    content, whole = path.read_bytes(), repr(store.read(POINT))
+    for _ in range(300):
+        changed = bytearray(content)
+        changed[int(rng.integers(len(content)))] ^= 1 << int(rng.integers(8))
+        for damaged in (bytes(changed), content[: int(rng.integers(len(content)))]):
+            path.write_bytes(damaged)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                record = store.read(POINT)
+            assert (record is None and len(caught) == 1) or repr(record) == whole
+
+
+def test_records_of_version_0_1_0_are_read_if_they_are_whole(store):
+    """They have no checksum."""
+    store.write(POINT, RECORD)
+    path = files_of(store)[0]
+    old = json.loads(path.read_text())
+    del old["sha256"]
+    path.write_text(json.dumps(old))
+    assert store.read(POINT) == old
+    for change in ({"table": []}, {"table": {"mean": 3}}, {"scalars": {"a": None}}, {"seconds": "1"}, {"error": 3}):
+        path.write_text(json.dumps({**old, **change}))
+        with pytest.warns(UserWarning, match="is damaged"):
+            assert store.read(POINT) is None
 
 
 @pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt()])
@@ -87,5 +121,5 @@ def test_bad_directories_are_refused(tmp_path):
     with pytest.raises(ValueError, match="store is 3"):
         PointStore(3)
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError):
+    with pytest.raises(ValueError, match=r"^store .* is a file"):
         PointStore(tmp_path / "file")

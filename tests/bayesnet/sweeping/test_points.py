@@ -11,6 +11,8 @@ import bayesnet as bn
 import theory
 from bayesnet.sampling import version_of
 from bayesnet.sweeping.points import Point, empty_values, measure_point
+from theory.activation_identity import UserFunction
+from theory.function_digests import code_digest
 
 VERSION = version_of("bayesnet")
 SHORT = {"num_warmup": 30, "num_samples": 30, "num_chains": 2}
@@ -18,6 +20,9 @@ SHORT = {"num_warmup": 30, "num_samples": 30, "num_chains": 2}
 
 def half_tanh(x):
     return jnp.tanh(x) / 2
+
+
+half_tanh_of_module = half_tanh
 
 
 POINT = Point({"noise": 0.1}, bn.Network.rnn(16), bn.tasks.chain(2, 1.5), "both", 3, SHORT, {"starts": 1})
@@ -46,9 +51,14 @@ def test_the_place_in_the_grid_and_kinds_of_numbers_do_not_enter_the_key():
     assert replace(POINT, labels={"factor": 2.0}, sampling=numbers).key == POINT.key
 
 
-def test_the_version_and_the_source_of_an_activation_enter_the_key(monkeypatch):
-    custom = replace(POINT, network=bn.Network.rnn(16, activation=half_tanh))
-    assert "jnp.tanh(x) / 2" in custom.specification["activation_source"]
+def test_the_version_and_the_code_of_an_activation_enter_the_key(monkeypatch):
+    def half_tanh(x):
+        return jnp.tanh(x) / 3
+
+    other = UserFunction(f"{__name__}:half_tanh", code_digest(half_tanh), None, half_tanh)
+    networks = [bn.Network.rnn(16, activation=function) for function in (half_tanh_of_module, other)]
+    assert [network.activation.name for network in networks] == [f"{__name__}:half_tanh"] * 2
+    assert len({replace(POINT, network=network).key for network in networks}) == 2
     monkeypatch.setattr("bayesnet.sweeping.points.version_of", lambda package: "99.0")
     assert replace(POINT).key != POINT.key
 

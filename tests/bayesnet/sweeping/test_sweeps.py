@@ -7,8 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
@@ -253,6 +254,47 @@ def test_progress_counts_points_and_names_failures(capsys, tmp_path):
     assert "failed=2" in shown
     assert "failed at noise=0.2: ValueError: starts is -1" in shown
     assert "failed=2" in run()  # those in the store count too
+
+
+def test_activations_that_worker_processes_would_not_find_are_refused_first(monkeypatch):
+    main = sys.modules["__main__"]
+
+    def prompted(x):
+        return jnp.sin(x)
+
+    local = prompted
+    monkeypatch.setattr(main, "prompted", prompted, raising=False)
+    with ProcessPoolExecutor(1) as executor:
+        for activation in (lambda x: jnp.sin(x), local):
+            with pytest.raises(ValueError, match=r"^activation '.*' cannot be sent to worker processes .*; define it"):
+                sweep(RNN.replace(activation=activation), CHAIN, GRID, executor=executor)
+        monkeypatch.setattr(prompted, "__module__", "__main__")
+        monkeypatch.setattr(prompted, "__qualname__", "prompted")
+        monkeypatch.delattr(main, "__file__", raising=False)
+        with pytest.raises(ValueError, match=r"^activation '__main__:prompted' cannot be sent .*at a prompt"):
+            sweep(RNN.replace(activation=prompted), CHAIN, GRID, executor=executor)
+
+
+OWN_FUNCTION = """
+import jax.numpy as jnp
+import bayesnet as bn
+
+def half_sine(x):
+    return jnp.sin(x) / 2
+
+if __name__ == "__main__":
+    network = bn.Network.rnn(16, scaling="standard", activation=half_sine)
+    with bn.executors.LocalProcesses(1) as executor:
+        found = [bn.sweep(network, bn.tasks.chain(2, 1.0), {"noise": [0.1]}, executor=e) for e in (executor, None)]
+    print(*found[0]["error"].values, *(f["free_energy"].item() for f in found), *found[0]["point_seed"].values)
+"""
+
+
+def test_a_function_of_the_script_itself_goes_to_worker_processes(tmp_path):
+    (tmp_path / "script.py").write_text(OWN_FUNCTION)
+    run = subprocess.run([sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True, check=True)
+    in_worker, here, _ = run.stdout.split()
+    assert in_worker == here
 
 
 @pytest.mark.parametrize("measure", ["", "Theory", None])
