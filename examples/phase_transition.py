@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     )
 
 
-def thresholds(critical: theory.CriticalSignal, follow: bool) -> dict:
+def thresholds(critical: theory.CriticalPoint, follow: bool) -> dict:
     """For results.json; ``follow``: also those that need the broken branch followed, which is quick if linear."""
     names = ("instability", "instability_error") + (("crossing", "spinodal", "order") if follow else ())
     return {name: getattr(critical, name) for name in names}

@@ -14,12 +14,12 @@ from theory.saddle import solve
 from theory.solution import Solution
 from theory.symmetry import has_sign_symmetry
 from theory.task import Task
-from theory.transition import CriticalSignal, critical_signal
+from theory.transition import CriticalPoint, critical_point, critical_sharing, critical_signal
 from theory.weight_spectrum import Spectrum, spectrum
 
 __all__ = [
     "Connection",
-    "CriticalSignal",
+    "CriticalPoint",
     "Drift",
     "Evidence",
     "Fluctuations",
@@ -29,6 +29,8 @@ __all__ = [
     "Spectrum",
     "Task",
     "continuation",
+    "critical_point",
+    "critical_sharing",
     "critical_signal",
     "fluctuations",
     "has_sign_symmetry",

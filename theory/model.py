@@ -24,6 +24,7 @@ Kernels are flat here, (n, n), entry s P + mu being pattern mu at site s.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -106,6 +107,11 @@ class Model:
     def on_device(self) -> Model:
         """The same with JAX arrays."""
         return jax.tree.map(jnp.asarray, self)
+
+
+def signal_of(model: Model) -> Callable[[float], Model]:
+    """The model as a function of a factor that multiplies its targets."""
+    return lambda factor: model.replace(targets=factor * model.targets)
 
 
 def build_model(network: Network, task: Task) -> Model:

@@ -1,14 +1,15 @@
-r"""Where the recurrent network begins to correlate its time steps: the critical signal of a task.
+r"""Where a network begins to correlate its time steps: critical signals, critical degrees of sharing.
 
-Below it the stable solution of an RNN on a task with the sign symmetry W -> -W is symmetric: all odd-offset cross-time
-kernels vanish. Three factors of the targets matter:
+Below them the stable solution of an RNN on a task with the sign symmetry W -> -W is symmetric: all kernels between steps
+that the symmetry tells apart vanish, as without any sharing. Three values of a parameter (a factor of the targets, a
+degree of sharing, a gain) matter:
 
-- instability: the symmetric solution turns unstable against odd-offset kernels;
+- instability: the symmetric solution turns unstable against such kernels;
 - spinodal: the broken (correlated) solution ceases to exist below it;
 - crossing: the two have equal free energy; above it the broken one is the solution.
 
 They coincide where the transition is continuous. Where it is first order, spinodal < crossing < instability, and
-between the outer two both phases are locally stable. For a linear chain of T steps the instability has a closed form.
+between the outer two both phases are locally stable. `theory.closed_form` has the instability of a linear chain.
 
 Source: Bauer et al. 2026 (arXiv 2602.15593).
 """
@@ -26,9 +27,10 @@ import scipy.optimize
 
 from theory import arguments
 from theory.activations import Activation
+from theory.family import SHARED, SIGNAL, Family
 from theory.linear.noise_gram import free_energy_and_gradient, hessian
 from theory.linear.saddle import minimise
-from theory.model import Model, build_model
+from theory.model import Model, signal_of
 from theory.network import Network
 from theory.nonlinear.broken_branch import follow_broken
 from theory.nonlinear.symmetric_branch import SymmetricBranch
@@ -37,6 +39,7 @@ from theory.symmetry import flipped_pairs, sign_changes
 from theory.task import Task
 from theory.ties import by_entry, by_site, needed_part
 
+GROWING = (SIGNAL, "recurrent_gain", "input_gain", "readout_gain")
 LARGEST_FACTOR = 1e4
 SCAN_RATIO = 1.25
 FOLLOW_RATIO = 0.99
@@ -48,7 +51,7 @@ BROKEN = 1e-2  # norm of the odd noise coordinates above which a solution counts
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where the broken branch ends and where it wins, with standard errors; see `CriticalSignal`."""
+    """Where the broken branch ends and where it wins, with standard errors; see `CriticalPoint`."""
 
     crossing: float
     spinodal: float
@@ -58,18 +61,18 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
-class CriticalSignal:
-    """Thresholds of a task as factors that multiply its targets.
+class CriticalPoint:
+    """Thresholds of a parameter: of a signal as factors that multiply the task's targets.
 
     The broken branch is followed when ``crossing``, ``spinodal`` or ``order`` is first asked for: a second or so for
     linear networks, seconds to minutes for others.
 
     Attributes:
-        instability: of the symmetric solution.
+        instability: of the symmetric solution; infinite where it is stable for all values.
         instability_error: its standard error; 0 where it is exact up to rounding.
         crossing: of the free energies.
         spinodal: the end of the broken branch.
-        order: "continuous", "first order" (a broken branch reaches more than 1e-3, and more than twice the scatter
+        order: "continuous", "first order" (a broken branch reaches more than 1e-3 of it, and more than twice the scatter
             between sets of points, below the instability), or "none": all three are infinite.
         crossing_error, spinodal_error: their standard errors.
     """
@@ -107,19 +110,48 @@ class CriticalSignal:
 
 def critical_signal(
     network: Network, task: Task, seed: int = 0, *, points: int = 16384, randomisations: int = 4
-) -> CriticalSignal:
-    r"""The `CriticalSignal` of a network with an odd activation on a task.
+) -> CriticalPoint:
+    """The `critical_point` in the signal: factors of the task's targets. Arguments as there."""
+    return critical_point(network, task, "signal", seed, points=points, randomisations=randomisations)
+
+
+def critical_sharing(
+    network: Network,
+    task: Task,
+    weights: str = "recurrent",
+    seed: int = 0,
+    *,
+    points: int = 16384,
+    randomisations: int = 4,
+) -> CriticalPoint:
+    """The `critical_point` in the degree to which weights are shared: below it a network behaves as if it shared nothing.
+
+    Args:
+        network: what ``weights`` have for a degree does not matter.
+        weights: whose degree of sharing.
+        task, seed, points, randomisations: as for `critical_point`.
+    """
+    along = f"shared.{weights}"
+    return critical_point(network, task, along, seed, points=points, randomisations=randomisations)
+
+
+def critical_point(
+    network: Network, task: Task, along: str, seed: int = 0, *, points: int = 16384, randomisations: int = 4
+) -> CriticalPoint:
+    r"""The `CriticalPoint` of a network with an odd activation on a task, in one parameter.
 
     The instability is where the largest eigenvalue of the stability map (`theory.nonlinear.decoupling`; linear: the
-    lowest curvature) passes through zero against odd offsets. It is exact as long as at most three entries of the
-    symmetric branch hang together: three patterns in endpoint tasks of any depth. The other thresholds follow from the
-    broken branch, where all n = T P entries hang together.
+    lowest curvature) passes through zero against kernels between sites that a symmetry tells apart. It is exact as long
+    as at most three entries of the symmetric branch are tied to one another: three patterns in endpoint tasks of any
+    depth. The other thresholds follow from the broken branch, where all entries are tied.
 
     Args:
         network: its width does not matter.
         task: any on which the sign symmetry W -> -W holds (`theory.has_sign_symmetry`).
+        along: the parameter, with which correlations grow: "signal" (a factor of the targets), "shared.recurrent" and
+            its like, or "recurrent_gain", "input_gain", "readout_gain".
         seed: of the points.
-        points: size of each set of points, where more than three entries hang together; not for linear networks.
+        points: size of each set of points, where more than three entries are tied; not for linear networks.
         randomisations: how many independent sets there, at least 2.
 
     Raises:
@@ -127,27 +159,34 @@ def critical_signal(
         RuntimeError: if the symmetric branch cannot be followed up to the instability; from ``crossing``, ``spinodal``
             and ``order``, if the broken branch is lost before it is known how it ends.
     """
-    arguments.instance("network", network, Network)
-    arguments.instance("task", task, Task)
+    family = Family(network, task, along)
+    if not (along in GROWING or along.startswith(SHARED)):
+        raise ValueError(f"along is {along!r}; allowed are {', '.join(GROWING)} and degrees of sharing")
     seed = arguments.integer("seed", seed, 0)
     points = arguments.integer("points", points, 1024)
     randomisations = arguments.integer("randomisations", randomisations, 2)
     if not np.any(task.supervised_targets):
         raise ValueError("task has only zero targets; no factor makes a signal of them")
+
+    def model_at(value: float) -> Model:
+        return needed_part(family.model(value))[0]
+
     # float64 within these calls only, as everywhere in the theory.
     with jax.enable_x64(True):
-        model = needed_part(build_model(network, task))[0]
+        model = model_at(1.0)
     if network.scaling == "standard" or not _ties_sites(model):
-        return CriticalSignal(math.inf)
+        return CriticalPoint(math.inf)
     if not network.phi.odd or not len(sign_changes(model)):
         raise ValueError(
             "network on this task has no symmetric branch: it needs an odd activation, and no leak, bias, input or "
             "readout that ties what the recurrent weights would tie (inputs and supervised steps each of one parity "
             "where U and V are shared)"
         )
+    if along == SIGNAL:
+        model_at = signal_of(model)
     if network.activation == "linear":
-        return _linear(lambda factor: model.replace(targets=factor * model.targets))
-    return _nonlinear(model, network.phi, seed, points, randomisations)
+        return _linear(model_at, family.largest)
+    return _nonlinear(model_at, network.phi, along == SIGNAL, family.largest, seed, points, randomisations)
 
 
 def _ties_sites(model: Model) -> bool:
@@ -156,12 +195,12 @@ def _ties_sites(model: Model) -> bool:
     return any(bool(np.any(by_site(model, weights) & between)) for weights in model.weights)
 
 
-def _linear(model_at: Callable[[float], Model]) -> CriticalSignal:
+def _linear(model_at: Callable[[float], Model], largest: float) -> CriticalPoint:
     with jax.enable_x64(True):
-        branch = _Branches(model_at)
+        branch = _Branches(model_at, largest)
         instability = branch.find_instability()
     if math.isinf(instability):
-        return CriticalSignal(instability)
+        return CriticalPoint(instability)
 
     def follow() -> Thresholds:
         with jax.enable_x64(True):
@@ -171,17 +210,25 @@ def _linear(model_at: Callable[[float], Model]) -> CriticalSignal:
                 return Thresholds(instability, instability, "continuous")
             return Thresholds(branch.find_crossing(path, instability), spinodal, "first order")
 
-    return CriticalSignal(instability, 0.0, follow)
+    return CriticalPoint(instability, 0.0, follow)
 
 
-def _nonlinear(model: Model, phi: Activation, seed: int, points: int, randomisations: int) -> CriticalSignal:
+def _nonlinear(
+    model_at: Callable[[float], Model],
+    phi: Activation,
+    signal: bool,
+    largest: float,
+    seed: int,
+    points: int,
+    randomisations: int,
+) -> CriticalPoint:
     with jax.enable_x64(True):
-        symmetric = SymmetricBranch(model, phi, points, seed)
+        symmetric = SymmetricBranch(model_at, phi, points, seed, signal, largest)
         seeds = [part(seed, number) for number in range(1 if symmetric.exact else randomisations)]
         found = [symmetric.find_instability(each) for each in seeds]
     instability, error = _mean_and_error(found)
     if math.isinf(instability):
-        return CriticalSignal(instability)
+        return CriticalPoint(instability)
 
     def follow() -> Thresholds:
         with jax.enable_x64(True):
@@ -198,7 +245,7 @@ def _nonlinear(model: Model, phi: Activation, seed: int, points: int, randomisat
             return Thresholds(instability, instability, "continuous", error, error)
         return Thresholds(crossing, spinodal, "first order", crossing_error, spinodal_error)
 
-    return CriticalSignal(instability, error, follow)
+    return CriticalPoint(instability, error, follow)
 
 
 def _mean_and_error(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
@@ -209,10 +256,13 @@ def _mean_and_error(values: Sequence[float] | np.ndarray) -> tuple[float, float]
 
 
 class _Branches:
-    """The symmetric and the broken branch of one problem, in the coordinates of `theory.linear.noise_gram`."""
+    """The symmetric and the broken branch of one family, in the coordinates of `theory.linear.noise_gram`.
 
-    def __init__(self, model_at: Callable[[float], Model]):
-        self.model_at = model_at
+    What is called a factor is the value of its parameter.
+    """
+
+    def __init__(self, model_at: Callable[[float], Model], largest: float):
+        self.model_at, self.largest = model_at, largest
         model = model_at(1.0)
         odd = by_entry(model, flipped_pairs(sign_changes(model), model.sites))[np.tril_indices(model.entries, -1)]
         self.odd = np.concatenate([odd, np.zeros(model.entries, bool)])
@@ -236,6 +286,10 @@ class _Branches:
         """The factor at which `softest` crosses zero; infinite if it never does."""
         if not self.odd.any():
             return math.inf
+        if math.isfinite(self.largest):  # nothing is tied at zero
+            if self.softest(self.largest)[0] > 0:
+                return math.inf
+            return scipy.optimize.brentq(lambda value: self.softest(value)[0], 0.0, self.largest, xtol=PRECISION / 10)
         above = below = 1.0
         while self.softest(above)[0] > 0:
             below, above = above, above * SCAN_RATIO
@@ -247,7 +301,7 @@ class _Branches:
 
     def follow_broken(self, instability: float) -> list[tuple[float, np.ndarray]]:
         """The broken branch from just above the instability down to its end, as (factor, coordinates)."""
-        factor = instability * (1 + 2 * HYSTERESIS)
+        factor = min(instability * (1 + 2 * HYSTERESIS), self.largest)
         start = self.symmetric(factor) + 0.3 * self.softest(factor)[1]
         path = [(factor, self._minimise(start, factor))]
         ratio = FOLLOW_RATIO

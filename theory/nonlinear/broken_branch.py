@@ -1,29 +1,31 @@
-r"""The broken branch of a network with an odd activation: its signal as a function of how much it is broken.
+r"""The broken branch of a network with an odd activation: a parameter f as a function of how much it is broken.
 
-Where the symmetric branch turns unstable, at a factor f_c of the targets, a branch of solutions starts in which odd
-offsets are correlated. It may lead to larger factors (a continuous transition) or first back to smaller ones, up to a
-fold, the spinodal. To go around the fold the amplitude a of the correlations is prescribed and the factor solved for:
+Where the symmetric branch turns unstable, at a value f_c of a parameter of the model (a factor of the targets, a degree of
+sharing), a branch of solutions starts in which sites are correlated that a symmetry tells apart. It may lead to larger
+values (a continuous transition) or first back to smaller ones, up to a fold, the spinodal. To go around the fold the
+amplitude a of the correlations is prescribed and the parameter solved for:
 
-    the stationarity equations (`theory.nonlinear.fixed_point`) at targets f y,     v . Phi = a,
+    the stationarity equations (`theory.nonlinear.fixed_point`) at f,     v . Phi = a,
 
 v being the direction in which the symmetric branch is softest. The free energy difference to the symmetric branch
-follows along the path without another integral, since F depends on f by the data term alone at a stationary point:
+follows along the path without another integral, since at a stationary point F depends on f at fixed law only:
 
-    dF/df = f sum_o y_o^T A^{-1} y_o,         Delta F(a) = int_0^a (dF/df|_broken - dF/df|_symmetric) (df/da) da.
+    dF/df = d/df [ 1/2 sum(C_f[Phi] o Q) + data term_f(Phi) ],
+    Delta F(a) = int_0^a (dF/df|_broken - dF/df|_symmetric) (df/da) da.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import jax.numpy as jnp
 import numpy as np
 import scipy.interpolate
 
 from theory.kernels import scale_of
-from theory.model import Model, output_law
+from theory.model import Model, data_term, preactivation_cov
 from theory.nonlinear.broyden import solve_root
 from theory.nonlinear.decoupling import Softest
 from theory.nonlinear.fixed_point import (
@@ -44,6 +46,7 @@ from theory.nonlinear.frozen_problem import (
     State,
     draw_points,
     make_problem,
+    response_on_points,
 )
 from theory.nonlinear.symmetric_branch import SymmetricBranch
 from theory.seeds import part
@@ -66,7 +69,7 @@ class BrokenPath:
 
     Attributes:
         amplitudes: a, from 0.
-        factors: of the targets, where the branch has that amplitude.
+        factors: values of the parameter, where the branch has that amplitude.
         slopes: dF/df of the broken branch less that of the symmetric one.
         exact: whether grids were used.
     """
@@ -77,7 +80,7 @@ class BrokenPath:
     exact: bool
 
     def thresholds(self) -> tuple[float, float]:
-        """Spinodal and crossing as factors; both the instability where the path never leads below it.
+        """Spinodal and crossing; both the instability where the path never leads below it.
 
         Raises:
             RuntimeError: if the path ends before the free energies cross.
@@ -99,36 +102,40 @@ class BrokenPath:
         beyond = np.flatnonzero((excess < 0) & (fine > fine[factors.argmin()]))
         if not beyond.size:
             raise RuntimeError(
-                f"the broken branch was lost at targets times {self.factors[-1]:.4g}, before its free energy met the "
-                "symmetric one's; use more points"
+                f"the broken branch was lost at {self.factors[-1]:.4g}, before its free energy met the symmetric one's; use "
+                "more points"
             )
         return spinodal, float(factors[beyond[0]])
 
 
 @dataclass(frozen=True)
 class Step:
-    """A solution on the broken branch, its amplitude a and the factor of the targets."""
+    """A solution on the broken branch, its amplitude a, the value of the parameter, and Q (n, n)."""
 
     amplitude: float
     factor: float
     root: Root
+    response: np.ndarray
 
 
-def walk(problem: Problem, root: Root, softest: Softest, factor: float, seed: int) -> Iterator[Step]:
+def walk(
+    problem: Problem, model_at: Callable[[float], Model], root: Root, softest: Softest, factor: float, seed: int
+) -> Iterator[Step]:
     """The broken branch step by step from amplitude zero on, until it cannot be followed.
 
     Args:
-        problem: with W whole.
+        problem: with its weights whole.
+        model_at: the model at a value of the parameter.
         root: solution of the decoupled problem, at the instability or a little above.
         softest: the perturbation that it yields to.
-        factor: of the targets of ``problem`` there.
+        factor: the parameter there.
         seed: of the points.
     """
     scale = scale_of(root.kernel)
     direction = pack(softest.kernel, softest.conjugate, scale, problem.layout)
     half = len(direction) // 2
     direction = direction / np.linalg.norm(direction[:half])
-    path = _Path(problem, scale, np.concatenate([direction[:half], np.zeros(half)]))
+    path = _Path(problem, model_at, scale, np.concatenate([direction[:half], np.zeros(half)]))
     before = (0.0, np.append(pack(root.kernel, root.conjugate, scale, problem.layout), factor))
     tangent, step = np.append(direction, 0.0), FIRST_AMPLITUDE["grid" if problem.exact else "draws"]
     for number in range(1, MOST_STEPS):
@@ -139,27 +146,31 @@ def walk(problem: Problem, root: Root, softest: Softest, factor: float, seed: in
             if step < LEAST_STEP:
                 return
             continue
-        unknowns, solution = found
-        yield Step(amplitude, float(unknowns[-1]), solution)
+        unknowns, solution, response = found
+        yield Step(amplitude, float(unknowns[-1]), solution, response)
         tangent = (unknowns - before[1]) / step
         before, step = (amplitude, unknowns), min(AMPLITUDE_RATIO * step, LARGEST_STEP)
 
 
 def follow_broken(symmetric: SymmetricBranch, instability: float, points: int, seed: int) -> BrokenPath:
     """The `BrokenPath` from the instability of the symmetric branch, on one sequence of point sets."""
+    model_at = symmetric.model_at
     state, frozen, slope = symmetric.points(instability, seed)
     root = symmetric.root(instability, state, frozen, slope)
-    softest = symmetric.softest(root, frozen)
-    model = symmetric.whole_model
-    problem = make_problem(model, symmetric.problem.phi, root.kernel, points)
+    softest = symmetric.softest(instability, root, frozen)
+    problem = make_problem(model_at(instability), symmetric.problem.phi, root.kernel, points)
     amplitudes, factors, slopes = [0.0], [instability], [0.0]
-    for step in walk(problem, root, softest, instability, seed):
-        at_symmetric = symmetric.root(step.factor, *symmetric.points(step.factor, seed))
+    for step in walk(problem, model_at, root, softest, instability, seed):
+        if step.factor > symmetric.largest:
+            break
+        there = symmetric.points(step.factor, seed)
+        unbroken = symmetric.root(step.factor, *there)
+        response = response_on_points(symmetric.problem_at(step.factor), unbroken, there[1])
         amplitudes.append(step.amplitude)
         factors.append(step.factor)
         slopes.append(
-            _free_energy_slope(model, step.root.kernel, step.factor)
-            - _free_energy_slope(model, at_symmetric.kernel, step.factor)
+            free_energy_slope(model_at, step.factor, step.root.kernel, step.response)
+            - free_energy_slope(model_at, step.factor, unbroken.kernel, response)
         )
         if step.factor > PAST_INSTABILITY * instability:
             break
@@ -167,16 +178,20 @@ def follow_broken(symmetric: SymmetricBranch, instability: float, points: int, s
 
 
 class _Path:
-    """The stationarity equations with the factor of the targets as one more unknown, the last."""
+    """The stationarity equations with the parameter as one more unknown, the last."""
 
-    def __init__(self, problem: Problem, scale: np.ndarray, amplitude_of: np.ndarray) -> None:
+    def __init__(
+        self, problem: Problem, model_at: Callable[[float], Model], scale: np.ndarray, amplitude_of: np.ndarray
+    ) -> None:
         self.problem, self.scale, self.amplitude_of = problem, scale, amplitude_of
+        # The equations ask for one value many times.
+        self.model_at = lru_cache(maxsize=8)(model_at)
 
-    def solve(self, amplitude: float, guess: np.ndarray, seed: int) -> tuple[np.ndarray, Root] | None:
-        """Unknowns and root at an amplitude, or None."""
+    def solve(self, amplitude: float, guess: np.ndarray, seed: int) -> tuple[np.ndarray, Root, np.ndarray] | None:
+        """Unknowns, root and Q at an amplitude, or None."""
         for redraw in range(REDRAWS):
             kernel, conjugate = map(np.asarray, unpack(jnp.asarray(guess[:-1]), self.scale, self.problem.layout))
-            problem = self.problem.scaled(guess[-1])
+            problem = self.problem.with_model(self.model_at(float(guess[-1])))
             try:
                 points = draw_points(problem, State(kernel, conjugate), part(seed, redraw), ON_THE_WAY)
             except LostError:
@@ -193,37 +208,43 @@ class _Path:
             guess = solution
             if size > GOOD_EFFECTIVE_SAMPLE_SIZE:
                 break
-        return solution, root_of(solution[:-1], value, size, self.scale, self.problem.layout)
-
-    def _model(self, factor: float) -> Model:
-        return self.problem.model.replace(targets=factor * self.problem.model.targets)
+        root = root_of(solution[:-1], value, size, self.scale, self.problem.layout)
+        at = self.problem.with_model(self.model_at(float(solution[-1])))
+        return solution, root, response_on_points(at, root, points)
 
     def _evaluate(self, at, amplitude, points):
-        value, size = violation(at[:-1], self.scale, self._model(at[-1]), points, self.problem.layout)
+        value, size = violation(at[:-1], self.scale, self.model_at(float(at[-1])), points, self.problem.layout)
         return np.append(value, self.amplitude_of @ at[:-1] - amplitude), size
 
     def _slope(self, at, points):
-        inner = violation_slope(at[:-1], self.scale, self._model(at[-1]), points, self.problem.layout)
+        inner = violation_slope(at[:-1], self.scale, self.model_at(float(at[-1])), points, self.problem.layout)
         column = self._by_factor(at, points)
         return np.block([[inner, column[:, None]], [self.amplitude_of[None, :], np.zeros((1, 1))]])
 
     def _derivative(self, at, direction, points):
         layout = self.problem.layout
-        inner = violation_derivative(at[:-1], direction[:-1], self.scale, self._model(at[-1]), points, layout)
+        inner = violation_derivative(at[:-1], direction[:-1], self.scale, self.model_at(float(at[-1])), points, layout)
         whole = inner + direction[-1] * self._by_factor(at, points)
         return np.append(whole, self.amplitude_of @ direction[:-1])
 
     def _by_factor(self, at, points):
         def value(factor: float) -> np.ndarray:
-            return violation(at[:-1], self.scale, self._model(factor), points, self.problem.layout)[0]
+            return violation(at[:-1], self.scale, self.model_at(float(factor)), points, self.problem.layout)[0]
 
-        # Quadratic in the factor, so the central difference is exact.
+        # Rough slopes are enough; in a factor of the targets, which enters squared, the central difference is exact.
         step = FACTOR_STEP * at[-1]
         return (value(at[-1] + step) - value(at[-1] - step)) / (2 * step)
 
 
-def _free_energy_slope(model: Model, kernel: np.ndarray, factor: float) -> float:
-    """dF/df = y . r at targets f y."""
-    scaled = model.replace(targets=factor * model.targets)
-    dual = np.asarray(output_law(scaled, jnp.asarray(kernel)).dual)[np.asarray(model.supervised)]
-    return float(np.sum(np.asarray(model.targets) * dual))
+def free_energy_slope(
+    model_at: Callable[[float], Model], value: float, kernel: np.ndarray, response: np.ndarray
+) -> float:
+    """dF/df at a stationary point, whose law stays as it is (`theory.model`)."""
+
+    def at(value: float) -> float:
+        model = model_at(value)
+        cov = preactivation_cov(model, jnp.asarray(kernel))
+        return float(jnp.sum(cov * response) / 2 + data_term(model, jnp.asarray(kernel)))
+
+    step = FACTOR_STEP * value
+    return (at(value + step) - at(value - step)) / (2 * step)

@@ -18,7 +18,7 @@ from theory.activations import Activation
 from theory.causal import PIVOT_FLOOR
 from theory.kernels import scale_of
 from theory.model import Model, preactivation_cov
-from theory.nonlinear.fixed_point import Group, Layout, Root, find_root, pack, violation_slope
+from theory.nonlinear.fixed_point import Group, Layout, Root, averages, find_root, pack, violation_slope
 from theory.nonlinear.neuron import Points, frozen, grid, has_kinks, live_entries, weighted
 from theory.nonlinear.neuron_chain import draw, stein_tilt
 from theory.response import NEGLIGIBLE, factorise
@@ -167,6 +167,11 @@ def slope_on_points(problem: Problem, state: State, points: tuple[Points, ...]) 
     if not np.isfinite(slope).all():
         raise LostError("the slope of the stationarity equations is not finite")
     return slope
+
+
+def response_on_points(problem: Problem, root: Root, points: tuple[Points, ...]) -> np.ndarray:
+    """Q (n, n) of a root, zero between groups and off the live entries."""
+    return np.asarray(averages(root.kernel, root.conjugate, problem.model, points, problem.layout)[1])
 
 
 def settle(problem: Problem, state: State, seed: int) -> tuple[Problem, State, np.ndarray]:

@@ -23,7 +23,7 @@ import numpy as np
 
 from theory.activations import Activation
 from theory.kernels import scale_of
-from theory.model import Model, data_term
+from theory.model import Model, data_term, signal_of
 from theory.nonlinear.broken_branch import walk
 from theory.nonlinear.common_root import solve_together
 from theory.nonlinear.decoupling import decoupled_model
@@ -174,7 +174,7 @@ def _leave_symmetric(symmetric: Branch, problem: Problem, model: Model, seed: in
     except LostError:
         return None
     softest = softest_of(symmetric.problem, root, points, model, odd_only=True)
-    for step in walk(problem, root, softest, 1.0, part(seed, 0)):
+    for step in walk(problem, signal_of(model), root, softest, 1.0, part(seed, 0)):
         if step.factor >= 1:
             return State(step.root.kernel, step.root.conjugate)
     return None
