@@ -4,9 +4,9 @@ Needs JAX, NumPy, SciPy and xarray only, and imports nothing of ``bayesnet``.
 """
 
 from theory.connections import Connection, Drift
+from theory.continuation import continuation
 from theory.evidence import Evidence, log_bayes_factor, log_evidence
 from theory.finite_width import Fluctuations, fluctuations
-from theory.hysteresis import continuation
 from theory.lazy import nngp
 from theory.network import Network
 from theory.predictor import Prediction, predict

@@ -13,8 +13,8 @@ from theory.task import Task
 
 SIGNAL = "signal"
 SHARED = "shared."
-NUMBERS = ("recurrent_gain", "input_gain", "readout_gain", "feedforward_gain", "bias_gain", "noise", "process_noise")
-NUMBERS += ("leak", "residual")
+GAINS = ("recurrent_gain", "input_gain", "readout_gain", "feedforward_gain", "bias_gain")
+NUMBERS = (*GAINS, "noise", "process_noise", "leak", "residual")
 
 
 @dataclass(frozen=True)

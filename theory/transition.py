@@ -1,7 +1,8 @@
 r"""Where a network begins to correlate its time steps: critical signals, critical degrees of sharing.
 
-Below them the stable solution of an RNN on a task with the sign symmetry W -> -W is symmetric: all kernels between steps
-that the symmetry tells apart vanish, as without any sharing. Three values of a parameter (a factor of the targets, a
+Below them the stable solution of an RNN on a task with the sign symmetry W -> -W is symmetric: all kernels between
+steps that the symmetry tells apart vanish, as without any sharing. Three values of a parameter (a factor of the
+targets, a
 degree of sharing, a gain) matter:
 
 - instability: the symmetric solution turns unstable against such kernels;
@@ -72,7 +73,8 @@ class CriticalPoint:
         instability_error: its standard error; 0 where it is exact up to rounding.
         crossing: of the free energies.
         spinodal: the end of the broken branch.
-        order: "continuous", "first order" (a broken branch reaches more than 1e-3 of it, and more than twice the scatter
+        order: "continuous", "first order" (a broken branch reaches more than 1e-3 of it, and more than twice the
+        scatter
             between sets of points, below the instability), or "none": all three are infinite.
         crossing_error, spinodal_error: their standard errors.
     """
@@ -124,7 +126,7 @@ def critical_sharing(
     points: int = 16384,
     randomisations: int = 4,
 ) -> CriticalPoint:
-    """The `critical_point` in the degree to which weights are shared: below it a network behaves as if it shared nothing.
+    """The `critical_point` in the degree to which weights are shared: below it a network is as if it shared nothing.
 
     Args:
         network: what ``weights`` have for a degree does not matter.
@@ -168,12 +170,9 @@ def critical_point(
     if not np.any(task.supervised_targets):
         raise ValueError("task has only zero targets; no factor makes a signal of them")
 
-    def model_at(value: float) -> Model:
-        return needed_part(family.model(value))[0]
-
     # float64 within these calls only, as everywhere in the theory.
     with jax.enable_x64(True):
-        model = model_at(1.0)
+        model = needed_part(family.model(1.0))[0]
     if network.scaling == "standard" or not _ties_sites(model):
         return CriticalPoint(math.inf)
     if not network.phi.odd or not len(sign_changes(model)):
@@ -182,8 +181,7 @@ def critical_point(
             "readout that ties what the recurrent weights would tie (inputs and supervised steps each of one parity "
             "where U and V are shared)"
         )
-    if along == SIGNAL:
-        model_at = signal_of(model)
+    model_at = signal_of(model) if along == SIGNAL else lambda value: needed_part(family.model(value))[0]
     if network.activation == "linear":
         return _linear(model_at, family.largest)
     return _nonlinear(model_at, network.phi, along == SIGNAL, family.largest, seed, points, randomisations)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from theory.family import Family
 from theory.kernels import kernel_of, outputs_of, scale_of
 from theory.linear.descent import descend
 from theory.linear.newton import Stationary, find_stationary
@@ -205,20 +206,20 @@ class LinearProblem:
 
 
 class LinearFollower:
-    """Solutions at several sizes of the targets, each started from another."""
+    """Solutions at several values of a parameter, each started from another."""
 
-    def __init__(self, network: Network, task: Task, seed: int) -> None:
-        self._network, self._task, self._seed = network, task, seed
+    def __init__(self, family: Family, seed: int) -> None:
+        self._family, self._seed = family, seed
 
-    def best(self, factor: float) -> tuple[Solution, np.ndarray]:
+    def best(self, value: float) -> tuple[Solution, np.ndarray]:
         """What `theory.solve` finds, and its noise coordinates."""
-        problem = LinearProblem(self._network, self._task.scaled(factor))
+        problem = LinearProblem(*self._family.at(value))
         points = problem.find_saddle_points(RANDOM_STARTS, self._seed)
         solutions = [(problem.solution(point), point.at.point) for point in points]
         return min(solutions, key=lambda pair: pair[0].free_energy)
 
-    def follow(self, factor: float, coordinates: np.ndarray) -> tuple[Solution, np.ndarray]:
+    def follow(self, value: float, coordinates: np.ndarray) -> tuple[Solution, np.ndarray]:
         """The branch continued; what lies below it where it has turned unstable or ended."""
-        problem = LinearProblem(self._network, self._task.scaled(factor))
+        problem = LinearProblem(*self._family.at(value))
         point = problem.follow(coordinates)
         return problem.solution(point), point.at.point

@@ -1,7 +1,8 @@
 r"""The broken branch of a network with an odd activation: a parameter f as a function of how much it is broken.
 
-Where the symmetric branch turns unstable, at a value f_c of a parameter of the model (a factor of the targets, a degree of
-sharing), a branch of solutions starts in which sites are correlated that a symmetry tells apart. It may lead to larger
+Where the symmetric branch turns unstable, at a value f_c of a parameter of the model (a factor of the targets, a
+degree of sharing), a branch of solutions starts in which sites are correlated that a symmetry tells apart. It may lead
+to larger
 values (a continuous transition) or first back to smaller ones, up to a fold, the spinodal. To go around the fold the
 amplitude a of the correlations is prescribed and the parameter solved for:
 
@@ -102,8 +103,8 @@ class BrokenPath:
         beyond = np.flatnonzero((excess < 0) & (fine > fine[factors.argmin()]))
         if not beyond.size:
             raise RuntimeError(
-                f"the broken branch was lost at {self.factors[-1]:.4g}, before its free energy met the symmetric one's; use "
-                "more points"
+                f"the broken branch was lost at {self.factors[-1]:.4g}, before its free energy met the symmetric one's; "
+                "use more points"
             )
         return spinodal, float(factors[beyond[0]])
 

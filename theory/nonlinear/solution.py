@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from theory.extension import extend_kernel
+from theory.family import Family
 from theory.kernels import flat_of, kernel_of, largest_relative, outputs_of, scale_of
 from theory.model import Model, build_model, output_law, preactivation_cov
 from theory.network import Network
@@ -73,32 +74,30 @@ def _gather(found: list[Branch], model: Model, network: Network, task: Task, see
 
 
 class NonlinearFollower:
-    """Solutions at several sizes of the targets, each started from another; arguments as for `theory.solve`."""
+    """Solutions at several values of a parameter, each started from another; arguments as for `theory.solve`."""
 
-    def __init__(
-        self, network: Network, task: Task, points: int, randomisations: int, seed: int, tolerance: float
-    ) -> None:
-        self._network, self._task, self._points, self._randomisations = network, task, points, randomisations
+    def __init__(self, family: Family, points: int, randomisations: int, seed: int, tolerance: float) -> None:
+        self._family, self._points, self._randomisations = family, points, randomisations
         self._seed, self._tolerance = seed, tolerance
 
-    def best(self, factor: float) -> tuple[Solution, Branch]:
+    def best(self, value: float) -> tuple[Solution, Branch]:
         """What `theory.solve` finds."""
-        task = self._task.scaled(factor)
-        model = build_model(self._network, task).on_device()
-        found = _search(needed_part(model)[0], self._network, self._points, self._randomisations, self._seed)
-        rest = self._network, task, self._seed, self._tolerance
+        network, task = self._family.at(value)
+        model = build_model(network, task).on_device()
+        found = _search(needed_part(model)[0], network, self._points, self._randomisations, self._seed)
+        rest = network, task, self._seed, self._tolerance
         finished = [(_finish(branch, model, *rest), branch) for branch in found]
         solution, branch = min(finished, key=lambda pair: _rank(pair[0]))
         return only_stable(solution), branch
 
-    def follow(self, factor: float, branch: Branch) -> tuple[Solution, Branch]:
+    def follow(self, value: float, branch: Branch) -> tuple[Solution, Branch]:
         """The branch continued; the best one where it has turned unstable or ended."""
-        task = self._task.scaled(factor)
-        model = build_model(self._network, task).on_device()
+        network, task = self._family.at(value)
+        model = build_model(network, task).on_device()
         followed = follow_branch(branch, needed_part(model)[0], self._randomisations, self._seed)
         if followed is None:
-            return self.best(factor)
-        return _finish(followed, model, self._network, task, self._seed, self._tolerance), followed
+            return self.best(value)
+        return _finish(followed, model, network, task, self._seed, self._tolerance), followed
 
 
 def _search(needed: Model, network: Network, points: int, randomisations: int, seed: int) -> list[Branch]:

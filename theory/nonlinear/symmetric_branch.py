@@ -127,7 +127,7 @@ class SymmetricBranch:
         return root
 
     def softest(self, value: float, root: Root, points: tuple[Points, ...]) -> Softest:
-        """The `theory.nonlinear.decoupling.Softest` perturbation of a solution between sites that a symmetry tells apart."""
+        """The `Softest` perturbation of a solution between sites that a symmetry tells apart."""
         moments = second_moments(self.problem, root, points)
         return softest_perturbation(moments, self.model_at(value), self.problem.layout.between & self.odd)
 

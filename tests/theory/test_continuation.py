@@ -105,7 +105,7 @@ def test_other_activations_are_followed_through_the_transition():
     np.testing.assert_array_equal(overlap(found) > 1e-3, [[False, True, True]] * 2)
 
 
-@pytest.mark.parametrize("factors", [[], 1.0, [1.0, 1.0], [-1.0], [np.nan], ["a"], [[1.0]]])
-def test_factors_out_of_range_are_named(factors):
-    with pytest.raises(ValueError, match="factors"):
-        theory.continuation(RNN, tasks.chain(3, 1.0), factors)
+@pytest.mark.parametrize("values", [[], 1.0, [1.0, 1.0], [-1.0], [np.nan], ["a"], [[1.0]]])
+def test_values_out_of_range_are_named(values):
+    with pytest.raises(ValueError, match="values"):
+        theory.continuation(RNN, tasks.chain(3, 1.0), values)

@@ -1,4 +1,4 @@
-"""Solutions along a signal axis, each started from its neighbour, so that hysteresis shows: continuation."""
+"""Solutions along a parameter, each started from its neighbour, so that hysteresis shows: continuation."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from theory import arguments
+from theory.family import SIGNAL, Family
 from theory.kernels import OUTPUT_DIMS, entry_coords, kernel_labels
 from theory.lazy import nngp
 from theory.linear.saddle import LinearFollower
@@ -25,16 +26,17 @@ DIRECTIONS = ("up", "down")
 def continuation(
     network: Network,
     task: Task,
-    factors: Sequence[float] | np.ndarray,
+    values: Sequence[float] | np.ndarray,
     seed: int = 0,
     *,
+    along: str = SIGNAL,
     points: int = 16384,
     randomisations: int = 4,
     tolerance: float = 1e-2,
 ) -> xr.Dataset:
-    """Stable solutions at several sizes of the targets, followed up from the smallest and down from the largest.
+    """Stable solutions at several values of a parameter, followed up from the smallest and down from the largest.
 
-    At either end the sweep starts from what `theory.solve` finds; where it finds nothing at the largest factor, from
+    At either end the sweep starts from what `theory.solve` finds; where it finds nothing at the largest value, from
     where the way up has led. From there each solution is the start of the next one. A branch that turns unstable, or
     ends, is left for the one below it. Between the spinodal and the instability of a first-order transition the two
     directions therefore differ: there both solutions are locally stable, and the one of smaller free energy is the
@@ -42,72 +44,79 @@ def continuation(
 
     Args:
         network, task: as for `theory.solve`.
-        factors: what the task's targets are multiplied by, 0 or more and finite, no two equal; sorted in the answer.
+        values: of the parameter, 0 or more and finite, no two equal; sorted in the answer.
+        along: the parameter: "signal", which multiplies the task's targets; a number of the network ("recurrent_gain",
+            "noise", "leak", "bias_gain" and so on); or a degree of sharing ("shared.recurrent" and so on).
         seed, points, randomisations, tolerance: as for `theory.solve`.
 
     Returns:
-        A Dataset with dims ("direction", "factor") before those of each variable: the arrays ``kernel``, ``conjugate``,
+        A Dataset with dims "direction" and "factor" (of another parameter its name) before those of each variable: the
+        arrays ``kernel``, ``conjugate``,
         ``preactivation_cov``, ``standard_error``, ``prediction``, ``dual`` and the numbers ``free_energy``,
         ``free_energy_error``, ``residual``, ``effective_sample_size``, ``randomisations``, ``stable``, ``converged``,
         ``message`` of each `theory.Solution`; direction is "up" or "down". ``inputs``, ``targets`` (times 1) and
-        ``supervised`` are the task's.
+        ``supervised`` are the task's, the attribute ``network`` is that given.
 
     Raises:
         ValueError: if an argument is out of its range, or as in `theory.solve`.
     """
     arguments.instance("network", network, Network)
     arguments.instance("task", task, Task)
-    ordered = _checked(factors)
+    family, ordered = Family(network, task, along), _checked(values)
+    for value in ordered:
+        family.at(float(value))  # refuses what the parameter cannot be
     seed = arguments.integer("seed", seed, 0)
     points = arguments.integer("points", points, 1024)
     randomisations = arguments.integer("randomisations", randomisations, 2)
     tolerance = arguments.positive("tolerance", tolerance)
     if network.scaling == "standard":
-        up = down = [(nngp(network, task.scaled(factor)), None) for factor in ordered]
+        up = down = [(nngp(*family.at(float(value))), None) for value in ordered]
     else:
         follower: Any
         if network.activation == "linear":
-            follower = LinearFollower(network, task, seed)
+            follower = LinearFollower(family, seed)
         else:
-            follower = NonlinearFollower(network, task, points, randomisations, seed, tolerance)
+            follower = NonlinearFollower(family, points, randomisations, seed, tolerance)
         # float64 within this call only: as in solve.
         with jax.enable_x64(True):
             up = _sweep(follower, ordered)
             down = _sweep(follower, ordered[::-1], start=up[-1])[::-1]
-    return _dataset(network, task, ordered, ([pair[0] for pair in up], [pair[0] for pair in down]))
+    return _dataset(family, ordered, ([pair[0] for pair in up], [pair[0] for pair in down]))
 
 
-def _sweep(follower: Any, factors: np.ndarray, start: tuple[Solution, Any] | None = None) -> list[tuple[Solution, Any]]:
-    """Solution and state at each factor; ``start`` serves where the search at the first of them finds nothing."""
+def _sweep(follower: Any, values: np.ndarray, start: tuple[Solution, Any] | None = None) -> list[tuple[Solution, Any]]:
+    """Solution and state at each value; ``start`` serves where the search at the first of them finds nothing."""
     try:
-        pairs = [follower.best(factors[0])]
+        pairs = [follower.best(float(values[0]))]
     except RuntimeError:
         if start is None:
             raise
         pairs = [start]
-    for factor in factors[1:]:
-        pairs.append(follower.follow(factor, pairs[-1][1]))
+    for value in values[1:]:
+        pairs.append(follower.follow(float(value), pairs[-1][1]))
     return pairs
 
 
-def _checked(factors: Any) -> np.ndarray:
+def _checked(given: Any) -> np.ndarray:
     try:
-        values = np.array(factors, dtype=float)
+        values = np.array(given, dtype=float)
     except (TypeError, ValueError):
         values = np.array(np.nan)
     fine = values.ndim == 1 and values.size > 0 and np.isfinite(values).all() and (values >= 0).all()
     if not fine or len(np.unique(values)) < len(values):
         raise ValueError(
-            f"factors is {factors!r}; it must be a sequence of finite numbers of at least 0, no two of them equal"
+            f"values is {given!r}; it must be a sequence of finite numbers of at least 0, no two of them equal"
         )
     return np.sort(values)
 
 
-def _dataset(network: Network, task: Task, factors: np.ndarray, sweeps: Sequence[Sequence[Solution]]) -> xr.Dataset:
+def _dataset(family: Family, values: np.ndarray, sweeps: Sequence[Sequence[Solution]]) -> xr.Dataset:
     def stacked(name: str) -> np.ndarray:
         return np.array([[getattr(solution, name) for solution in sweep] for sweep in sweeps])
 
-    axes = ("direction", "factor")
+    network, task = family.network, family.task
+    axis = "factor" if family.along == SIGNAL else family.along
+    axes = ("direction", axis)
     dims, labels = kernel_labels(task, len(sweeps[0][0].kernel))
     return xr.Dataset(
         {
@@ -118,6 +127,6 @@ def _dataset(network: Network, task: Task, factors: np.ndarray, sweeps: Sequence
             "targets": (("pattern", "step", "output"), task.targets),
             "supervised": (("pattern", "step"), task.supervised),
         },
-        coords={"direction": list(DIRECTIONS), "factor": factors, **entry_coords(task), **labels},
+        coords={"direction": list(DIRECTIONS), axis: values, **entry_coords(task), **labels},
         attrs={"network": json.dumps(network.to_dict())},
     )
