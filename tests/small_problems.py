@@ -4,6 +4,7 @@ The generic case is a network and a task in which nothing is one, equal or symme
 unit gains, one output, one pattern or a default mask hide show there.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import jax
@@ -17,11 +18,15 @@ from theory.response import factorise, inverse_factor
 
 GENERIC_GAINS = {"recurrent_gain": 1.2, "input_gain": 0.8, "readout_gain": 1.5, "noise": 0.3}
 GENERIC_SHARINGS = {"W and V": ("recurrent", "readout"), "U": ("input",)}
+# Every term of the model of one layer, nothing shared in full.
+EVERY_TERM = {"leak": 0.6, "bias_gain": 0.4, "process_noise": 0.3}
+EVERY_TERM["shared"] = {"recurrent": 0.7, "input": 0.5, "readout": 0.4, "bias": 0.8}
+GENERIC_ARCHITECTURES = {**{name: {"shared": names} for name, names in GENERIC_SHARINGS.items()}, "all": EVERY_TERM}
 
 
 def generic_network(width, sharing, **settings):
-    """One of the two mixed sharings, each the complement of the other, with the generic gains."""
-    return Network(width, shared=GENERIC_SHARINGS[sharing], **{**GENERIC_GAINS, **settings})
+    """One of the two mixed sharings, each the complement of the other, or every term, with the generic gains."""
+    return Network(width, **{**GENERIC_GAINS, **GENERIC_ARCHITECTURES[sharing], **settings})
 
 
 def generic_task(signal=1.0, patterns=slice(None)):
@@ -57,11 +62,17 @@ class Dense:
         self.patterns, self.steps, self.width = len(task.inputs), task.inputs.shape[1], network.width
         step = np.repeat(np.arange(self.steps), self.patterns)
         same = (step[:, None] == step).astype(float)
-        mask = {
-            name: np.ones_like(same) if name in network.shared else same for name in ("recurrent", "input", "readout")
-        }
+        degrees = network.shared if isinstance(network.shared, Mapping) else dict.fromkeys(network.shared, 1.0)
+        degree = {name: degrees.get(name, 0.0) for name in ("recurrent", "input", "readout", "bias")}
+        mask = {name: rho + (1 - rho) * same for name, rho in degree.items()}
         x = task.inputs.transpose(1, 0, 2).reshape(len(step), -1)
         self.drive = network.input_gain**2 * mask["input"] * (x @ x.T) / x.shape[1]
+        self.drive += network.bias_gain**2 * mask["bias"] + network.process_noise**2 * np.eye(len(step))
+        apart = step[:, None] - step
+        integrated = network.leak * (1 - network.leak) ** np.maximum(apart, 0) * (apart >= 0)
+        self.mixing = integrated * (
+            np.arange(len(step))[:, None] % self.patterns == np.arange(len(step)) % self.patterns
+        )
         self.recurrent = network.recurrent_gain**2 * mask["recurrent"]
         self.readout = network.readout_gain**2 * mask["readout"]
         self.noise, self.scale = network.noise, 1 / network.width if network.scaling == "mup" else 1.0
@@ -72,7 +83,7 @@ class Dense:
         """C[Phi]."""
         earlier = np.zeros_like(kernel)
         earlier[..., self.patterns :, self.patterns :] = kernel[..., : -self.patterns, : -self.patterns]
-        return self.drive + self.recurrent * earlier
+        return self.mixing @ (self.drive + self.recurrent * earlier) @ self.mixing.T
 
     def target_cov(self, kernel):
         """A[Phi]."""

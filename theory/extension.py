@@ -33,13 +33,13 @@ from theory.ties import labels_of, tied_entries
 
 
 class Joint(NamedTuple):
-    """New patterns beside a trained task, one at a time.
+    """New entries beside those of a trained task: of new patterns, one pattern at a time.
 
     Attributes:
         model: of the trained patterns and a new one; its ``drive`` has a leading axis over the new patterns, (Q, n, n).
         trained: the flat entries of the trained task in it, in its own order.
         new: those of the new pattern.
-        outputs: those of them that are read out, one for each step.
+        outputs: the entries whose outputs are asked for: those of the new pattern at each step.
     """
 
     model: Model
@@ -70,6 +70,14 @@ def joint_model(network: Network, trained: Task, task: Task) -> Joint:
     outputs = np.array(model.outputs)[: task.steps] * patterns + trained.patterns
     drive = np.array([one.drive for one in models])
     return Joint(model.replace(drive=drive), known, tuple(map(int, new)), tuple(map(int, outputs)))
+
+
+def same_model(model: Model, kept: np.ndarray) -> Joint:
+    """The trained task itself: its entries that no supervised one depends on are the new ones, all are asked for."""
+    new = np.setdiff1d(np.arange(model.entries), kept)
+    outputs = model.read_out(np.arange(model.entries)[:, None]).ravel()
+    model = model.replace(drive=np.asarray(model.drive)[None])
+    return Joint(model, np.arange(model.entries), tuple(map(int, new)), tuple(map(int, outputs)))
 
 
 def joined(trained: Task, task: Task, pattern: int | slice) -> Task:
@@ -164,8 +172,8 @@ def predictors(metric, fields, noise, model, *, phi, known, live, new, outputs) 
     """Predictors of several new patterns, and the derivatives of their means with respect to the metric.
 
     ``model.drive`` (Q, n, n) holds one pattern along the first axis, as does what is returned: means (Q, S, O),
-    variances (Q, S), derivatives (Q, S, O, *metric.shape). Arguments as for `extended_kernel`; ``outputs`` are the new
-    entries that are read out.
+    variances (Q, S), derivatives (Q, S, O, *metric.shape). Arguments as for `extended_kernel`; ``outputs`` are the
+    entries asked for.
     """
     rows = np.array(outputs)
 

@@ -19,7 +19,7 @@ import scipy.linalg
 import xarray as xr
 
 from theory import arguments
-from theory.extension import joined, joint_model, predictors
+from theory.extension import joined, joint_model, predictors, same_model
 from theory.finite_width import draw_sets, kernel_covariance, require_stable, second_variation
 from theory.influence import linear_variance, sampled_variance
 from theory.kernels import OUTPUT_DIMS, entry_coords, outputs_of
@@ -95,7 +95,8 @@ def predict(solution: Solution, task: Task | None = None, *, neurons: int = NEUR
     Args:
         solution: a stable saddle point or a lazy limit. The variance is that at the width of its network.
         task: any number of patterns; their inputs are seen one pattern at a time, their targets only score the result.
-            By default the training task itself: all its steps, also the unsupervised ones.
+            By default the training task itself: all its steps, also the unsupervised ones. With process noise that is
+            not the same as its inputs seen anew: there the patterns meet noise that they have not met in training.
         neurons: how many to draw from q, four times over. Nonlinear networks only.
         seed: of the draws.
 
@@ -104,6 +105,7 @@ def predict(solution: Solution, task: Task | None = None, *, neurons: int = NEUR
             weight is not shared over the steps, if the solution is unstable, or if an argument is out of its range.
     """
     arguments.instance("solution", solution, Solution)
+    anew = task is not None
     task = solution.task if task is None else task
     _check(solution, task)
     known = ~np.isnan(task.targets).any(axis=-1)
@@ -113,9 +115,9 @@ def predict(solution: Solution, task: Task | None = None, *, neurons: int = NEUR
     # float64 within this call only, as everywhere in the theory.
     with jax.enable_x64(True):
         if solution.kind == "lazy limit":
-            means, variances = _lazy_prediction(solution, task)
+            means, variances = _lazy_prediction(solution, task if anew else None)
         else:
-            means, variances = _saddle_prediction(solution, task, neurons, seed)
+            means, variances = _saddle_prediction(solution, task if anew else None, neurons, seed)
     mean, variance = means.mean(axis=0), variances.mean(axis=0)
     error = means.std(axis=0, ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.zeros_like(mean)
     noise = solution.network.noise * solution.network.target_variance_scale
@@ -131,10 +133,10 @@ def _check(solution: Solution, task: Task) -> None:
     solution.network.require_extendable(task.steps, trained.steps)
 
 
-def _saddle_prediction(solution: Solution, task: Task, neurons: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means and variances (R, P, T, O), one for each set of neurons."""
+def _saddle_prediction(solution: Solution, task: Task | None, neurons: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means and variances (R, P, T, O), one for each set of neurons; without a task, of the trained patterns."""
     saddle, kept = solution.saddle.needed()  # the other entries carry no data
-    joint = joint_model(solution.network, solution.task, task)
+    joint = joint_model(solution.network, solution.task, task) if task else same_model(solution.model, kept)
     model = joint.model.on_device()
     factor = factorise(saddle.cov) if saddle.linear else factorise(saddle.cov, NEGLIGIBLE)
     layout = {
@@ -162,15 +164,19 @@ def _saddle_prediction(solution: Solution, task: Task, neurons: int, seed: int) 
         means.append(np.asarray(found.mean))
         given_kernels = float(model.scale) * np.asarray(found.variance)[..., None]
         variances.append(given_kernels + of_kernels / solution.network.width)
+    if task is None:
+        means, variances = ([outputs_of(part[0], solution.task) for part in parts] for parts in (means, variances))
     return np.array(means), np.array(variances)
 
 
-def _lazy_prediction(solution: Solution, task: Task) -> tuple[np.ndarray, np.ndarray]:
+def _lazy_prediction(solution: Solution, task: Task | None) -> tuple[np.ndarray, np.ndarray]:
     """The same for a lazy limit, exactly: the kernel of both tasks together is the prior's."""
-    both = joined(solution.task, task, slice(None))
+    if task is None:
+        both, new, steps = solution.task, slice(None), solution.task.steps
+    else:
+        both, new, steps = joined(solution.task, task, slice(None)), slice(solution.task.patterns, None), task.steps
     model = build_model(solution.network, both)
     law = output_law(model, prior_kernel(model, solution.network.phi))
-    new = slice(solution.task.patterns, None)
-    mean = outputs_of(model.read_out(law.mean), both)[new, : task.steps]
-    variance = outputs_of(model.read_out(np.diagonal(law.cov)[:, None]), both)[new, : task.steps]
+    mean = outputs_of(model.read_out(law.mean), both)[new, :steps]
+    variance = outputs_of(model.read_out(np.diagonal(law.cov)[:, None]), both)[new, :steps]
     return mean[None], np.broadcast_to(variance, mean.shape)[None]

@@ -132,7 +132,7 @@ def test_the_lazy_limit_is_a_gaussian_process(scaling):
     with jax.enable_x64(True):
         model = build_model(network, joint.task)
         cov = output_law(model, jnp.asarray(joint.kernel.reshape(16, 16))).cov
-    expected = outputs_of(np.diagonal(cov), joint.task)[2:]
+    expected = outputs_of(np.diagonal(cov)[:, None], joint.task)[2:]
     np.testing.assert_allclose(found.variance, np.broadcast_to(expected, found.variance.shape), rtol=1e-9)
 
 
