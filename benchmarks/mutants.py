@@ -8,8 +8,8 @@ figures, reports and the command line are left out, and no two mutants share a l
 copy of the tree, so that a run that is killed leaves none behind, and meets the test files that are most likely to see
 it: those of its module's own name or that import it, those that mention its public names or those of modules that
 import it, and the generic cases. What these do not catch is reported as survived, with its diff: equivalent to the
-original, caught by a test file that was not run (--all runs all that mention the module), or missed. Mutants that run
-out of time are counted apart.
+original, caught by a file that was not run (--all runs all that mention the module), or missed. Mutants that run out of
+time are counted apart.
 """
 
 import argparse
@@ -24,21 +24,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = re.compile(r"figures|report|__init__|__main__|cli\.py|commands\.py|config\.py|arguments\.py|style\.py")
 SLOW_TO_START = {"test_examples.py", "test_gpu.py", "test_imports.py", "test_documentation.py", "test_dask.py"}
-GENERIC = {"theory": ["tests/theory/test_generic_case.py", "tests/bayesnet/test_generic_posteriors.py"]}
-GENERIC["bayesnet"] = GENERIC["theory"][1:]
+THEORY, POSTERIORS = "tests/theory/test_generic_case.py", "tests/bayesnet/test_generic_posteriors.py"
+GENERIC = {"theory": [THEORY, POSTERIORS], "bayesnet": [POSTERIORS]}
 MENTIONED = 4  # test files besides the generic ones
 # What stands in the source, and what takes its place.
 SWAPS = {ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*"), ast.Pow: ("**", "*")}
 SWAPS |= {ast.Mod: ("%", "//"), ast.FloorDiv: ("//", "%"), ast.And: ("and", "or"), ast.Or: ("or", "and")}
 SWAPS |= {ast.Lt: ("<", ">="), ast.GtE: (">=", "<"), ast.Gt: (">", "<="), ast.LtE: ("<=", ">"), ast.Eq: ("==", "!=")}
 SWAPS |= {ast.NotEq: ("!=", "=="), ast.In: ("in", "not in"), ast.NotIn: ("not in", "in"), ast.Is: ("is", "is not")}
-SWAPS |= {ast.IsNot: ("is not", "is")}
 FUNCTIONS = {"sum": "mean", "mean": "sum", "max": "min", "min": "max", "any": "all", "all": "any", "sqrt": "square"}
 FUNCTIONS |= {"argmax": "argmin", "argmin": "argmax", "zeros": "ones", "exp": "log", "maximum": "minimum"}
 
@@ -62,8 +62,8 @@ def computing(node: ast.AST) -> Iterator[ast.AST]:
         for child in value if isinstance(value, list) else [value]:
             is_check = isinstance(child, ast.Call) and ast.unparse(child.func).startswith(("arguments.", "isinstance"))
             told = field in ("annotation", "returns", "decorator_list", "bases", "defaults", "kw_defaults")
-            told = told or (isinstance(child, ast.keyword) and child.arg == "strict")
-            told = told or (isinstance(child, ast.AnnAssign) and isinstance(node, ast.ClassDef))
+            told |= isinstance(child, ast.keyword) and child.arg == "strict"
+            told |= isinstance(child, ast.AnnAssign) and isinstance(node, ast.ClassDef)
             if isinstance(child, ast.AST) and not (told or is_check or isinstance(child, skipped)):
                 yield child
                 yield from computing(child)
@@ -77,17 +77,15 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
         offsets.append(offsets[-1] + len(line))
 
     def place(node) -> tuple[int, int]:
-        start, end = offsets[node.lineno - 1] + node.col_offset, offsets[node.end_lineno - 1] + node.end_col_offset
-        return start, end
+        return offsets[node.lineno - 1] + node.col_offset, offsets[node.end_lineno - 1] + node.end_col_offset
 
     def of(node) -> str:
         return source[slice(*place(node))]
 
-    def replaced(start: int, end: int, text: str) -> Mutant:
-        return Mutant(str(path.relative_to(ROOT)), start, end, text)
+    replaced = partial(Mutant, str(path.relative_to(ROOT)))
 
     tree = ast.parse(source)
-    # Constants of a module steer algorithms: another value is as good, or a matter of taste.
+    # Constants of a module steer algorithms: another value may be as good.
     tree.body = [part for part in tree.body if not isinstance(part, ast.Assign | ast.AnnAssign)]
     for node in computing(tree):
         sides = None
@@ -179,13 +177,11 @@ def main() -> None:
             before, started, by = (ROOT / mutant.path).read_text(), time.monotonic(), []
             after = mutant.apply(before)
             (tree / mutant.path).write_text(after)
-            command = [sys.executable, "-m", "pytest", "-n", "0", "-qx", "-p", "no:cacheprovider"]
-            command += tests_for(mutant.path, options.all)
+            plain = [sys.executable, "-m", "pytest", "-n0", "-qx", "-p", "no:cacheprovider"]
             how = {"cwd": tree, "env": environment, "timeout": options.timeout, "stdout": subprocess.PIPE, "text": True}
             try:
-                ended = subprocess.run(command, **how)
-                # 2: a test file could not even be imported, by 4 and 5 the script itself is at fault.
-                if ended.returncode > 2:
+                ended = subprocess.run([*plain, *tests_for(mutant.path, options.all)], **how)
+                if ended.returncode > 2:  # not the mutant's fault
                     sys.exit(ended.stdout)
                 verdict = "caught" if ended.returncode else "survived"
                 by = re.findall(r"^(?:FAILED|ERROR) (\S+)", ended.stdout, re.M)
@@ -193,9 +189,9 @@ def main() -> None:
                 verdict = "out of time"
             (tree / mutant.path).write_text(before)
             counts[verdict] += 1
-            diff = [*difflib.unified_diff(before.splitlines(), after.splitlines(), mutant.path, "", lineterm="", n=0)]
-            print(f"{number}: {mutant.path}: {verdict} {' '.join(by)} ({time.monotonic() - started:.0f} s)")
-            print(*diff[2:], sep="\n  ", flush=True)
+            diff = [*difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)][2:]
+            told = f"{number}: {mutant.path}: {verdict} {' '.join(by)} ({time.monotonic() - started:.0f} s)"
+            print(told, *diff, sep="\n  ", flush=True)
     print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
 
 

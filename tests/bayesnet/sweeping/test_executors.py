@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from bayesnet.sweeping import executors
 from bayesnet.sweeping.executors import LocalProcesses, WorkerDied, connect_dask
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -87,6 +88,7 @@ def test_a_call_that_always_kills_its_worker_fails_alone(pool):
 
 PARENT = """
 import os, sys, time
+from bayesnet.sweeping import executors
 from bayesnet.sweeping.executors import LocalProcesses
 if __name__ == "__main__":
     executor = LocalProcesses(1)
@@ -137,3 +139,10 @@ def test_dask_missing_or_unreachable_is_one_clear_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ValueError, match=r"pip install 'bayesnet\[dask\]'"), connect_dask("tcp://127.0.0.1:1"):
         pass
+
+
+def test_cores_where_the_system_does_not_tell_whose_they_are(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    for count, cores in ((3, [0, 1, 2]), (None, [0])):
+        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        assert executors._own_cores() == cores
