@@ -128,6 +128,8 @@ def extended_kernel(
     weighed = weigh(activity)
     own = activity.T @ weighed
     kernel = jnp.zeros((model.entries,) * 2, fields.dtype).at[np.ix_(given, given)].set((own + own.T) / 2)
+    if not new:
+        return kernel
     cov = preactivation_cov(model, kernel)[np.ix_(given[index], given[index])]
     pivot = jnp.linalg.cholesky(cov)
     columns = jnp.concatenate([solve_triangular(pivot, fields[:, index].T, lower=True).T, noise], axis=1)

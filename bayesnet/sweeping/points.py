@@ -18,9 +18,9 @@ from bayesnet.comparison import COLUMNS, compare, judge, theory_error
 from bayesnet.diagnostics import summarise
 from bayesnet.observables import default_observables, order_parameter
 from bayesnet.sampling import sample, version_of
-from bayesnet.sweeping.critical_chain import closed_form_instability
 from bayesnet.sweeping.memory_maps import make_room
 from theory import critical_signal, solve
+from theory.closed_form import closed_form_instability
 from theory.network import Network
 from theory.solution import Solution
 from theory.task import Task

@@ -103,8 +103,8 @@ class BrokenPath:
         beyond = np.flatnonzero((excess < 0) & (fine > fine[factors.argmin()]))
         if not beyond.size:
             raise RuntimeError(
-                f"the broken branch was lost at {self.factors[-1]:.4g}, before its free energy met that of the symmetric "
-                "one; use more points"
+                f"the broken branch was lost at {self.factors[-1]:.4g}, before its free energy met that of the "
+                "symmetric one; use more points"
             )
         return spinodal, float(factors[beyond[0]])
 

@@ -8,8 +8,8 @@ import xarray as xr
 from matplotlib.collections import PathCollection, QuadMesh
 
 import bayesnet as bn
-from bayesnet.sweeping.critical_chain import closed_form_instability
 from bayesnet.sweeping.phase_diagrams import phase_diagram
+from theory.closed_form import closed_form_instability
 
 RNN = bn.Network.rnn(16)
 CHAIN = bn.tasks.chain(3, 1.0)

@@ -6,7 +6,7 @@ import pytest
 from theory.nonlinear import stability
 from theory.nonlinear.fixed_point import Group, Layout, Root
 
-LAYOUT = Layout(np.tanh, False, 1, (True,), (Group((0,), (0,), True),))
+LAYOUT = Layout(np.tanh, False, (True,), (Group((0,), (0,), True),))
 ROOT = Root(np.eye(1), np.zeros((1, 1)), 0.0, 1.0)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 import theory
 from bayesnet import Network, Task, tasks
-from bayesnet.sweeping.critical_chain import closed_form_instability
+from theory.closed_form import closed_form_instability, closed_form_sharing
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,18 @@ def test_the_symmetric_solution_is_stable_below_and_unstable_above(network, task
     np.testing.assert_allclose(closed_form_instability(network, task), critical, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("steps", "critical"), [(3, 0.730255), (4, 0.556463)])
+def test_critical_degrees_of_sharing(steps, critical):
+    """Below it a network behaves as if it shared nothing: y = 4.3, kappa = .1; and the way back, to the signal."""
+    network, task = Network.rnn(8, noise=0.1), tasks.chain(steps, 4.3)
+    found = closed_form_sharing(network, task)
+    assert found == pytest.approx(critical, abs=6e-7)
+    partly = Network.rnn(8, noise=0.1, shared={"recurrent": found})
+    assert closed_form_instability(partly, task) == pytest.approx(1, rel=1e-9)
+    assert closed_form_sharing(network, tasks.chain(steps, 1.0)) == np.inf
+    assert theory.critical_sharing(network, task).instability == pytest.approx(found, abs=1e-6)
+
+
 SKEWED = tasks.endpoint(3, 1.0, inputs=[[1.0, 0.5], [0.0, 1.0]])
 LATER = Task([[[1.0], [0.5], [0.0]]], [[np.nan, np.nan, 1.0]])
 
@@ -56,6 +68,10 @@ LATER = Task([[[1.0], [0.5], [0.0]]], [[np.nan, np.nan, 1.0]])
         (Network.rnn(8), tasks.rotation(4, 3.0)),
         (Network.rnn(8), SKEWED),
         (Network.rnn(8), LATER),
+        (Network.rnn(8, leak=0.9), tasks.chain(3, 1.0)),
+        (Network.rnn(8, bias_gain=0.1), tasks.chain(3, 1.0)),
+        (Network.rnn(8, layers=2), tasks.chain(3, 1.0)),
+        (Network.rnn(8, shared={"recurrent": theory.Drift(2.0)}), tasks.chain(3, 1.0)),
     ],
 )
 def test_it_keeps_to_where_it_holds(network, task):
