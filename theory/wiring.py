@@ -55,6 +55,8 @@ def wiring_of(network: Network, steps: int) -> Wiring:
     Raises:
         ValueError: if the connections do not fit that many steps.
     """
+    if network.delay > 1 and network.delay >= steps:
+        raise ValueError(f"delay is {network.delay}; on {steps} steps it must be less than that")
     listed = network.connections or _presets(network, steps)
     sites = steps * network.layers
     for connection in listed:
