@@ -1,4 +1,4 @@
-"""Architectures in theory: reference numbers, a published table, closed forms of the lazy limit, symmetries, refusals."""
+"""Architectures in theory: reference numbers, a published table, closed forms of the lazy limit, symmetries, errors."""
 
 import jax
 import numpy as np
