@@ -14,28 +14,62 @@ def _target_scale(network):
     return 1 / network.width if network.scaling == "mup" else 1.0
 
 
+def degree_of(network, name):
+    """How far weights are shared over the steps: a number, or a `theory.Drift`."""
+    return network.shared.get(name, 0.0) if hasattr(network.shared, "get") else float(name in network.shared)
+
+
+def over_steps(degree, steps, shape, rng):
+    """Standard normal matrices for each step, (1 or steps, *shape), as correlated as a degree of sharing says."""
+    if hasattr(degree, "tau"):
+        distance = np.abs(np.arange(steps)[:, None] - np.arange(steps))
+        root = np.linalg.cholesky(np.exp(-distance / degree.tau))
+        return np.tensordot(root, rng.normal(size=(steps, *shape)), 1)
+    if degree in (0, 1):
+        return rng.normal(size=(1 if degree else steps, *shape))
+    return np.sqrt(degree) * rng.normal(size=shape) + np.sqrt(1 - degree) * rng.normal(size=(steps, *shape))
+
+
 def draw_prior(network, task, number, rng):
-    """Independent prior draws: kernels (M, n, n), outputs f (M, n, O), targets y (M, supervised, O); n time-major."""
-    n, width, steps = task.entries, network.width, task.steps
+    """Independent prior draws: kernels (M, n, n), outputs f (M, T P, O), targets y (M, supervised, O); site by site."""
+    width, steps, layers, phi = network.width, task.steps, network.layers, PHI[network.activation]
 
     def weights(name, rows, columns, deviation):
-        copies = 1 if name in network.shared else steps
-        return deviation * rng.normal(size=(copies, number, rows, columns))
+        return deviation * over_steps(degree_of(network, name), steps, (number, rows, columns), rng)
 
-    w = weights("recurrent", width, width, network.recurrent_gain / np.sqrt(width))
+    def gain(name, layer):
+        return np.broadcast_to(getattr(network, name), layers - (name == "feedforward_gain"))[layer]
+
+    w = [weights("recurrent", width, width, gain("recurrent_gain", at) / np.sqrt(width)) for at in range(layers)]
+    z = [
+        weights("feedforward", width, width, gain("feedforward_gain", at) / np.sqrt(width)) for at in range(layers - 1)
+    ]
+    b = [weights("bias", 1, width, gain("bias_gain", at)) for at in range(layers)]
     u = weights("input", width, task.input_dim, network.input_gain / np.sqrt(task.input_dim))
     v = weights("readout", task.output_dim, width, network.readout_gain)
-    activity, outputs = [], []
+    fields, activities, outputs = {}, [], []
     for t in range(steps):
-        field = np.einsum("pd,mid->mpi", task.inputs[:, t], u[t % len(u)])
-        if t:
-            field = field + np.einsum("mpj,mij->mpi", activity[-1], w[t % len(w)])
-        activity.append(PHI[network.activation](field))
-        outputs.append(np.einsum("mpj,moj->mpo", activity[-1], v[t % len(v)]) / _readout_scale(network))
-    phi, f = np.concatenate(activity, axis=1), np.concatenate(outputs, axis=1)
+        for layer in range(layers):
+            current = b[layer][t % len(b[layer])]
+            if network.process_noise:
+                current = current + network.process_noise * rng.normal(size=(number, task.patterns, width))
+            if t >= network.delay:
+                before = phi(fields[t - network.delay, layer])
+                current = current + np.einsum("mpj,mij->mpi", before, w[layer][t % len(w[layer])])
+            if layer:
+                below = phi(fields[t, layer - 1])
+                current = current + np.einsum("mpj,mij->mpi", below, z[layer - 1][t % len(z[layer - 1])])
+            else:
+                current = current + np.einsum("pd,mid->mpi", task.inputs[:, t], u[t % len(u)])
+            field = network.leak * current + (1 - network.leak) * fields.get((t - 1, layer), 0.0)
+            skipped = (t, layer - 1) if layers > 1 else (t - 1, 0)
+            fields[t, layer] = field + network.residual * fields.get(skipped, 0.0)
+            activities.append(phi(fields[t, layer]))
+        outputs.append(np.einsum("mpj,moj->mpo", activities[-1], v[t % len(v)]) / _readout_scale(network))
+    activity, f = np.concatenate(activities, axis=1), np.concatenate(outputs, axis=1)
     deviation = np.sqrt(network.noise * _target_scale(network))
     noise = deviation * rng.normal(size=(number, len(task.supervised_entries), task.output_dim))
-    return phi @ phi.transpose(0, 2, 1) / width, f.reshape(number, n, -1), f[:, task.supervised_entries] + noise
+    return activity @ activity.transpose(0, 2, 1) / width, f, f[:, task.supervised_entries] + noise
 
 
 def run(network, task, weights):
@@ -54,7 +88,8 @@ def run(network, task, weights):
 def log_likelihood(network, task, kernel, targets):
     """ln p(y | Phi) with V integrated out, for kernels (..., n, n) and targets (..., supervised, O)."""
     same_step = np.kron(np.eye(task.steps), np.ones((task.patterns, task.patterns)))
-    mask = np.ones_like(same_step) if "readout" in network.shared else same_step
+    degree = degree_of(network, "readout")
+    mask = degree + (1 - degree) * same_step
     rows = task.supervised_entries
     readout = (network.readout_gain**2 * mask * kernel)[..., rows[:, None], rows]
     cov = (readout + network.noise * np.eye(len(rows))) * _target_scale(network)

@@ -45,7 +45,7 @@ slow = pytest.mark.slow
 
 
 def network_of(coordinates, sharing, activation, **changes):
-    return Network(WIDTHS[coordinates], activation, SHARED[sharing], **{**GAINS, **changes})
+    return Network(WIDTHS[coordinates], activation, **{"shared": SHARED[sharing], **GAINS, **changes})
 
 
 def task_with(targets):
@@ -163,10 +163,13 @@ def joint_chain(network, coordinates, sampler, iterations):
     return jax.jit(jax.vmap(chain, in_axes=(0, None, None)))
 
 
-def successive_conditionals(network, coordinates, sampler, iterations=ITERATIONS, weight=1.0, readout=1.0):
-    """What `joint_chain` returns, (chain, iteration, ...), its first twentieth left out; gv^2 off by ``readout``."""
+def successive_conditionals(
+    network, coordinates, sampler, iterations=ITERATIONS, weight=1.0, readout=1.0, assumed=None
+):
+    """What `joint_chain` returns, (chain, iteration, ...), its first twentieth left out; gv^2 off by ``readout``, or
+    the model that of another network, ``assumed``."""
     with jax.enable_x64(True):
-        model = build_model(network, BLANK).on_device()
+        model = build_model(assumed or network, BLANK).on_device()
         model = model.replace(readout=readout * model.readout)
         keys = jax.random.split(jax.random.key(3), CHAINS)
         drawn = joint_chain(network, coordinates, sampler, iterations)(keys, model, weight)
@@ -215,6 +218,30 @@ def test_joint_distribution_quickly():
     assert family_wise(joint_p_values(network, successive_conditionals(network, "fields", "hmc", 1200))) > LEVEL
     broken = successive_conditionals(network, "fields", "hmc", 1200, readout=1.2**2)
     assert family_wise(joint_p_values(network, broken)) < LEVEL**2
+
+
+ARCHITECTURES = {  # and a fault of each
+    "leaky": ({"leak": 0.5}, {"leak": 0.6}),
+    "biased": ({"bias_gain": 0.8}, {"bias_gain": 1.0}),
+    "partly shared": ({"shared": {"recurrent": 0.5, "input": 0.4, "readout": 0.6}}, {"shared": {"readout": 0.6}}),
+}
+
+
+@slow
+@pytest.mark.parametrize(("coordinates", "sampler"), [("weights", "nuts"), ("fields", "hmc"), ("kernels", "nuts")])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_joint_distribution_of_architectures(name, coordinates, sampler):
+    """Right; and, where the numbers of the model are an argument of what is compiled, seen where they are wrong."""
+    right, wrong = ARCHITECTURES[name]
+    network = network_of(coordinates, "rnn", "linear", **right)
+    p = family_wise(joint_p_values(network, successive_conditionals(network, coordinates, sampler)))
+    print(f"p = {p:.2g}")
+    assert p > LEVEL
+    if coordinates != "weights":
+        broken = successive_conditionals(network, coordinates, sampler, assumed=network.replace(**wrong))
+        p = family_wise(joint_p_values(network, broken))
+        print(f"broken: p = {p:.2g}")
+        assert p < LEVEL**2
 
 
 @slow
