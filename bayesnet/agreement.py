@@ -7,7 +7,8 @@ import numpy as np
 import xarray as xr
 
 from bayesnet.sampling import network_of, task_of
-from theory.symmetry import has_sign_symmetry
+from theory.kernels import flat_of
+from theory.symmetry import mirror_signs
 
 APART = 4.0  # standard errors between groups of chains
 RESIDENT = 0.99  # share of its draws with one sign that makes a chain resident in a mirror mode
@@ -44,17 +45,18 @@ def name_disagreement(draws: np.ndarray, log_likelihood: np.ndarray) -> str:
 def mirror_modes(posterior: xr.DataTree) -> xr.DataArray | None:
     """The mirror mode of each draw, +1 or -1, dims (chain, draw); None where there is no sign symmetry.
 
-    Under W -> -W all odd-offset overlaps change sign. A draw's mode is the sign of its odd-offset overlaps along their
-    leading direction over all draws, oriented so that neighbouring steps overlap positively in mode +1. Below the
+    Under W -> -W all odd-offset overlaps change sign. A draw's mode is the sign of the overlaps that change, along
+    their leading direction over all draws, oriented so that neighbouring steps overlap positively in mode +1. Below the
     transition there is one mode only, and the sign changes from draw to draw.
     """
     network, task = network_of(posterior), task_of(posterior)
-    if task.steps == 1 or not has_sign_symmetry(network, task):
+    images = mirror_signs(network, task)
+    if not len(images):
         return None
     overlap = posterior["posterior"]["overlap"]
-    step = np.repeat(np.arange(task.steps), task.patterns)
-    rows, columns = np.nonzero(np.triu((step[:, None] - step) % 2))
-    flat = overlap.to_numpy().reshape(-1, task.entries, task.entries)[:, rows, columns]
+    signs = np.repeat(images[0], task.patterns)
+    rows, columns = np.nonzero(np.triu(signs[:, None] != signs))
+    flat = flat_of(overlap.to_numpy()).reshape(-1, len(signs), len(signs))[:, rows, columns]
     thinned = flat[:: -(-len(flat) // MODE_DRAWS)]
     direction = np.linalg.svd(thinned, full_matrices=False)[2][0]
     neighbours = (columns - rows) == task.patterns

@@ -21,10 +21,10 @@ import xarray as xr
 from numpyro.infer.util import log_density
 
 from bayesnet.diagnostics import summarise_draws
-from bayesnet.models.kernel_space import kernel_model, mirror_signs
+from bayesnet.models.kernel_space import kernel_model, latent_signs
 from bayesnet.sampling import network_of, task_of
 from theory import arguments
-from theory.covariance import covariance_terms
+from theory.model import build_model
 from theory.network import Network
 from theory.task import Task
 
@@ -67,7 +67,7 @@ def log_evidence(posterior: xr.DataTree, seed: int = 0) -> LogEvidence:
             f"posterior keeps the latent numbers of {draws.shape[0] * draws.shape[1]} draws; its evidence needs those "
             f"of at least {2 * FEWEST_DRAWS * fitted.shape[1]} (num_latents, over all chains)"
         )
-    gaussian = _Gaussian(fitted, mirror_signs(network, task))
+    gaussian = _Gaussian(fitted, latent_signs(network, task))
     proposed = gaussian.draw(used.shape[0] * used.shape[1], np.random.default_rng(seed))
     target = _log_joint(network, task, np.concatenate([used.reshape(proposed.shape), proposed]))
     of_posterior, of_proposals = np.split(target - gaussian.log_density(used, proposed), 2)
@@ -120,17 +120,18 @@ class _Gaussian:
 
 def _log_joint(network: Network, task: Task, latents: np.ndarray) -> np.ndarray:
     """ln p(x) p(y | x) of each row of latents."""
-    model = kernel_model(task.steps, task.patterns, network.width)
-    n = task.entries
+    posterior = kernel_model(network.width)
     # float64 within this call only: the log density is of order N.
     with jax.enable_x64(True):
-        terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+        model = build_model(network, task).on_device()
 
         @jax.jit
-        def evaluate(terms, rows):
+        def evaluate(model, rows):
             def one(row):
-                return log_density(model, (terms,), {}, dict(zip(SITES, (row[:n], row[n:]), strict=True)))[0]
+                return log_density(
+                    posterior, (model,), {}, dict(zip(SITES, jnp.split(row, [model.entries]), strict=True))
+                )[0]
 
             return jax.lax.map(one, rows)
 
-        return np.asarray(evaluate(terms, jnp.asarray(latents)))
+        return np.asarray(evaluate(model, jnp.asarray(latents)))

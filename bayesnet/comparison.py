@@ -17,10 +17,10 @@ from bayesnet.diagnostics import ESS_LIMIT, R_HAT_LIMIT, Gate, check_gates, summ
 from bayesnet.observables import Observable, default_observables
 from bayesnet.sampling import network_of, task_of
 from theory import arguments
-from theory.covariance import Array, Terms, covariance_terms
 from theory.finite_width import fluctuations
-from theory.prediction import predict_given_kernel
-from theory.solution import Solution, error_of_repetitions, outputs_of
+from theory.kernels import flat_of, outputs_of
+from theory.model import Array, Model, build_model, output_law
+from theory.solution import Solution, error_of_repetitions
 
 COLUMNS = (
     "theory",
@@ -153,9 +153,9 @@ def theory_error(solution: Solution, observables: Sequence[Observable]) -> np.nd
     kernels = np.concatenate([kernels, solution.kernel[None], (solution.kernel + common)[None]])
     # float64 within this call only.
     with jax.enable_x64(True):
-        terms = jax.tree.map(jax.numpy.asarray, covariance_terms(solution.network, task))
-        flat = kernels.reshape(-1, task.entries, task.entries)
-        predictions = np.stack([outputs_of(predict_given_kernel(terms, kernel).mean, task) for kernel in flat])
+        model = solution.model
+        means = np.stack([model.read_out(output_law(model, kernel).mean) for kernel in flat_of(kernels)])
+        predictions = outputs_of(means, task)
     values = np.stack([o.evaluate(kernels, predictions) for o in observables], axis=1)
     *repeated, here, moved = values
     return np.hypot(error_of_repetitions(np.array(repeated), solution.randomisations), moved - here)
@@ -199,17 +199,16 @@ def _expected_sd(solution: Solution, width: int, observables: Sequence[Observabl
         kernels = fluctuations(replace(solution, network=network)).draw_kernels(EXPECTED_DRAWS)
     except ValueError:  # a lazy limit, an unstable solution or one at its transition has no Gaussian fluctuations
         return nothing
-    task = solution.task
     # float64 within this call only.
     with jax.enable_x64(True):
-        terms = jax.tree.map(jax.numpy.asarray, covariance_terms(network, task))
+        model = build_model(network, solution.task).on_device()
         keys = jax.random.split(jax.random.key(0), len(kernels))
-        outputs = np.asarray(_draw_predictions(terms, kernels.reshape(-1, task.entries, task.entries), keys))
-    predictions = np.stack([outputs_of(output, task) for output in outputs])
+        outputs = np.asarray(_draw_predictions(model, flat_of(kernels), keys))
+    predictions = outputs_of(outputs, solution.task)
     return np.array([np.std(o.evaluate(kernels, predictions), ddof=1) for o in observables])
 
 
 @jax.jit
-def _draw_predictions(terms: Terms, kernels: Array, keys: Array) -> Array:
-    """A draw of f (n, O) for each kernel (n, n)."""
-    return jax.lax.map(lambda pair: draw_prediction(terms, *pair), (kernels, keys))
+def _draw_predictions(model: Model, kernels: Array, keys: Array) -> Array:
+    """A draw of f (T P, O) for each kernel (n, n)."""
+    return jax.lax.map(lambda pair: model.read_out(draw_prediction(model, *pair)), (kernels, keys))

@@ -13,9 +13,8 @@ from bayesnet.models.kernel_space import bartlett_kernel, kernel_model, kernels_
 from bayesnet.models.likelihood import target_density
 from bayesnet.models.weight_space import run_network, scale_weights, weight_model
 from theory.causal import semidefinite_cholesky
-from theory.covariance import Array, Terms
+from theory.model import Array, Model, output_law
 from theory.network import Network
-from theory.prediction import predict_given_kernel
 from theory.task import Task
 
 NAMES = ("auto", "kernels", "fields", "weights")
@@ -27,8 +26,8 @@ class Coordinates:
 
     Attributes:
         name: "weights", "fields" or "kernels".
-        model: NumPyro model of (terms, observed=True, likelihood_weight=1).
-        observe: (terms, latents, key) -> what is stored of a draw: ``kernel`` (n, n), ``prediction`` f (n, O),
+        model: NumPyro model of (model, observed=True, likelihood_weight=1).
+        observe: (model, latents, key) -> what is stored of a draw: ``kernel`` (n, n), ``prediction`` f (T P, O),
             ``log_likelihood_marginal`` and the pointwise ``log_likelihood`` (number supervised, O).
     """
 
@@ -56,22 +55,23 @@ def choose_coordinates(name: str, network: Network, task: Task) -> str:
 def build_coordinates(name: str, network: Network, task: Task) -> Coordinates:
     """The coordinate system ``name`` for a network on a task.
 
-    For fields and kernels it depends on width, activation, steps and patterns only; all else is in the `Terms`.
+    For fields and kernels it depends on width, activation, steps and patterns only; all else is in the `Model`.
     """
-    phi, steps, patterns, width = network.phi.function, task.steps, task.patterns, network.width
+    phi, width = network.phi.function, network.width
     if name == "fields":
-        model = field_model(phi, steps, patterns, width)
-        return Coordinates(name, model, _observe_kernel(lambda terms, z: field_kernel(terms, z["z"], phi)))
+        return Coordinates(
+            name, field_model(phi, width), _observe_kernel(lambda model, z: field_kernel(model, z["z"], phi))
+        )
     if name == "kernels":
 
-        def kernel_of(terms, z):
-            return bartlett_kernel(terms, z["bartlett_diagonal"], z["bartlett_lower"], patterns, width)
+        def kernel_of(model, z):
+            return bartlett_kernel(model, z["bartlett_diagonal"], z["bartlett_lower"], width)
 
-        return Coordinates(name, kernel_model(steps, patterns, width), _observe_kernel(kernel_of))
+        return Coordinates(name, kernel_model(width), _observe_kernel(kernel_of))
 
-    def observe(terms: Terms, latents: dict[str, Array], key: Array) -> dict[str, Array]:
+    def observe(model: Model, latents: dict[str, Array], key: Array) -> dict[str, Array]:
         kernel, prediction = run_network(network, task, scale_weights(network, task, latents))
-        return _invariants(terms, kernel, prediction.transpose(1, 0, 2).reshape(task.entries, -1))
+        return _invariants(model, kernel, prediction.swapaxes(0, 1).reshape(task.entries, -1))
 
     return Coordinates(name, weight_model(network, task), observe)
 
@@ -79,23 +79,23 @@ def build_coordinates(name: str, network: Network, task: Task) -> Coordinates:
 def _observe_kernel(kernel_of: Callable) -> Callable:
     """Observation of coordinates without V: f is drawn from its law given the kernel and the targets."""
 
-    def observe(terms: Terms, latents: dict[str, Array], key: Array) -> dict[str, Array]:
-        kernel = kernel_of(terms, latents)
-        return _invariants(terms, kernel, draw_prediction(terms, kernel, key))
+    def observe(model: Model, latents: dict[str, Array], key: Array) -> dict[str, Array]:
+        kernel = kernel_of(model, latents)
+        return _invariants(model, kernel, model.read_out(draw_prediction(model, kernel, key)))
 
     return observe
 
 
-def draw_prediction(terms: Terms, kernel: Array, key: Array) -> Array:
+def draw_prediction(model: Model, kernel: Array, key: Array) -> Array:
     """A draw of f (n, O) given the kernel and the targets."""
-    law = predict_given_kernel(terms, kernel)
+    law = output_law(model, kernel)
     # The covariance is singular wherever activities repeat; what counts as zero is measured by the prior variance.
-    prior = terms.scale * jnp.diagonal(terms.readout * kernel)
+    prior = model.scale * jnp.diagonal(model.readout * kernel)
     return law.mean + semidefinite_cholesky(law.cov, prior) @ random.normal(key, law.mean.shape, kernel.dtype)
 
 
-def _invariants(terms: Terms, kernel: Array, prediction: Array) -> dict[str, Array]:
-    density = target_density(terms, kernel)
+def _invariants(model: Model, kernel: Array, prediction: Array) -> dict[str, Array]:
+    density = target_density(model, kernel)
     return {
         "kernel": kernel,
         "prediction": prediction,

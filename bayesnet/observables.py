@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from theory.model import Model, build_model
 from theory.network import Network
-from theory.symmetry import has_sign_symmetry
+from theory.symmetry import flipped_pairs, mirror_signs
 from theory.task import Task
+from theory.ties import reached_entries
 
 Evaluate = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -69,33 +71,49 @@ def default_observables(network: Network, task: Task) -> list[Observable]:
 
     Entries that no input has reached are left out. Steps, patterns and outputs are counted from 1 in the labels.
     """
-    squared = has_sign_symmetry(network, task)
-    reached = _reached(network, task)
-    steps, patterns = range(task.steps), range(task.patterns)
-    table = [diagonal_kernel(t, mu) for t in steps for mu in patterns if reached[mu, t]]
-    pairs = [(t, s) for t in steps for s in steps if t < s]
-    table += [overlap(t, s, mu, squared and (s - t) % 2 == 1) for t, s in pairs for mu in patterns if reached[mu, t]]
+    model, layers = build_model(network, task), network.layers
+    images = mirror_signs(network, task)
+    flips = flipped_pairs(images, model.sites)
+    reached = reached_by(network, task)
+    sites, patterns = range(model.sites), range(task.patterns)
+    table = [diagonal_kernel(t, mu, layers) for t in sites for mu in patterns if reached[mu, t]]
+    pairs = [(t, s) for t in sites for s in sites if t < s]
+    table += [overlap(t, s, mu, flips[t, s], layers) for t, s in pairs for mu in patterns if reached[mu, t]]
     direction = target_direction(task)
     if direction is not None:
-        active = [t for t in steps if reached[direction != 0, t].any()]
-        table += [directed_kernel(t, direction) for t in active]
-        table += [directed_overlap(t, s, direction, squared and (s - t) % 2 == 1) for t, s in pairs if t in active]
-    supervised_steps = np.flatnonzero(task.supervised.any(axis=0))
-    flips = [squared and "readout" in network.shared and (t - supervised_steps[0]) % 2 == 1 for t in steps]
+        active = [t for t in sites if reached[direction != 0, t].any()]
+        table += [directed_kernel(t, direction, layers) for t in active]
+        table += [directed_overlap(t, s, direction, flips[t, s], layers) for t, s in pairs if t in active]
+    flipped = flipped_outputs(images, model) if len(images) else np.zeros((1, task.steps), bool)
+    turned = np.any(flipped, axis=0).tolist()
     outputs = range(task.output_dim)
-    table += [prediction_at(mu, t, o, flips[t]) for mu in patterns for t in steps for o in outputs if reached[mu, t]]
+    for mu in patterns:
+        for t, site in enumerate(model.outputs):
+            table += [prediction_at(mu, t, o, turned[t]) for o in outputs if reached[mu, site]]
     return table
 
 
+def flipped_outputs(images: np.ndarray, model: Model) -> np.ndarray:
+    """Boolean (images, T): the outputs that change sign in each of the `theory.symmetry.mirror_signs`.
+
+    A readout that a supervised step shares keeps the sign that makes the targets right there.
+    """
+    outputs = np.array(model.outputs)
+    first = np.asarray(model.supervised)[0] // model.patterns
+    shared = np.asarray(model.readout)[outputs * model.patterns, first * model.patterns] != 0
+    return (images[:, outputs] != images[:, [first]]) & shared
+
+
 def order_parameter(network: Network, task: Task) -> Observable:
-    """The largest squared overlap between two different steps: of each pattern, and along the target direction.
+    """The largest squared overlap between two different steps (sites): of each pattern, and along the target direction.
 
     At infinite width it vanishes where the steps do not correlate; at width N each squared overlap is then of order
-    1/N. It is 0 for a task of one step.
+    1/N. It is 0 for a single site.
     """
-    reached = _reached(network, task)
+    model = build_model(network, task)
+    reached = reached_by(network, task)
     direction = target_direction(task)
-    pairs = [(t, s) for t in range(task.steps) for s in range(t + 1, task.steps)]
+    pairs = [(t, s) for t in range(model.sites) for s in range(t + 1, model.sites)]
     squares = [overlap(t, s, mu, squared=True) for t, s in pairs for mu in range(task.patterns) if reached[mu, t]]
     if direction is not None:
         squares += [directed_overlap(t, s, direction, squared=True) for t, s in pairs]
@@ -107,13 +125,14 @@ def order_parameter(network: Network, task: Task) -> Observable:
     return Observable("order parameter", evaluate)
 
 
-def diagonal_kernel(step: int, pattern: int) -> Observable:
-    """Phi at (step, pattern), 0-based."""
-    return Observable(f"kernel[t={step + 1}, mu={pattern + 1}]", lambda k, f: k[..., step, pattern, step, pattern])
+def diagonal_kernel(step: int, pattern: int, layers: int = 1) -> Observable:
+    """Phi at (step, pattern), 0-based; of several layers at a site."""
+    label = f"kernel[{_site_name(layers, step)}, mu={pattern + 1}]"
+    return Observable(label, lambda k, f: k[..., step, pattern, step, pattern])
 
 
-def overlap(step: int, other: int, pattern: int, squared: bool) -> Observable:
-    """Normalised kernel between two steps of a pattern."""
+def overlap(step: int, other: int, pattern: int, squared: bool, layers: int = 1) -> Observable:
+    """Normalised kernel between two steps (sites) of a pattern."""
 
     def evaluate(kernel, prediction):
         cross, own, others = (
@@ -121,15 +140,15 @@ def overlap(step: int, other: int, pattern: int, squared: bool) -> Observable:
         )
         return _normalised(cross, own, others, squared)
 
-    return Observable(f"{_overlap_name(squared)}[t={step + 1},{other + 1}, mu={pattern + 1}]", evaluate)
+    return Observable(f"{_overlap_name(squared)}[{_site_name(layers, step, other)}, mu={pattern + 1}]", evaluate)
 
 
-def directed_kernel(step: int, direction: np.ndarray) -> Observable:
+def directed_kernel(step: int, direction: np.ndarray, layers: int = 1) -> Observable:
     """y^T Phi_tt y along the unit vector y over patterns."""
-    return Observable(f"kernel_y[t={step + 1}]", lambda k, f: _directed(k, step, step, direction))
+    return Observable(f"kernel_y[{_site_name(layers, step)}]", lambda k, f: _directed(k, step, step, direction))
 
 
-def directed_overlap(step: int, other: int, direction: np.ndarray, squared: bool) -> Observable:
+def directed_overlap(step: int, other: int, direction: np.ndarray, squared: bool, layers: int = 1) -> Observable:
     """y^T Phi_ts y, normalised."""
 
     def evaluate(kernel, prediction):
@@ -137,7 +156,7 @@ def directed_overlap(step: int, other: int, direction: np.ndarray, squared: bool
         own, others = _directed(kernel, step, step, direction), _directed(kernel, other, other, direction)
         return _normalised(cross, own, others, squared)
 
-    return Observable(f"{_overlap_name(squared)}_y[t={step + 1},{other + 1}]", evaluate)
+    return Observable(f"{_overlap_name(squared)}_y[{_site_name(layers, step, other)}]", evaluate)
 
 
 def prediction_at(pattern: int, step: int, output: int, squared: bool = False) -> Observable:
@@ -146,9 +165,17 @@ def prediction_at(pattern: int, step: int, output: int, squared: bool = False) -
     return Observable(label, lambda k, f: f[..., pattern, step, output] ** (2 if squared else 1))
 
 
-def _reached(network: Network, task: Task) -> np.ndarray:
-    """Boolean (P, T): where activity has variance. With phi(0) != 0 the network stirs without input."""
-    return task.has_input | (float(network.phi.function(np.zeros(1))[0]) != 0)
+def reached_by(network: Network, task: Task) -> np.ndarray:
+    """Boolean (P, sites): where activity has variance. With phi(0) != 0 the network stirs without input."""
+    silent = float(network.phi.function(np.zeros(1))[0])
+    model = build_model(network, task)
+    return reached_entries(model, silent).reshape(model.sites, model.patterns).T
+
+
+def _site_name(layers: int, *sites: int) -> str:
+    """The step of each site; of several layers also the layer."""
+    steps = ",".join(str(site // layers + 1) for site in sites)
+    return f"t={steps}" if layers == 1 else f"t={steps}, l={','.join(str(site % layers + 1) for site in sites)}"
 
 
 def _overlap_name(squared: bool) -> str:

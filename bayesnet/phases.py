@@ -16,7 +16,7 @@ from bayesnet.sampling import network_of, task_of
 from theory import arguments
 from theory.evidence import log_evidence
 from theory.solution import Solution
-from theory.symmetry import flip_sign
+from theory.symmetry import apply_signs, mirror_signs
 
 
 def weigh_phases(posterior: xr.DataTree, solution: Solution) -> pd.DataFrame:
@@ -65,7 +65,8 @@ def _nearest(posterior: xr.DataTree, stable: list[Solution]) -> np.ndarray:
     kernel = posterior["posterior"]["kernel"].to_numpy()
     distances = []
     for branch in stable:
-        images = (branch.kernel, flip_sign(branch.kernel))
+        images = [branch.kernel]
+        images += [apply_signs(branch.kernel, signs) for signs in mirror_signs(branch.network, branch.task)]
         squares = [((kernel - image) ** 2).sum(axis=(2, 3, 4, 5)) for image in images]
-        distances.append(np.minimum(*squares).mean(axis=1))
+        distances.append(np.min(squares, axis=0).mean(axis=1))
     return np.argmin(distances, axis=0)

@@ -10,8 +10,8 @@ from bayesnet.models.weight_space import run_network
 from bayesnet.results import network_of, task_of
 from bayesnet.weight_draws import draw_weights
 from theory import arguments
-from theory.network import WEIGHTS, Network
-from theory.solution import OUTPUT_DIMS, entry_coords
+from theory.kernels import OUTPUT_DIMS, entry_coords
+from theory.network import Network
 from theory.task import Task
 
 LARGEST_WIDTH = 8192  # W has N^2 entries
@@ -44,7 +44,7 @@ def predict(posterior: xr.DataTree, task: Task, seed: int = 0) -> xr.Dataset:
         run = jax.jit(lambda weights: run_network(network, task, weights)[1])
         for chain, draw in np.ndindex(outputs.shape[:2]):
             outputs[chain, draw] = np.asarray(run(draw_weights(posterior, chain, draw, seed)))
-    coords = {name: values for name, values in entry_coords(task).items() if not name.endswith("_bis")}
+    coords = entry_coords(task)
     coords |= {name: posterior["latents"][name].to_numpy() for name in ("chain", "latent_draw")}
     return xr.Dataset({"prediction": (("chain", "latent_draw", *OUTPUT_DIMS), outputs)}, coords)
 
@@ -54,11 +54,6 @@ def _check(network: Network, seen: Task, task: Task) -> None:
     for name in ("input_dim", "output_dim"):
         if getattr(task, name) != getattr(seen, name):
             raise ValueError(f"task has {name} {getattr(task, name)}; the posterior's is {getattr(seen, name)}")
-    unshared = [name for name in WEIGHTS if name not in network.shared]
-    if task.steps > seen.steps and unshared:
-        raise ValueError(
-            f"task has {task.steps} steps, the posterior's {seen.steps}; longer sequences need every weight shared, "
-            f"but {', '.join(unshared)} is not"
-        )
+    network.require_extendable(task.steps, seen.steps)
     if network.width > LARGEST_WIDTH:
         raise ValueError(f"width is {network.width}; weights can be drawn back up to {LARGEST_WIDTH}")

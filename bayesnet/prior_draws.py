@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import lax, random
@@ -17,7 +16,7 @@ from bayesnet.coordinates import build_coordinates, choose_coordinates
 from bayesnet.results import constant_data, installed_versions, invariant_data, observation_coords, observed_data
 from bayesnet.samplers.engine import blank_problem
 from theory import arguments
-from theory.covariance import covariance_terms
+from theory.model import build_model
 from theory.network import Network
 from theory.task import Task
 
@@ -48,9 +47,9 @@ def sample_prior(
     number, seed = arguments.integer("num_samples", num_samples, 1), arguments.integer("seed", seed, 0)
     # float64 within this call only.
     with jax.enable_x64(True):
-        terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+        model = build_model(network, task).on_device()
         program = _program(coordinates, *blank_problem(coordinates, network, task))
-        drawn = program(terms, random.split(random.key(seed), number))
+        drawn = program(model, random.split(random.key(seed), number))
         kernels, predictions, targets = (np.asarray(part)[None] for part in drawn)
     coords = {"chain": np.arange(1), "draw": np.arange(number)}
     replicas = {"y": (("chain", "draw", "observation"), targets.reshape(1, number, -1))}
@@ -73,18 +72,18 @@ def sample_prior(
 
 @lru_cache(maxsize=32)
 def _program(coordinates: str, network: Network, task: Task) -> Callable:
-    """Compiled: (terms, keys) -> kernels (draw, n, n), outputs f (draw, n, O), targets y (draw, supervised, O)."""
+    """Compiled: (model, keys) -> kernels (draw, n, n), outputs f (draw, n, O), targets y (draw, supervised, O)."""
     space = build_coordinates(coordinates, network, task)
 
     @jax.jit
-    def program(terms, keys):
+    def program(model, keys):
         def draw(key):
             model_key, output_key = random.split(key)
-            sites = handlers.trace(handlers.seed(space.model, model_key)).get_trace(terms, False)
+            sites = handlers.trace(handlers.seed(space.model, model_key)).get_trace(model, False)
             latents = {name: site["value"] for name, site in sites.items() if site["type"] == "sample" and name != "y"}
             targets = sites["y"]["value"].T
             # The pair (y, f given y) has the law of (f + noise, f).
-            seen = space.observe(terms._replace(targets=targets), latents, output_key)
+            seen = space.observe(model.replace(targets=targets), latents, output_key)
             return seen["kernel"], seen["prediction"], targets
 
         return lax.map(draw, keys)

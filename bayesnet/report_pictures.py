@@ -22,14 +22,17 @@ from bayesnet.observables import (
     diagonal_kernel,
     directed_kernel,
     directed_overlap,
+    flipped_outputs,
     overlap,
     overlaps,
+    reached_by,
     target_direction,
 )
 from bayesnet.report_content import NOTHING, Run
 from bayesnet.weight_spectra import eigenvalue_cloud
+from theory.model import build_model
 from theory.solution import Solution
-from theory.symmetry import has_sign_symmetry
+from theory.symmetry import flipped_pairs, has_sign_symmetry, mirror_signs
 from theory.task import Task
 
 PANELS = 6  # of kernels, of overlaps and of predictions
@@ -94,25 +97,27 @@ def sampler_pictures(runs: Sequence[Run]) -> list[Picture]:
     return [*(_traces(run) for run in runs), *([_energies(dynamical)] if dynamical else [])]
 
 
-def invariants(task: Task, squared: bool) -> list[Observable]:
+def invariants(runs: Sequence[Run]) -> list[Observable]:
     """The observables whose densities are shown: along the target direction where there is one, else of pattern 1.
 
     At most `PANELS` kernels and as many overlaps, of neighbouring steps where there are more.
     """
+    task, layers = runs[0].task, runs[0].network.layers
     direction = target_direction(task)
     active = np.ones(1, bool) if direction is None else direction != 0
-    reached = task.has_input[: len(active)][active]
-    steps = [t for t in range(task.steps) if reached[:, t].any()]
+    reached = reached_by(runs[0].network, task)[: len(active)][active]
+    steps = [t for t in range(reached.shape[1]) if reached[:, t].any()]
     pairs = [(t, s) for t in steps for s in steps if t < s]
     if len(pairs) > PANELS:
         pairs = [(t, s) for t, s in pairs if s == t + 1]
     steps, pairs = _spaced(steps), _spaced(pairs)
-    flips = [squared and (s - t) % 2 == 1 for t, s in pairs]
+    turned = [flipped_pairs(mirror_signs(run.network, task), reached.shape[1]) for run in runs]
+    flips = [any(bool(one[pair]) for one in turned) for pair in pairs]
     if direction is None:
-        chosen = [diagonal_kernel(t, 0) for t in steps]
-        return chosen + [overlap(t, s, 0, flip) for (t, s), flip in zip(pairs, flips, strict=True)]
-    chosen = [directed_kernel(t, direction) for t in steps]
-    return chosen + [directed_overlap(t, s, direction, flip) for (t, s), flip in zip(pairs, flips, strict=True)]
+        chosen = [diagonal_kernel(t, 0, layers) for t in steps]
+        return chosen + [overlap(t, s, 0, flip, layers) for (t, s), flip in zip(pairs, flips, strict=True)]
+    chosen = [directed_kernel(t, direction, layers) for t in steps]
+    return chosen + [directed_overlap(*pair, direction, flip, layers) for pair, flip in zip(pairs, flips, strict=True)]
 
 
 def _kernels(runs: Sequence[Run]) -> Picture:
@@ -150,7 +155,7 @@ def _kernels(runs: Sequence[Run]) -> Picture:
 
 
 def _densities(runs: Sequence[Run]) -> Picture:
-    chosen = invariants(runs[0].task, _squared(runs))
+    chosen = invariants(runs)
     along = target_direction(runs[0].task) is not None
     left_out = _left_out(runs, chosen)
     caption = (
@@ -211,15 +216,15 @@ def aligned_predictions(run: Run) -> np.ndarray:
     """f (chain, draw, P, T, O), each draw in the mirror image whose neighbouring steps correlate positively."""
     group = run.posterior["posterior"]
     outputs = group["prediction"].to_numpy()
-    if not has_sign_symmetry(run.network, run.task) or "readout" not in run.network.shared:
+    images = mirror_signs(run.network, run.task)
+    if not len(images):
         return outputs
     kernel = group["kernel"].to_numpy()
-    steps = run.task.steps
-    neighbours = sum((np.einsum("cdmm->cd", kernel[:, :, t, :, t + 1]) for t in range(steps - 1)), np.zeros(1))
-    mirrored = np.where(neighbours < 0, -1.0, 1.0)[..., None, None, None]
-    asked = int(np.flatnonzero(run.task.supervised.any(axis=0))[0])
-    odd = (np.arange(steps) - asked) % 2 == 1
-    return np.where(odd[:, None], mirrored * outputs, outputs)
+    along = np.stack([np.einsum("cdmm->cd", kernel[:, :, s, :, s + 1]) for s in range(kernel.shape[2] - 1)], axis=-1)
+    options = np.concatenate([np.ones((1, images.shape[1])), images])
+    best = np.argmax(along @ (options[:, :-1] * options[:, 1:]).T, axis=-1)
+    turned = flipped_outputs(options, build_model(run.network, run.task))
+    return np.where(turned[best][:, :, None, :, None], -outputs, outputs)
 
 
 def _prediction_error(name: str, task: Task, median: np.ndarray) -> str:

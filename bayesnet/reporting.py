@@ -122,7 +122,7 @@ def _checked(argument: str, posterior: Any) -> xr.DataTree:
 
 
 def _usual_name(posterior: xr.DataTree) -> str:
-    return {3: "RNN", 0: "DNN"}.get(len(network_of(posterior).shared), "network")
+    return network_of(posterior).kind
 
 
 def _runs(posteriors: dict[str, xr.DataTree], solutions: Any) -> list[Run]:

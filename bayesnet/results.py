@@ -16,8 +16,8 @@ from bayesnet.observables import overlaps
 from bayesnet.samplers.chains import Chains
 from bayesnet.samplers.engine import Settings
 from bayesnet.schema import stored_mapping, task_from
+from theory.kernels import OUTPUT_DIMS, entry_coords, kernel_labels, kernel_of, outputs_of
 from theory.network import Network
-from theory.solution import KERNEL_DIMS, OUTPUT_DIMS, entry_coords
 from theory.task import Task
 
 PACKAGES = ("bayesnet", "jax", "jaxlib", "numpyro", "arviz", "xarray", "numpy")
@@ -85,17 +85,16 @@ def task_of(posterior: xr.DataTree) -> Task:
 
 
 def invariant_data(task: Task, kernels: np.ndarray, predictions: np.ndarray, coords: dict) -> xr.Dataset:
-    """Kernels (chain, draw, n, n) and outputs (chain, draw, n, O) with their labels; overlaps beside them."""
-    lead, shape = kernels.shape[:2], (task.steps, task.patterns)
-    kernel = kernels.reshape(*lead, *shape, *shape)
-    prediction = predictions.reshape(*lead, *shape, task.output_dim).swapaxes(-3, -2)
+    """Kernels (chain, draw, n, n) and outputs (chain, draw, T P, O) with their labels; overlaps beside them."""
+    kernel = kernel_of(kernels, task)
+    dims, labels = kernel_labels(task, kernel.shape[-2])
     return xr.Dataset(
         {
-            "kernel": (("chain", "draw", *KERNEL_DIMS), kernel),
-            "overlap": (("chain", "draw", *KERNEL_DIMS), overlaps(kernel)),
-            "prediction": (("chain", "draw", *OUTPUT_DIMS), prediction),
+            "kernel": (("chain", "draw", *dims), kernel),
+            "overlap": (("chain", "draw", *dims), overlaps(kernel)),
+            "prediction": (("chain", "draw", *OUTPUT_DIMS), outputs_of(predictions, task)),
         },
-        coords={**coords, **entry_coords(task)},
+        coords={**coords, **entry_coords(task), **labels},
     )
 
 
@@ -128,7 +127,7 @@ def observation_coords(task: Task) -> dict:
 
 def constant_data(task: Task) -> xr.Dataset:
     """The task, from which `task_of` reads it back."""
-    coords = {name: values for name, values in entry_coords(task).items() if not name.endswith("_bis")}
+    coords = entry_coords(task)
     return xr.Dataset(
         {
             "inputs": (("pattern", "step", "input_dim"), task.inputs),

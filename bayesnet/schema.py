@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from theory.kernels import KERNEL_DIMS, OUTPUT_DIMS, SITE_DIMS
 from theory.network import Network
-from theory.solution import ARRAY_DIMS, KERNEL_DIMS, OUTPUT_DIMS, SCALAR_KINDS
+from theory.solution import KERNELS, OUTPUTS, SCALAR_KINDS
 from theory.task import Task
 
 DRAWS = ("chain", "draw")
@@ -98,7 +99,8 @@ def check_solution(dataset: xr.Dataset) -> None:
     Raises:
         ValueError: naming what is wrong.
     """
-    arrays = {**ARRAY_DIMS, "repetitions": ("repetition", *KERNEL_DIMS), **dict.fromkeys(SCALAR_KINDS, ())}
+    arrays = {**dict.fromkeys(KERNELS, KERNEL_DIMS), **dict.fromkeys(OUTPUTS, OUTPUT_DIMS)}
+    arrays |= {"repetitions": ("repetition", *KERNEL_DIMS), **dict.fromkeys(SCALAR_KINDS, ())}
     branches = {f"branch_{name}": ("branch", *dims) for name, dims in arrays.items()}
     text = ("message", "branch_message")
     _check_variables(dataset, {**TASK, **arrays, **branches}, "", text)
@@ -140,11 +142,17 @@ def _check_variables(dataset: xr.Dataset, wanted: Variables, place: str, text: t
         if name not in dataset.variables:
             raise ValueError(f"it lacks the variable {place}{name}")
         variable = dataset[name]
-        if variable.dims != dims:
+        if variable.dims not in (dims, _of_sites(dims)):
             raise ValueError(f"its variable {place}{name} has the dims {variable.dims}; it must have {dims}")
         if (variable.dtype.kind in "biuf") == (name in text):
             allowed = "text" if name in text else "numbers"
             raise ValueError(f"its variable {place}{name} is of dtype {variable.dtype}; it must hold {allowed}")
+
+
+def _of_sites(dims: tuple[str, ...]) -> tuple[str, ...]:
+    """The dims of a kernel of several layers; others as they are."""
+    lead = len(dims) - len(KERNEL_DIMS)
+    return (*dims[:lead], *SITE_DIMS) if dims[lead:] == KERNEL_DIMS else dims
 
 
 def _check_sizes(dataset: xr.Dataset, wanted: Mapping[str, int], place: str) -> None:

@@ -1,12 +1,13 @@
 r"""Weights and pre-activations drawn back from a posterior in which they were integrated out, exactly.
 
-Given the activity, the rows of (W, U) are independent Gaussians conditioned on H: with S the features that multiply
-the whitened weights (gw / sqrt(N) phi(h_{t-1}) and gu / sqrt(D) x_t, a block of rows for each copy),
+Given the activity, the rows of the weights are independent Gaussians conditioned on the currents (W x stands for all of
+them): with S the features that multiply the whitened weights (gw / sqrt(N) phi(h_{t-1}), gu / sqrt(D) x_t and so on, a
+block of rows for each independent matrix),
 
-    [W, U] white = G + (H' - G S) S^+,     G a fresh prior draw,
+    W white = G + (u' - G S) S^+,     G a fresh prior draw,     u = F^{-1} h,
 
-reproduces H to rounding error. V given the activity and the targets follows by the same rule with noise kappa. The
-bulk of the spectrum is prior noise; what was learned is the part of rank n.
+reproduces H to rounding error (Matheron's rule). V given the activity and the targets follows by the same rule with
+noise kappa. The bulk of the spectrum is prior noise; what was learned is the part of rank n.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import numpy as np
 import xarray as xr
 
 from bayesnet.models.kernel_space import bartlett_factor
-from bayesnet.models.weight_space import Weights, run_fields, scale_weights
+from bayesnet.models.weight_space import PROCESS_NOISE, Weights, latent_shapes, run_fields, scale_weights, unit
 from bayesnet.results import network_of, task_of
 from theory import arguments
 from theory.causal import Trajectory, propagate
-from theory.covariance import covariance_terms
+from theory.connections import Connection
+from theory.model import build_model
 from theory.network import Network
 from theory.task import Task
 
@@ -40,8 +42,8 @@ def draw_weights(posterior: xr.DataTree, chain: int = 0, latent_draw: int = -1, 
         seed: of the prior noise that completes the weights; kernel coordinates also draw the frame of the neurons.
 
     Returns:
-        `Weights`: W, U, V in float64, scaled as in `Network`, leading axis 1 where shared. Weights copies that nothing
-        passes through are prior draws.
+        `Weights`: W, U, V and the others in float64, scaled as in `Network`, leading axis 1 where shared. Copies of
+        weights that nothing passes through are prior draws.
 
     Raises:
         ValueError: if there is no such chain or kept draw.
@@ -51,14 +53,17 @@ def draw_weights(posterior: xr.DataTree, chain: int = 0, latent_draw: int = -1, 
     # float64 within this call only: the weights must reproduce the fields to rounding error.
     with jax.enable_x64(True):
         if "readout" in latents:
-            return Weights(*(np.asarray(part) for part in scale_weights(network, task, latents)))
+            return jax.tree.map(np.asarray, scale_weights(network, task, latents))
         trajectory = _trajectory(network, task, latents, rng)
     fields, activity = np.asarray(trajectory.preactivation), np.asarray(trajectory.activity)
     return weights_given_fields(network, task, fields, activity, rng)
 
 
 def draw_fields(posterior: xr.DataTree, chain: int = 0, latent_draw: int = -1, seed: int = 0) -> np.ndarray:
-    """The pre-activations h (T, P, N) of one kept draw, those that `draw_weights` reproduces; arguments as there."""
+    """The pre-activations h (T, P, N) of one kept draw, those that `draw_weights` reproduces; arguments as there.
+
+    Of several layers (sites, P, N).
+    """
     network, task = network_of(posterior), task_of(posterior)
     latents, rng = _kept_draw(posterior, chain, latent_draw, seed)
     # float64 within this call only.
@@ -67,23 +72,26 @@ def draw_fields(posterior: xr.DataTree, chain: int = 0, latent_draw: int = -1, s
             fields = run_fields(network, task, scale_weights(network, task, latents))
             return np.stack([np.asarray(h) for h in fields])
         flat = np.asarray(_trajectory(network, task, latents, rng).preactivation)
-    return flat.reshape(task.steps, task.patterns, network.width)
+    return flat.reshape(-1, task.patterns, network.width)
 
 
 def kept_group(posterior: xr.DataTree, name: str) -> xr.Dataset:
     """The fields, or weights, of all kept draws of a posterior as `sample` stores them."""
     group, seed = posterior["latents"], posterior.attrs["seed"]
+    network = network_of(posterior)
+    columns = {"activity": "neuron_bis", "input": "input_dim", "bias": "one", "output": "neuron"}
     dims = {
-        "recurrent": ("recurrent_copy", "neuron", "neuron_bis"),
-        "input": ("input_copy", "neuron", "input_dim"),
-        "readout": ("readout_copy", "output", "neuron"),
-        "preactivation": ("step", "pattern", "neuron"),
+        "preactivation": ("step" if network.layers == 1 else "site", "pattern", "neuron"),
+        "process_noise": ("site", "neuron", "pattern"),
     }
+    for connection in network.wiring(task_of(posterior).steps).connections:
+        rows = "output" if connection.reads == "output" else "neuron"
+        dims[connection.name] = (f"{connection.name}_copy", rows, columns[connection.reads])
     stored: dict[str, np.ndarray] = {}
     lead = group.sizes["chain"], group.sizes["latent_draw"]
     for chain, draw in np.ndindex(lead):
         if name == "weights":
-            drawn = draw_weights(posterior, chain, draw, seed)._asdict()
+            drawn = dict(draw_weights(posterior, chain, draw, seed).items())
         else:
             drawn = {"preactivation": draw_fields(posterior, chain, draw, seed)}
         for part, values in drawn.items():
@@ -109,44 +117,64 @@ def _kept_draw(
 
 def _trajectory(network: Network, task: Task, latents: dict[str, np.ndarray], rng: np.random.Generator) -> Trajectory:
     noise = _noise(latents, network, task, rng)
-    terms = jax.tree.map(jax.numpy.asarray, covariance_terms(network, task))
-    return propagate(terms, noise, network.phi.function, task.patterns, network.width)
+    model = build_model(network, task).on_device()
+    return propagate(model, noise, network.phi.function, network.width)
 
 
 def weights_given_fields(
     network: Network, task: Task, fields: np.ndarray, activity: np.ndarray, rng: np.random.Generator
 ) -> Weights:
     """`Weights` drawn from their law given H and phi(H), (n, N) each, and the targets."""
-    width, patterns = network.width, task.patterns
-    previous = np.vstack([np.zeros((patterns, width)), activity[:-patterns]])
-    inputs = task.inputs.transpose(1, 0, 2).reshape(task.entries, task.input_dim)
-    recurrent = _by_copy(previous * network.recurrent_gain / math.sqrt(width), "recurrent" in network.shared, task)
-    recurrent = recurrent if "recurrent" in network.shared else recurrent[1:]  # phi(h_0) = 0 needs no W
-    driven = _by_copy(inputs * network.input_gain / math.sqrt(task.input_dim), "input" in network.shared, task)
-    features = np.concatenate([part.transpose(0, 2, 1).reshape(-1, task.entries) for part in (recurrent, driven)])
-    white = _condition(rng.normal(size=(width, len(features))), features, fields.T)
-    cut = recurrent.shape[0] * width
-    w = white[:, :cut].reshape(width, -1, width).swapaxes(0, 1)
-    u = white[:, cut:].reshape(width, -1, task.input_dim).swapaxes(0, 1)
-    v = _readout(network, task, activity, rng)
-    return Weights(w * network.recurrent_gain / math.sqrt(width), u * network.input_gain / math.sqrt(task.input_dim), v)
+    wiring = network.wiring(task.steps)
+    shapes = latent_shapes(network, task)
+    currents = fields if wiring.mixing is None else _unmixed(wiring.mixing, fields)
+    into = [c for c in wiring.connections if c.reads != "output" and c.name in shapes]
+    blocks = [_features(connection, network, task, activity) for connection in into]
+    if network.process_noise:
+        blocks.append(network.process_noise * np.eye(len(currents)))
+    features = np.concatenate(blocks)
+    white = _condition(rng.normal(size=(network.width, len(features))), features, currents.T)
+    latents: dict[str, np.ndarray] = {}
+    at = 0
+    for connection in into:
+        rank, rows, columns = shapes[connection.name]
+        latents[connection.name] = white[:, at : at + rank * columns].reshape(rows, rank, columns).swapaxes(0, 1)
+        at += rank * columns
+    if network.process_noise:
+        noise = white[:, at:].reshape(network.width, wiring.sites, task.patterns)
+        latents[PROCESS_NOISE] = noise.swapaxes(0, 1)
+    latents[wiring.readout.name] = _readout(network, task, activity, rng)
+    with jax.enable_x64(True):
+        return jax.tree.map(np.asarray, scale_weights(network, task, latents))
+
+
+def _unmixed(mixing: np.ndarray, fields: np.ndarray) -> np.ndarray:
+    """u = F^{-1} h, (n, N)."""
+    by_site = fields.reshape(len(mixing), -1)
+    return np.linalg.solve(mixing, by_site).reshape(fields.shape)
+
+
+def _features(connection: Connection, network: Network, task: Task, activity: np.ndarray) -> np.ndarray:
+    """What multiplies the whitened weights of one kind at each entry (readout: output), (rank columns, entries)."""
+    read = {
+        "activity": lambda: activity.reshape(-1, task.patterns, network.width),
+        "input": lambda: task.inputs.swapaxes(0, 1),
+        "bias": lambda: np.ones((1, task.patterns, 1)),
+        "output": lambda: activity.reshape(-1, task.patterns, network.width),
+    }[connection.reads]()
+    values = np.where(connection.used[:, None, None], read[list(connection.source)], 0.0)
+    factor = np.where(connection.used[:, None], connection.copy_factor[connection.copy_of], 0.0)
+    blocks = np.einsum("sr,spc->rcsp", factor * unit(connection, network, task), values)
+    return blocks.reshape(blocks.shape[0] * blocks.shape[1], -1)
 
 
 def _noise(latents: dict[str, np.ndarray], network: Network, task: Task, rng: np.random.Generator) -> np.ndarray:
     """z (n, N): as sampled in fields, or a Bartlett factor turned into a uniformly random orthonormal frame."""
     if "z" in latents:
-        return latents["z"].reshape(task.entries, network.width)
-    frame, triangle = np.linalg.qr(rng.normal(size=(network.width, task.entries)))
+        return latents["z"].reshape(-1, network.width)
+    frame, triangle = np.linalg.qr(rng.normal(size=(network.width, len(latents["bartlett_diagonal"]))))
     factor = bartlett_factor(latents["bartlett_diagonal"], latents["bartlett_lower"], network.width)
     return np.asarray(factor) @ (frame * np.sign(np.diagonal(triangle))).T
-
-
-def _by_copy(rows: np.ndarray, shared: bool, task: Task) -> np.ndarray:
-    """Features (n, K) laid out by weight copy, (copies, n, K): entry t concerns the copy of its own step only."""
-    if shared:
-        return rows[None]
-    step = np.repeat(np.arange(task.steps), task.patterns)
-    return np.where((step == np.arange(task.steps)[:, None])[..., None], rows, 0.0)
 
 
 def _condition(white: np.ndarray, features: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -155,16 +183,14 @@ def _condition(white: np.ndarray, features: np.ndarray, values: np.ndarray) -> n
 
 
 def _readout(network: Network, task: Task, activity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """V (copies, O, N) given the activity and the targets: Gaussian regression with noise kappa."""
+    """V, whitened (rank, O, N), given the activity and the targets: Gaussian regression with noise kappa."""
+    readout = network.wiring(task.steps).readout
     scale = network.width if network.scaling == "mup" else math.sqrt(network.width)
-    entries = task.supervised_entries
-    features = _by_copy(activity * network.readout_gain / scale, "readout" in network.shared, task)[:, entries]
-    copies = features.shape[0]
-    features = features.transpose(0, 2, 1).reshape(-1, len(entries))
+    features = _features(readout, network, task, activity)[:, task.supervised_entries] / scale
     variance = network.noise * network.target_variance_scale
     white = rng.normal(size=(task.output_dim, len(features)))
-    noise = rng.normal(size=(task.output_dim, len(entries))) * math.sqrt(variance)
-    gram = features.T @ features + variance * np.eye(len(entries))
+    noise = rng.normal(size=(task.output_dim, features.shape[1])) * math.sqrt(variance)
+    gram = features.T @ features + variance * np.eye(features.shape[1])
     error = task.supervised_targets.T - white @ features - noise
     white = white + np.linalg.solve(gram, error.T).T @ features.T
-    return network.readout_gain * white.reshape(task.output_dim, copies, network.width).swapaxes(0, 1)
+    return white.reshape(task.output_dim, -1, network.width).swapaxes(0, 1)

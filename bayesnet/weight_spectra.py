@@ -12,7 +12,8 @@ import xarray as xr
 from bayesnet.results import network_of, task_of
 from bayesnet.weight_draws import draw_weights
 from theory.causal import semidefinite_cholesky
-from theory.covariance import covariance_terms, preactivation_cov
+from theory.kernels import flat_of
+from theory.model import build_model, preactivation_cov
 from theory.network import Network
 from theory.solution import Solution
 from theory.task import Task
@@ -51,7 +52,7 @@ def eigenvalue_cloud(posterior: xr.DataTree, solution: Solution | None = None) -
     network, task = network_of(posterior), task_of(posterior)
     values, singular_values, note = _drawn(posterior, network, task)
     predicted = _predicted(solution)
-    gain = network.recurrent_gain
+    gain = float(network.wiring(task.steps).weights[0].gain.max())
     if predicted is None:
         return EigenvalueCloud(values, gain, None, note, 2 * gain, singular_values, None)
     outliers, above = (np.concatenate([*p, []]) for p in (predicted.outliers, predicted.singular_values))
@@ -60,22 +61,25 @@ def eigenvalue_cloud(posterior: xr.DataTree, solution: Solution | None = None) -
 
 def _drawn(posterior: xr.DataTree, network: Network, task: Task) -> tuple[np.ndarray | None, np.ndarray, str]:
     nothing = np.zeros(0)
-    if task.steps == 1:
+    weights = network.wiring(task.steps).weights[0]
+    if not weights.used.any():
         return None, nothing, "a task of one step uses no recurrent weights"
     if network.width <= LARGEST_MATRIX:
         small = network.width <= SMALL_MATRIX
         chains = range(min(2 if small else 1, posterior["latents"].sizes["chain"]))
-        drawn = [np.asarray(draw_weights(posterior, chain).recurrent) for chain in chains]
+        drawn = [np.asarray(draw_weights(posterior, chain)[weights.name]) for chain in chains]
         copies = len(drawn[0])
         steps = range(copies) if copies == 1 or (small and copies == 2) else [0, copies - 1] if small else [copies - 1]
-        matrices = [recurrent[step] for recurrent in drawn for step in steps]
-        which = "" if "recurrent" in network.shared else f" into step {' and '.join(str(step + 2) for step in steps)}"
+        matrices = [matrix[step] for matrix in drawn for step in steps]
+        into = [int(np.flatnonzero(weights.copy_of == step)[0]) // network.layers + 1 for step in steps]
+        which = "" if copies == 1 else f" into step {' and '.join(map(str, into))}"
         note = f"all {network.width} eigenvalues of W{which} in {len(drawn)} posterior draw{'s' * (len(drawn) > 1)}"
         largest = np.array([_largest_singular_value(matrix) for matrix in matrices])
         return np.concatenate([np.linalg.eigvals(matrix) for matrix in matrices]), largest, note
     if network.activation != "linear":
         return None, nothing, f"width {network.width} is above {LARGEST_MATRIX}: too large to draw and diagonalise W"
-    kernels = posterior["posterior"]["kernel"].to_numpy().reshape(-1, task.entries, task.entries)
+    kernels = flat_of(posterior["posterior"]["kernel"].to_numpy())
+    kernels = kernels.reshape(-1, *kernels.shape[-2:])
     chosen = kernels[np.linspace(0, len(kernels) - 1, min(LEARNED_DRAWS, len(kernels))).astype(int)]
     learned = [np.concatenate(found.eigenvalues) for found in learned_spectra(network, task, chosen)]
     note = (
@@ -89,14 +93,14 @@ def learned_spectra(network: Network, task: Task, kernels: np.ndarray) -> list[S
     """Spectra of E[W | H] of a linear network, from kernels (draws, n, n) alone: there phi(h) = h."""
 
     def factor_of(kernel):
-        cov = preactivation_cov(terms, kernel, task.patterns)
+        cov = preactivation_cov(model, kernel)
         return semidefinite_cholesky(cov, jax.numpy.diagonal(cov))
 
     with jax.enable_x64(True):
-        terms = jax.tree.map(jax.numpy.asarray, covariance_terms(network, task))
+        model = build_model(network, task).on_device()
         factors = np.asarray(jax.jit(lambda stack: jax.lax.map(factor_of, stack))(jax.numpy.asarray(kernels)))
-        averages = [linear_averages(k, f, task.patterns) for k, f in zip(kernels, factors, strict=True)]
-    return [spectrum_of_averages(network, task, average) for average in averages]
+        averages = [linear_averages(model, k, f) for k, f in zip(kernels, factors, strict=True)]
+    return [spectrum_of_averages(model, 0, average) for average in averages]
 
 
 def _largest_singular_value(matrix: np.ndarray) -> float:
@@ -105,4 +109,7 @@ def _largest_singular_value(matrix: np.ndarray) -> float:
 
 
 def _predicted(solution: Solution | None) -> Spectrum | None:
-    return None if solution is None or solution.task.steps == 1 else spectrum(solution)
+    if solution is None:
+        return None
+    weights = solution.network.wiring(solution.task.steps).weights[0]
+    return spectrum(solution, weights=weights.name) if weights.used.any() else None

@@ -27,7 +27,7 @@ from numpyro.infer.util import log_density
 
 import bayesnet as bn
 from bayesnet.coordinates import build_coordinates
-from theory.covariance import covariance_terms
+from theory.model import build_model
 
 CHAINS = 4
 WARMUP = 500
@@ -231,13 +231,13 @@ def run_blackjax(algorithm, coordinates, options, seed=0):
     every = 10 if algorithm == "mclmc" else 1
     extra = {"num_integration_steps": 10} if algorithm == "hmc" else {}
     with jax.enable_x64(coordinates != "weights"):
-        terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+        model = build_model(network, task).on_device()
 
         def logdensity(latents):
-            return log_density(space.model, (terms,), {}, latents)[0]
+            return log_density(space.model, (model,), {}, latents)[0]
 
         def start(key):
-            sites = numpyro.handlers.trace(numpyro.handlers.seed(space.model, key)).get_trace(terms)
+            sites = numpyro.handlers.trace(numpyro.handlers.seed(space.model, key)).get_trace(model)
             return {
                 name: site["value"]
                 for name, site in sites.items()
@@ -281,7 +281,7 @@ def run_blackjax(algorithm, coordinates, options, seed=0):
                     return state, gradients + more
 
                 state, gradients = jax.lax.fori_loop(0, every, step, carry)
-                seen = space.observe(terms, state.position, key)
+                seen = space.observe(model, state.position, key)
                 return (state, gradients), (seen["kernel"], seen["prediction"][-1, 0])
 
             zero = jnp.zeros((), jnp.result_type(int))

@@ -46,7 +46,7 @@ from numpyro.infer.util import log_density
 import bayesnet as bn
 from bayesnet.coordinates import build_coordinates
 from bayesnet.diagnostics import summarise
-from theory.covariance import covariance_terms
+from theory.model import build_model
 
 TARGETS = {
     "default over plain NUTS, ESS/s": 500.0,
@@ -156,26 +156,26 @@ def leapfrog_overhead(network, task, coordinates, sampler, options, rounds=5):
     settings = {"num_warmup": 200, "num_chains": 1, "num_latents": 1, "sampler": sampler, "progress": False}
 
     with jax.enable_x64(True):
-        terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+        model = build_model(network, task).on_device()
         site = bn.sample(network, task, coordinates, num_samples=1, **settings)["latents"]
         latents = {str(name): jnp.asarray(values.values[0, 0]) for name, values in site.data_vars.items()}
-        bare = jax.value_and_grad(lambda z, terms: log_density(space.model, (terms,), {}, z)[0])
+        bare = jax.value_and_grad(lambda z, model: log_density(space.model, (model,), {}, z)[0])
 
         @jax.jit
-        def loop(z, terms):
+        def loop(z, model):
             # The result moves the next point by nothing that matters, so that the loop cannot be skipped.
             def one(_, z):
-                value, slope = bare(z, terms)
+                value, slope = bare(z, model)
                 return jax.tree.map(lambda z, g: z + 1e-30 * g + 0 * value, z, slope)
 
             return jax.lax.fori_loop(0, gradients, one, z)
 
-        jax.block_until_ready(loop(latents, terms))
+        jax.block_until_ready(loop(latents, model))
 
     def bare_time():
         with jax.enable_x64(True):
             started = clock()
-            jax.block_until_ready(loop(latents, terms))
+            jax.block_until_ready(loop(latents, model))
             return (clock() - started) / gradients
 
     def run(number, seed, accept):

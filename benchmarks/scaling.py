@@ -17,7 +17,6 @@ import json
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 from contestants import CLOCKS, machine_name
@@ -26,7 +25,7 @@ from numpyro.infer.util import log_density
 import bayesnet as bn
 from bayesnet.coordinates import build_coordinates
 from bayesnet.diagnostics import summarise
-from theory.covariance import covariance_terms
+from theory.model import build_model
 
 SIZES = [(64, 4, 6), (256, 4, 6), (1024, 4, 6), (4096, 4, 6), (16384, 4, 6)]  # (N, T, P): n = 24
 SIZES += [(512, 4, patterns) for patterns in (2, 4, 8, 16, 32)]  # n = 8 ... 128
@@ -40,20 +39,20 @@ def gradient_program(width, steps, patterns, activation="tanh"):
     """A compiled loop of `value_and_grad` in fields, its arguments, and how often it evaluates them."""
     network, task = bn.Network.rnn(width, activation=activation), bn.tasks.endpoint(steps, 1.0, patterns=patterns)
     space = build_coordinates("fields", network, task)
-    terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+    model = build_model(network, task).on_device()
     z = {"z": jax.random.normal(jax.random.key(0), (steps, patterns, width))}
-    bare = jax.value_and_grad(lambda z, terms: log_density(space.model, (terms,), {}, z)[0])
+    bare = jax.value_and_grad(lambda z, model: log_density(space.model, (model,), {}, z)[0])
 
     @jax.jit
-    def loop(z, terms, number):
+    def loop(z, model, number):
         # The result moves the next point by nothing that matters, so that the loop cannot be skipped.
         def one(_, z):
-            value, slope = bare(z, terms)
+            value, slope = bare(z, model)
             return jax.tree.map(lambda z, g: z + 1e-30 * g + 0 * value, z, slope)
 
         return jax.lax.fori_loop(0, number, one, z)
 
-    return loop, z, terms
+    return loop, z, model
 
 
 def gradient_costs(options):

@@ -3,6 +3,7 @@
 Needs JAX, NumPy, SciPy and xarray only, and imports nothing of ``bayesnet``.
 """
 
+from theory.connections import Connection, Drift
 from theory.evidence import Evidence, log_bayes_factor, log_evidence
 from theory.finite_width import Fluctuations, fluctuations
 from theory.hysteresis import continuation
@@ -17,7 +18,9 @@ from theory.transition import CriticalSignal, critical_signal
 from theory.weight_spectrum import Spectrum, spectrum
 
 __all__ = [
+    "Connection",
     "CriticalSignal",
+    "Drift",
     "Evidence",
     "Fluctuations",
     "Network",

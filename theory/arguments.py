@@ -36,6 +36,22 @@ def positive(name: str, value: Any) -> float:
     return number
 
 
+def not_negative(name: str, value: Any) -> float:
+    """Zero, or what `positive` takes."""
+    number = _as_float(value)
+    if not (number == 0 or (number > 0 and 0 < number * number < math.inf)):
+        raise ValueError(f"{name} is {value!r}; it must be zero or a finite number greater than zero")
+    return number
+
+
+def degree(name: str, value: Any) -> float:
+    """A number greater than 0 and at most 1."""
+    number = _as_float(value)
+    if not 0 < number <= 1:
+        raise ValueError(f"{name} is {value!r}; it must be greater than 0 and at most 1")
+    return number
+
+
 def fraction(name: str, value: Any) -> float:
     """A number strictly between 0 and 1."""
     number = _as_float(value)

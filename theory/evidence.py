@@ -6,7 +6,7 @@ F is the free energy of the saddle point, A = kappa I + gv^2 (Mv o Phi) on the s
 variation of the kernel action (`theory.kernel_action`). In standard scaling the kernels do not move, and what is left
 is the evidence of the Gaussian process with covariance A.
 
-Source: DESIGN.md section 3; Laplace's method.
+Source: Laplace's method.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from theory import arguments
-from theory.covariance import covariance_terms, target_cov
 from theory.finite_width import NEURONS, draw_sets, jackknife, kernel_covariance, require_stable, second_variation
+from theory.kernels import flat_of
+from theory.model import target_cov
 from theory.solution import Solution
-from theory.symmetry import flip_sign, has_sign_symmetry
+from theory.symmetry import apply_signs, mirror_signs
 
 BROKEN = 1e-3  # of sqrt(Phi_ii Phi_jj), beyond the statistical error: a saddle point with a mirror image
 
@@ -37,7 +38,9 @@ class Evidence:
         leading: -N F (standard scaling: -F).
         normalisation: -O/2 ln det(2 pi A / N) (standard scaling: without N), the likelihood's own.
         determinant: -1/2 ln |det Gamma|, from the fluctuations of the kernels; zero in standard scaling.
-        mirror: ln 2 where the saddle point has a mirror image under the sign symmetry, else 0.
+        mirror: ln of the number of saddle points that sign changes turn into one another: ln 2 where there is one
+        mirror
+            image, else 0.
         standard_error: statistical error of the sum; zero for linear networks. N times the error of the free energy
             dominates it.
     """
@@ -82,7 +85,8 @@ def log_evidence(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -
     determinant, scatter = 0.0, 0.0
     if not lazy:
         require_stable(solution)
-        matrices = [second_variation(solution, drawn) for drawn in draw_sets(solution, neurons, seed)]
+        saddle = solution.saddle
+        matrices = [second_variation(saddle, drawn) for drawn in draw_sets(saddle, neurons, seed)]
         determinant, scatter = map(float, jackknife(matrices, _half_log_det))
     factor = 1 if lazy else network.width
     return Evidence(
@@ -91,7 +95,7 @@ def log_evidence(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -
         leading=-factor * solution.free_energy,
         normalisation=_normalisation(solution),
         determinant=determinant,
-        mirror=math.log(2) if _has_mirror_image(solution) else 0.0,
+        mirror=math.log(1 + _mirror_images(solution)),
         standard_error=math.hypot(factor * solution.free_energy_error, scatter),
     )
 
@@ -119,20 +123,20 @@ def _half_log_det(second_variation: np.ndarray) -> float:
 
 
 def _normalisation(solution: Solution) -> float:
-    n = solution.task.entries
     # float64 within this call only.
     with jax.enable_x64(True):
-        terms = covariance_terms(solution.network, solution.task)
-        cov = np.asarray(target_cov(terms, jnp.asarray(solution.kernel.reshape(n, n))))
-    log_det = float(np.linalg.slogdet(2 * math.pi * float(terms.scale) * cov)[1])
+        cov = np.asarray(target_cov(solution.model, jnp.asarray(flat_of(solution.kernel))))
+    log_det = float(np.linalg.slogdet(2 * math.pi * float(solution.model.scale) * cov)[1])
     return -solution.task.output_dim / 2 * log_det
 
 
-def _has_mirror_image(solution: Solution) -> bool:
-    if not has_sign_symmetry(solution.network, solution.task):
-        return False
-    n = solution.task.entries
-    moved = np.abs(solution.kernel - flip_sign(solution.kernel)).reshape(n, n) / 2
-    deviation = np.sqrt(np.diagonal(solution.kernel.reshape(n, n)))
-    error = np.asarray(solution.standard_error).reshape(n, n)
-    return bool(np.any(moved > BROKEN * np.outer(deviation, deviation) + 5 * error))
+def _mirror_images(solution: Solution) -> int:
+    """How many other saddle points sign changes make of this one."""
+    scale = np.sqrt(np.diagonal(flat_of(solution.kernel)))
+    margin = BROKEN * np.outer(scale, scale) + 5 * flat_of(solution.standard_error)
+    kernels = [solution.kernel]
+    for signs in mirror_signs(solution.network, solution.task):
+        image = apply_signs(solution.kernel, signs)
+        if all(np.any(np.abs(flat_of(image - other)) / 2 > margin) for other in kernels):
+            kernels.append(image)
+    return len(kernels) - 1

@@ -15,15 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from theory import arguments
-from theory.covariance import covariance_terms
 from theory.kernel_action import bordered_matrix, linear_curvature, pairs_of, sampled_curvature, symmetric_of
+from theory.kernels import flat_of
 from theory.nonlinear.neuron_sampling import Neurons, draw_neurons
 from theory.seeds import part
-from theory.solution import Solution
+from theory.solution import Saddle, Solution
 
 NEURONS = 8192
 REPETITIONS = 4
@@ -56,13 +55,13 @@ class Fluctuations:
             ValueError: if ``num`` is not a positive integer or ``seed`` not an integer of at least 0.
         """
         num, seed = arguments.integer("num", num), arguments.integer("seed", seed, 0)
-        n = self.solution.task.entries
+        n = self.solution.model.entries
         rows, columns = pairs_of(n)
         pairs = rows * n + columns
         values, vectors = np.linalg.eigh(self.kernel_cov.reshape(n * n, n * n)[np.ix_(pairs, pairs)])
         white = np.random.default_rng(seed).normal(size=(num, len(values)))
         deviations = symmetric_of((white * np.sqrt(np.maximum(values, 0))) @ vectors.T, n)
-        values, vectors = np.linalg.eigh(self.solution.kernel.reshape(n, n))
+        values, vectors = np.linalg.eigh(flat_of(self.solution.kernel))
         present = values > SINGULAR * values[-1]
         half = vectors[:, present] * np.sqrt(values[present])
         inverse = vectors[:, present] / np.sqrt(values[present])
@@ -84,8 +83,9 @@ def fluctuations(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -
             out of its range.
     """
     require_stable(solution)
-    matrices = [second_variation(solution, drawn) for drawn in draw_sets(solution, neurons, seed)]
-    n, width = solution.task.entries, solution.network.width
+    saddle = solution.saddle
+    matrices = [second_variation(saddle, drawn) for drawn in draw_sets(saddle, neurons, seed)]
+    n, width = saddle.model.entries, solution.network.width
     covariance, error = jackknife(matrices, kernel_covariance)
     shape = solution.kernel.shape * 2
     full = [_by_entry(values, n).reshape(shape) / width for values in (covariance, error)]
@@ -120,35 +120,28 @@ def jackknife(matrices: list[np.ndarray], function: Callable) -> tuple[np.ndarra
     return count * whole - (count - 1) * centre, error
 
 
-def draw_sets(solution: Solution, neurons: int, seed: int) -> list[Neurons | None]:
+def draw_sets(saddle: Saddle, neurons: int, seed: int) -> list[Neurons | None]:
     """Independent sets of neurons from q, weighted so that averages are precise; for a linear network, which needs
     none, one None."""
     neurons, seed = arguments.integer("neurons", neurons, 1024), arguments.integer("seed", seed, 0)
-    network, n = solution.network, solution.task.entries
-    if network.activation == "linear":
+    if saddle.linear:
         return [None]
-    cov, conjugate = solution.preactivation_cov.reshape(n, n), solution.conjugate.reshape(n, n)
-    phi, seeds = network.phi.function, [part(seed, number) for number in range(REPETITIONS)]
+    law = saddle.model, saddle.cov, saddle.conjugate, saddle.phi.function
+    seeds = [part(seed, number) for number in range(REPETITIONS)]
     # float64 within this call only, as everywhere in the theory.
     with jax.enable_x64(True):
-        terms = covariance_terms(network, solution.task)
-        return [draw_neurons(terms, cov, conjugate, phi, neurons, each, tilted=True) for each in seeds]
+        return [draw_neurons(*law, neurons, each, tilted=True) for each in seeds]
 
 
-def second_variation(solution: Solution, neurons: Neurons | None) -> np.ndarray:
+def second_variation(saddle: Saddle, neurons: Neurons | None) -> np.ndarray:
     """Gamma (2d, 2d) at a stable saddle point, from one of `draw_sets`."""
-    network, task = solution.network, solution.task
-    n = task.entries
-    kernel, conjugate = solution.kernel.reshape(n, n), solution.conjugate.reshape(n, n)
     # float64 within this call only: second derivatives.
     with jax.enable_x64(True):
-        terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
         if neurons is None:
-            curvature = linear_curvature(kernel, conjugate)
+            curvature = linear_curvature(saddle.kernel, saddle.conjugate)
         else:
-            cov = solution.preactivation_cov.reshape(n, n)
-            curvature = sampled_curvature(neurons, cov, conjugate, network.phi.function)
-        return bordered_matrix(terms, kernel, curvature, task.patterns)
+            curvature = sampled_curvature(neurons, saddle.cov, saddle.conjugate, saddle.phi.function)
+        return bordered_matrix(saddle.model, saddle.kernel, curvature)
 
 
 def kernel_covariance(second_variation: np.ndarray) -> np.ndarray:

@@ -11,11 +11,12 @@ import numpy as np
 import xarray as xr
 
 from theory import arguments
+from theory.kernels import OUTPUT_DIMS, entry_coords, kernel_labels
 from theory.lazy import nngp
 from theory.linear.saddle import LinearFollower
 from theory.network import Network
 from theory.nonlinear.solution import NonlinearFollower
-from theory.solution import ARRAY_DIMS, SCALAR_KINDS, Solution, entry_coords
+from theory.solution import KERNELS, OUTPUTS, SCALAR_KINDS, Solution
 from theory.task import Task
 
 DIRECTIONS = ("up", "down")
@@ -53,8 +54,6 @@ def continuation(
 
     Raises:
         ValueError: if an argument is out of its range, or as in `theory.solve`.
-
-    Source: SOLVER.md, "The transition is not always continuous".
     """
     arguments.instance("network", network, Network)
     arguments.instance("task", task, Task)
@@ -109,14 +108,16 @@ def _dataset(network: Network, task: Task, factors: np.ndarray, sweeps: Sequence
         return np.array([[getattr(solution, name) for solution in sweep] for sweep in sweeps])
 
     axes = ("direction", "factor")
+    dims, labels = kernel_labels(task, len(sweeps[0][0].kernel))
     return xr.Dataset(
         {
-            **{name: ((*axes, *dims), stacked(name)) for name, dims in ARRAY_DIMS.items()},
+            **{name: ((*axes, *dims), stacked(name)) for name in KERNELS},
+            **{name: ((*axes, *OUTPUT_DIMS), stacked(name)) for name in OUTPUTS},
             **{name: (axes, stacked(name)) for name in SCALAR_KINDS},
             "inputs": (("pattern", "step", "input_dim"), task.inputs),
             "targets": (("pattern", "step", "output"), task.targets),
             "supervised": (("pattern", "step"), task.supervised),
         },
-        coords={"direction": list(DIRECTIONS), "factor": factors, **entry_coords(task)},
+        coords={"direction": list(DIRECTIONS), "factor": factors, **entry_coords(task), **labels},
         attrs={"network": json.dumps(network.to_dict())},
     )

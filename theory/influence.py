@@ -11,15 +11,13 @@ second how they act on each other through the kernels. For f = Phi this is its o
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax.numpy as jnp
 import numpy as np
 
-from theory.covariance import Terms
-from theory.kernel_action import coupled_pairs, pair_weights, pairs_of
+from theory.kernel_action import covariance_of_pairs, pair_weights, pairs_of
 from theory.nonlinear.neuron_sampling import Neurons
 from theory.response import NEGLIGIBLE, covariance_inverse, factorise
+from theory.solution import Saddle
 
 
 def linear_variance(influence: np.ndarray, kernel: np.ndarray, kernel_cov: np.ndarray) -> np.ndarray:
@@ -44,33 +42,26 @@ def linear_variance(influence: np.ndarray, kernel: np.ndarray, kernel_cov: np.nd
 def sampled_variance(
     influence: np.ndarray,
     neurons: Neurons,
-    cov: np.ndarray,
+    saddle: Saddle,
     second_variation: np.ndarray,
-    terms: Terms,
-    patterns: int,
-    phi: Callable,
 ) -> np.ndarray:
     """N Var[f] from neurons.
 
     Args:
         influence: g at each neuron, (..., M).
         neurons: drawn from q.
-        cov: C, (k, k).
+        saddle: the saddle point, k entries.
         second_variation: Gamma, (2d, 2d).
-        terms: the network on the training task.
-        patterns: P.
-        phi: the activation.
     """
+    cov = saddle.cov
     rows, columns = pairs_of(len(cov))
-    earlier, later, gain = coupled_pairs(terms, patterns)
     h, weights = neurons
-    activity, x = np.asarray(phi(jnp.asarray(h))), h @ covariance_inverse(factorise(cov, NEGLIGIBLE))
+    activity, x = np.asarray(saddle.phi.function(jnp.asarray(h))), h @ covariance_inverse(factorise(cov, NEGLIGIBLE))
     centred = influence - np.sum(weights * influence, axis=-1, keepdims=True)
     own, centred = np.sum(weights * centred**2, axis=-1), weights * centred
     with_activity = centred @ (activity[:, rows] * activity[:, columns])
-    varied = gain * pair_weights(len(cov))[later] * x[:, rows[later]] * x[:, columns[later]]
-    with_cov = np.zeros_like(with_activity)
-    with_cov[..., earlier] = centred @ varied
+    varied = centred @ (pair_weights(len(cov)) * x[:, rows] * x[:, columns])
+    with_cov = (varied.reshape(-1, len(rows)) @ covariance_of_pairs(saddle.model)).reshape(varied.shape)
     both = np.concatenate([with_cov, with_activity], axis=-1)
     flat = both.reshape(-1, both.shape[-1])
     acting = np.sum(np.linalg.solve(second_variation, flat.T).T * flat, axis=-1).reshape(both.shape[:-1])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from theory.covariance import Array
+from theory.model import Array
 
 
 def dense_jacobian(function: Callable[[Array], Array], at: Array, directions_at_once: int = 16) -> Array:

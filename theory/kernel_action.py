@@ -27,7 +27,6 @@ A phi with kinks has no d^2V/dh dh on points; there the law of h itself is varie
     d^2W / dC dC = Cov(u_E, u_E') - tr( E <x x^T> E' C^{-1} ) + 1/2 tr( E C^{-1} E' C^{-1} ),
     d^2W / dPhihat' dC = -Cov(s, u_E).
 
-Source: DESIGN.md section 3; SOLVER.md, "Fluctuations".
 """
 
 from __future__ import annotations
@@ -37,8 +36,10 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 
-from theory.covariance import Terms, target_cov
+from theory.jacobians import dense_jacobian
+from theory.model import Model, covariance_change, target_cov
 from theory.nonlinear.neuron import derivatives, has_kinks, live_entries, range_of
 from theory.nonlinear.neuron_sampling import Neurons
 from theory.response import NEGLIGIBLE, covariance_inverse, factorise
@@ -80,24 +81,23 @@ def symmetric_of(values: np.ndarray, n: int) -> np.ndarray:
     return full
 
 
-def coupled_pairs(terms: Terms, patterns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which entry of C each entry of Phi makes: numbers of the pairs of Phi, those of C, and dC / dPhi = gw^2 Mw."""
-    n = len(terms.recurrent)
+def covariance_of_pairs(model: Model) -> scipy.sparse.csr_array:
+    """dC / dPhi over pairs, (d, d): which entries of C (rows) each entry of Phi (columns) makes."""
+    n = model.entries
     rows, columns = pairs_of(n)
-    number = np.zeros((n, n), dtype=int)
-    number[rows, columns] = np.arange(len(rows))
-    earlier = np.flatnonzero(columns + patterns < n)
-    later = number[rows[earlier] + patterns, columns[earlier] + patterns]
-    return earlier, later, np.asarray(terms.recurrent)[rows[later], columns[later]]
+
+    def change(values):
+        kernel = jnp.zeros((n, n), values.dtype).at[rows, columns].set(values).at[columns, rows].set(values)
+        return covariance_change(model, kernel)[rows, columns]
+
+    return scipy.sparse.csr_array(np.asarray(dense_jacobian(change, jnp.zeros(len(rows)))))
 
 
-def bordered_matrix(terms: Terms, kernel: np.ndarray, curvature: Curvature, patterns: int) -> np.ndarray:
+def bordered_matrix(model: Model, kernel: np.ndarray, curvature: Curvature) -> np.ndarray:
     """Gamma (2d, 2d) at the kernel (n, n)."""
-    earlier, later, gain = coupled_pairs(terms, patterns)
-    data = _data_curvature(terms, kernel)
-    data[np.ix_(earlier, earlier)] -= np.outer(gain, gain) * curvature.covariance[np.ix_(later, later)]
-    border = np.eye(len(data))
-    border[:, earlier] += curvature.mixed[:, later] * gain
+    coupling = covariance_of_pairs(model)
+    data = _data_curvature(model, kernel) - coupling.T @ (coupling.T @ curvature.covariance).T
+    border = np.eye(len(data)) + (coupling.T @ curvature.mixed.T).T
     return np.block([[data, border.T], [border, -curvature.activity]])
 
 
@@ -221,12 +221,12 @@ def _pair_products(matrix: np.ndarray) -> np.ndarray:
     return pair_weights(len(matrix)) * (straight + crossed)
 
 
-def _data_curvature(terms: Terms, kernel: np.ndarray) -> np.ndarray:
+def _data_curvature(model: Model, kernel: np.ndarray) -> np.ndarray:
     """D'' (d, d): tr( R E A^{-1} E' ) of the supervised entries, R = sum_o r_o r_o^T."""
-    entries = np.asarray(terms.supervised)
+    entries = np.asarray(model.supervised)
     inverse = np.zeros_like(kernel)
-    inverse[np.ix_(entries, entries)] = np.linalg.inv(np.asarray(target_cov(terms, jnp.asarray(kernel))))
-    dual = inverse[:, entries] @ np.asarray(terms.targets)
+    inverse[np.ix_(entries, entries)] = np.linalg.inv(np.asarray(target_cov(model, jnp.asarray(kernel))))
+    dual = inverse[:, entries] @ np.asarray(model.targets)
     rows, columns = pairs_of(len(kernel))
-    readout = np.asarray(terms.readout)[rows, columns]
+    readout = np.asarray(model.readout)[rows, columns]
     return np.outer(readout, readout) * pair_traces(dual @ dual.T, inverse)

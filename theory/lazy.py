@@ -6,22 +6,22 @@ import jax
 import numpy as np
 
 from theory import arguments
-from theory.covariance import covariance_terms, preactivation_cov
+from theory.activations import Activation
+from theory.kernels import kernel_of, outputs_of
+from theory.model import Model, build_model, data_term, output_law, preactivation_cov
 from theory.network import Network
-from theory.prediction import data_term, predict_given_kernel
-from theory.solution import Solution, kernel_of, outputs_of
+from theory.solution import Solution
 from theory.task import Task
 
 
-def prior_kernel(network: Network, task: Task) -> np.ndarray:
-    """Phi_{ts} = <phi(h_t) phi(h_s)> under h ~ N(0, C[Phi]), built step by step; (n, n) float64."""
-    terms, patterns = covariance_terms(network, task), task.patterns
-    kernel = np.zeros((task.entries, task.entries))
-    for step in range(task.steps):
-        now, known = slice(step * patterns, (step + 1) * patterns), slice(0, (step + 1) * patterns)
-        cov = np.asarray(preactivation_cov(terms, kernel, patterns))
+def prior_kernel(model: Model, phi: Activation) -> np.ndarray:
+    """Phi_{ts} = <phi(h_t) phi(h_s)> under h ~ N(0, C[Phi]), built site by site; (n, n) float64."""
+    kernel, patterns = np.zeros((model.entries, model.entries)), model.patterns
+    for site in range(model.sites):
+        now, known = slice(site * patterns, (site + 1) * patterns), slice(0, (site + 1) * patterns)
+        cov = np.asarray(preactivation_cov(model, kernel))
         variance = np.diagonal(cov)
-        kernel[now, known] = network.phi.second_moment(variance[now, None], variance[None, known], cov[now, known])
+        kernel[now, known] = phi.second_moment(variance[now, None], variance[None, known], cov[now, known])
         kernel[known, now] = kernel[now, known].T
     return kernel
 
@@ -42,18 +42,19 @@ def nngp(network: Network, task: Task) -> Solution:
     arguments.instance("task", task, Task)
     # float64 within this call only: the result is a reference value.
     with jax.enable_x64(True):
-        terms, kernel = covariance_terms(network, task), prior_kernel(network, task)
-        predictive = predict_given_kernel(terms, kernel)
-        cov = preactivation_cov(terms, kernel, task.patterns)
+        model = build_model(network, task)
+        kernel = prior_kernel(model, network.phi)
+        law = output_law(model, kernel)
+        cov = preactivation_cov(model, kernel)
         return Solution(
             network=network,
             task=task,
             kernel=kernel_of(kernel, task),
             conjugate=np.zeros_like(kernel_of(kernel, task)),
             preactivation_cov=kernel_of(cov, task),
-            free_energy=float(data_term(terms, kernel)),
-            prediction=outputs_of(predictive.mean, task),
-            dual=outputs_of(predictive.dual, task),
+            free_energy=float(data_term(model, kernel)),
+            prediction=outputs_of(model.read_out(law.mean), task),
+            dual=outputs_of(model.read_out(law.dual), task),
             residual=0.0,
             stable=True,
             converged=True,

@@ -6,13 +6,11 @@ r"""The predictor at infinite width, and its spread at finite width: unsupervise
 The first part of the variance is that of the readout given the kernels, the second that of the kernels: g_* is the
 influence function of f_*, what one more neuron (h_g, xi) adds to it, and its variance is taken under the fluctuations
 of the neurons at width N, those of the training fields being the posterior's (`theory.kernel_action`).
-
-Source: DESIGN.md section 3.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -21,17 +19,15 @@ import scipy.linalg
 import xarray as xr
 
 from theory import arguments
-from theory.causal_reach import needed_task
-from theory.covariance import covariance_terms
-from theory.extension import new_patterns, predictors
+from theory.extension import joined, joint_model, predictors
 from theory.finite_width import draw_sets, kernel_covariance, require_stable, second_variation
 from theory.influence import linear_variance, sampled_variance
+from theory.kernels import OUTPUT_DIMS, entry_coords, outputs_of
 from theory.lazy import prior_kernel
-from theory.network import WEIGHTS
+from theory.model import build_model, output_law
 from theory.nonlinear.neuron import live_entries
-from theory.prediction import predict_given_kernel
 from theory.response import NEGLIGIBLE, factorise
-from theory.solution import OUTPUT_DIMS, Solution, entry_coords, outputs_of
+from theory.solution import Solution
 from theory.task import Task
 
 NEURONS = 8192
@@ -85,7 +81,7 @@ class Prediction:
         """A labelled Dataset with dims (pattern, step, output), counted from 1."""
         arrays = {name: getattr(self, name) for name in ("mean", "variance", "observation_variance", "standard_error")}
         data = {name: (OUTPUT_DIMS, values) for name, values in arrays.items()}
-        coords = {name: values for name, values in entry_coords(self.task).items() if not name.endswith("_bis")}
+        coords = entry_coords(self.task)
         return xr.Dataset({**data, "scored": (OUTPUT_DIMS[:2], self.scored)}, coords)
 
 
@@ -119,7 +115,7 @@ def predict(solution: Solution, task: Task | None = None, *, neurons: int = NEUR
         if solution.kind == "lazy limit":
             means, variances = _lazy_prediction(solution, task)
         else:
-            means, variances = _saddle_prediction(_restricted(solution), task, neurons, seed)
+            means, variances = _saddle_prediction(solution, task, neurons, seed)
     mean, variance = means.mean(axis=0), variances.mean(axis=0)
     error = means.std(axis=0, ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.zeros_like(mean)
     noise = solution.network.noise * solution.network.target_variance_scale
@@ -132,78 +128,49 @@ def _check(solution: Solution, task: Task) -> None:
     for name in ("input_dim", "output_dim"):
         if getattr(task, name) != getattr(trained, name):
             raise ValueError(f"task has {name} {getattr(task, name)}; the solution's is {getattr(trained, name)}")
-    unshared = [name for name in WEIGHTS if name not in solution.network.shared]
-    if task.steps > trained.steps and unshared:
-        raise ValueError(
-            f"task has {task.steps} steps, the solution's {trained.steps}; longer sequences need every weight shared, "
-            f"but {', '.join(unshared)} is not"
-        )
-
-
-def _restricted(solution: Solution) -> Solution:
-    """The solution on the entries that a supervised one depends on: the others carry no data."""
-    needed, kept = needed_task(solution.task)
-    n, shape = solution.task.entries, (needed.steps, needed.patterns) * 2
-    names = ("kernel", "conjugate", "preactivation_cov", "standard_error", "repetitions")
-    whole = {name: getattr(solution, name) for name in names}
-    rows, columns = np.ix_(kept, kept)
-    parts = {
-        name: value.reshape(*value.shape[:-4], n, n)[..., rows, columns].reshape(*value.shape[:-4], *shape)
-        for name, value in whole.items()
-    }
-    return replace(solution, task=needed, **parts, branches=())
+    solution.network.require_extendable(task.steps, trained.steps)
 
 
 def _saddle_prediction(solution: Solution, task: Task, neurons: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Means and variances (R, P, T, O), one for each set of neurons."""
-    network, trained = solution.network, solution.task
-    k = trained.entries
-    terms = jax.tree.map(jnp.asarray, covariance_terms(network, trained))
-    cov = solution.preactivation_cov.reshape(k, k)
-    new = jax.tree.map(jnp.asarray, new_patterns(network, trained, task))
-    phi = network.phi.function
-    factor = factorise(cov) if network.activation == "linear" else factorise(cov, NEGLIGIBLE)
-    layout = {"phi": phi, "patterns": trained.patterns, "live": live_entries(factor)}
+    saddle, kept = solution.saddle.needed()  # the other entries carry no data
+    joint = joint_model(solution.network, solution.task, task)
+    model = joint.model.on_device()
+    factor = factorise(saddle.cov) if saddle.linear else factorise(saddle.cov, NEGLIGIBLE)
+    layout = {
+        "phi": saddle.phi.function,
+        "known": tuple(map(int, joint.trained[kept])),
+        "live": live_entries(factor),
+        "new": joint.new,
+        "outputs": joint.outputs,
+    }
+    k, extra = len(kept), len(joint.new)
     means, variances = [], []
     rng = np.random.default_rng(seed)
-    for drawn in draw_sets(solution, neurons, seed):
-        action = second_variation(solution, drawn)
+    for drawn in draw_sets(saddle, neurons, seed):
+        action = second_variation(saddle, drawn)
         if drawn is None:
-            kernel = solution.kernel.reshape(k, k)
-            unit = np.eye(k + task.steps)
-            law = (scipy.linalg.block_diag(kernel, np.eye(task.steps)), unit[:, :k], unit[:, k:])
-            found, influence = predictors(*map(jnp.asarray, law), terms, new, **layout)
-            of_kernels = linear_variance(np.asarray(influence), kernel, kernel_covariance(action))
+            unit = np.eye(k + extra)
+            law = (scipy.linalg.block_diag(saddle.kernel, np.eye(extra)), unit[:, :k], unit[:, k:])
         else:
-            law = (drawn.weights, drawn.preactivation, rng.normal(size=(neurons, task.steps)))
-            found, influence = predictors(*map(jnp.asarray, law), terms, new, **layout)
-            of_kernels = sampled_variance(np.asarray(influence), drawn, cov, action, terms, trained.patterns, phi)
+            law = (drawn.weights, drawn.preactivation, rng.normal(size=(neurons, extra)))
+        found, influence = predictors(*map(jnp.asarray, law), model, **layout)
+        if drawn is None:
+            of_kernels = linear_variance(np.asarray(influence), saddle.kernel, kernel_covariance(action))
+        else:
+            of_kernels = sampled_variance(np.asarray(influence), drawn, saddle, action)
         means.append(np.asarray(found.mean))
-        variances.append(float(terms.scale) * np.asarray(found.variance)[..., None] + of_kernels / network.width)
+        given_kernels = float(model.scale) * np.asarray(found.variance)[..., None]
+        variances.append(given_kernels + of_kernels / solution.network.width)
     return np.array(means), np.array(variances)
 
 
 def _lazy_prediction(solution: Solution, task: Task) -> tuple[np.ndarray, np.ndarray]:
     """The same for a lazy limit, exactly: the kernel of both tasks together is the prior's."""
-    joint = _joined(solution.task, task)
-    terms = covariance_terms(solution.network, joint)
-    law = predict_given_kernel(terms, prior_kernel(solution.network, joint))
+    both = joined(solution.task, task, slice(None))
+    model = build_model(solution.network, both)
+    law = output_law(model, prior_kernel(model, solution.network.phi))
     new = slice(solution.task.patterns, None)
-    mean = outputs_of(law.mean, joint)[new, : task.steps]
-    variance = outputs_of(np.diagonal(law.cov), joint)[new, : task.steps]
+    mean = outputs_of(model.read_out(law.mean), both)[new, : task.steps]
+    variance = outputs_of(model.read_out(np.diagonal(law.cov)[:, None]), both)[new, : task.steps]
     return mean[None], np.broadcast_to(variance, mean.shape)[None]
-
-
-def _joined(trained: Task, task: Task) -> Task:
-    """The patterns of both tasks, those of ``task`` unsupervised; silence after the shorter one's last step."""
-    steps = max(trained.steps, task.steps)
-
-    def padded(array: np.ndarray, value: float) -> np.ndarray:
-        missing = [(0, 0), (0, steps - array.shape[1]), *[(0, 0)] * (array.ndim - 2)]
-        return np.pad(array, missing, constant_values=value)
-
-    return Task(
-        np.concatenate([padded(trained.inputs, 0), padded(task.inputs, 0)]),
-        np.concatenate([padded(trained.targets, np.nan), padded(np.full_like(task.targets, np.nan), np.nan)]),
-        np.concatenate([padded(trained.supervised, False), np.zeros((task.patterns, steps), bool)]),
-    )

@@ -1,6 +1,6 @@
 r"""How the free energy responds to the covariance of the pre-activations, and the conjugate kernel it makes.
 
-    Q = C^{-1} - C^{-1} <h h^T> C^{-1}  =  2 dKL/dC,    Phihat = -gv^2 Mv o sum_o r_o r_o^T + gw^2 Mw o shift[Q]
+    Q = C^{-1} - C^{-1} <h h^T> C^{-1}  =  2 dKL/dC,    Phihat = `theory.model.conjugate_kernel` of Q
 
 Everything is restricted to the range of C, given by its factor L (`theory.causal`), whose zero columns mark entries
 that follow from earlier ones.
@@ -8,15 +8,12 @@ that follow from earlier ones.
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
 from theory.causal import PIVOT_FLOOR, semidefinite_cholesky
-from theory.covariance import Terms, shift_earlier
 
 # Strong signals drive deep networks to a fixed point, where a step adds nothing to those before: conditional variances
 # fall geometrically. Below this fraction a step counts as following from the earlier ones; kernels move by as much.
@@ -61,15 +58,3 @@ def covariance_response(factor: np.ndarray, second_moment: np.ndarray) -> np.nda
     inverse = inverse_factor(factor)
     live = np.diag((np.diagonal(factor) > 0).astype(float))
     return inverse.T @ (live - inverse @ second_moment @ inverse.T) @ inverse
-
-
-def conjugate_kernel(
-    terms: Terms, factor: np.ndarray, second_moment: np.ndarray, dual: np.ndarray, patterns: int
-) -> np.ndarray:
-    """Phihat (n, n); ``dual`` is r (n, O), zero on unsupervised entries."""
-    return np.asarray(_conjugate(terms, covariance_response(factor, second_moment), dual, patterns))
-
-
-@partial(jax.jit, static_argnums=3)
-def _conjugate(terms, response, dual, patterns):
-    return shift_earlier(terms.recurrent * response, patterns) - terms.readout * (dual @ dual.T)

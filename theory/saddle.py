@@ -28,7 +28,9 @@ def solve(
     r"""Solve the saddle-point equations at infinite width.
 
         Phi = <phi(h) phi(h)^T>_q,    q(h) ~ exp( -1/2 h^T C[Phi]^{-1} h - 1/2 phi(h)^T Phihat phi(h) ),
-        Phihat = -gv^2 Mv o sum_o r_o r_o^T + gw^2 Mw o shift[C^{-1} - C^{-1} <h h^T>_q C^{-1}]
+        Phihat = d/dPhi [ sum(C[Phi] o Q) + sum_o y_o^T A[Phi]^{-1} y_o ],    Q = C^{-1} - C^{-1} <h h^T>_q C^{-1}
+
+    C[Phi] and A[Phi] are those of `theory.model`.
 
     Linear networks are solved to rounding error, others on points (`theory.nonlinear.saddle`): by quadrature where at
     most three entries hang together, else with a standard error that falls as 1/sqrt(points x randomisations).
@@ -57,7 +59,7 @@ def solve(
         RuntimeError: if no saddle point is found at all. One that is found but not to its tolerance is returned, with
             ``converged`` False.
 
-    Source: Bauer et al. 2026 (arXiv 2602.15593); DESIGN.md section 3.
+    Source: Bauer et al. 2026 (arXiv 2602.15593).
     """
     arguments.instance("network", network, Network)
     arguments.instance("task", task, Task)

@@ -4,20 +4,46 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import xarray as xr
 
 from theory import arguments
-from theory.covariance import covariance_terms, scale_of
+from theory.activations import Activation
+from theory.kernels import OUTPUT_DIMS, entry_coords, flat_of, kernel_labels, largest_relative
+from theory.model import Model, build_model
 from theory.network import Network
 from theory.nonlinear.neuron_sampling import draw_neurons
 from theory.task import Task
+from theory.ties import needed_part
 
-KERNEL_DIMS = ("step", "pattern", "step_bis", "pattern_bis")
-OUTPUT_DIMS = ("pattern", "step", "output")
+
+class Saddle(NamedTuple):
+    """A saddle point in flat arrays.
+
+    Attributes:
+        model: the network on the task.
+        phi: the activation.
+        linear: whether that is linear, so that everything has a closed form.
+        kernel, conjugate, cov: Phi, Phihat and C, (n, n).
+    """
+
+    model: Model
+    phi: Activation
+    linear: bool
+    kernel: np.ndarray
+    conjugate: np.ndarray
+    cov: np.ndarray
+
+    def needed(self) -> tuple[Saddle, np.ndarray]:
+        """The part that a supervised entry depends on, and its flat entries: the others carry no data."""
+        part, kept = needed_part(self.model)
+        window = np.ix_(kept, kept)
+        arrays = (array[window] for array in (self.kernel, self.conjugate, self.cov))
+        return Saddle(part, self.phi, self.linear, *arrays), kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +102,20 @@ class Solution:
     @property
     def relative_error(self) -> float:
         """The largest standard error of a kernel entry, relative to sqrt(Phi_ii Phi_jj): what a tolerance is set to."""
-        n = self.task.entries
-        return largest_relative(np.asarray(self.standard_error).reshape(n, n), self.kernel.reshape(n, n))
+        return largest_relative(flat_of(self.standard_error), flat_of(self.kernel))
+
+    @cached_property
+    def model(self) -> Model:
+        """The network on the task in arrays (`theory.model`), float64."""
+        # float64 within this call only, as everywhere in the theory.
+        with jax.enable_x64(True):
+            return build_model(self.network, self.task).on_device()
+
+    @property
+    def saddle(self) -> Saddle:
+        """The same in flat arrays."""
+        flat = (flat_of(array) for array in (self.kernel, self.conjugate, self.preactivation_cov))
+        return Saddle(self.model, self.network.phi, self.network.activation == "linear", *flat)
 
     def sample_neurons(self, num: int, seed: int = 0) -> np.ndarray:
         """Independent draws of a neuron's pre-activations h, (num, T, P), from its law
@@ -93,13 +131,11 @@ class Solution:
                 such law can be drawn from (a solution that has not converged).
         """
         num, seed = arguments.integer("num", num), arguments.integer("seed", seed, 0)
-        n = self.task.entries
         # float64 within this call only, as everywhere in the theory.
         with jax.enable_x64(True):
-            terms = covariance_terms(self.network, self.task)
-            cov, conjugate = self.preactivation_cov.reshape(n, n), self.conjugate.reshape(n, n)
-            drawn = draw_neurons(terms, cov, conjugate, self.network.phi.function, num, seed)
-        return drawn.preactivation.reshape(num, self.task.steps, self.task.patterns)
+            _, phi, _, _, conjugate, cov = self.saddle
+            drawn = draw_neurons(self.model, cov, conjugate, phi.function, num, seed)
+        return drawn.preactivation.reshape(num, *self.kernel.shape[:2])
 
     def to_xarray(self) -> xr.Dataset:
         """A labelled Dataset; kernels have dims (step, pattern, step_bis, pattern_bis), all counted from 1.
@@ -115,7 +151,12 @@ class Solution:
                 "targets": (OUTPUT_DIMS, self.task.targets),
                 "supervised": (("pattern", "step"), self.task.supervised),
             },
-            coords={**entry_coords(self.task), **_numbered(self), "branch": np.arange(1, len(family) + 1)},
+            coords={
+                **entry_coords(self.task),
+                **kernel_labels(self.task, len(self.kernel))[1],
+                **_numbered(self),
+                "branch": np.arange(1, len(family) + 1),
+            },
             attrs={"kind": self.kind, "network": json.dumps(self.network.to_dict())},
         )
         branches = [xr.Dataset(_labelled(branch, "branch_"), _numbered(branch)) for branch in family]
@@ -128,7 +169,9 @@ class Solution:
         network = Network.from_dict(json.loads(dataset.attrs["network"]), activations)
 
         def restore(source: xr.Dataset, prefix: str, branches: tuple[Solution, ...]) -> Solution:
-            values: dict[str, Any] = {name: source[prefix + name].values for name in (*ARRAY_DIMS, *SCALAR_KINDS)}
+            values: dict[str, Any] = {
+                name: source[prefix + name].values for name in (*KERNELS, *OUTPUTS, *SCALAR_KINDS)
+            }
             scalars = {name: kind(values.pop(name)) for name, kind in SCALAR_KINDS.items()}
             # Branches with fewer repetitions than others were filled up.
             repetitions = source[prefix + "repetitions"].dropna("repetition").values
@@ -139,14 +182,8 @@ class Solution:
         return restore(dataset, "", family)
 
 
-ARRAY_DIMS = {
-    "kernel": KERNEL_DIMS,
-    "conjugate": KERNEL_DIMS,
-    "preactivation_cov": KERNEL_DIMS,
-    "standard_error": KERNEL_DIMS,
-    "prediction": OUTPUT_DIMS,
-    "dual": OUTPUT_DIMS,
-}
+KERNELS = ("kernel", "conjugate", "preactivation_cov", "standard_error")
+OUTPUTS = ("prediction", "dual")
 SCALAR_KINDS = {
     "free_energy": float,
     "free_energy_error": float,
@@ -168,12 +205,6 @@ def error_of_repetitions(values: np.ndarray, randomisations: int) -> np.ndarray:
     return values.std(axis=0, ddof=1) / np.sqrt(len(values))
 
 
-def largest_relative(error: np.ndarray, kernel: np.ndarray) -> float:
-    """The largest of errors (n, n) of a kernel, relative to sqrt(Phi_ii Phi_jj)."""
-    scale = scale_of(kernel)
-    return float(np.max(error / np.outer(scale, scale)))
-
-
 def only_stable(best: Solution) -> Solution:
     """The outcome of a search: not converged if all it found is unstable, since something of lower F was missed."""
     if best.stable:
@@ -182,26 +213,12 @@ def only_stable(best: Solution) -> Solution:
 
 
 def _labelled(solution: Solution, prefix: str) -> dict[str, Any]:
-    arrays = {prefix + name: (dims, getattr(solution, name)) for name, dims in ARRAY_DIMS.items()}
-    arrays[prefix + "repetitions"] = (("repetition", *KERNEL_DIMS), solution.repetitions)
+    dims = kernel_labels(solution.task, len(solution.kernel))[0]
+    arrays = {prefix + name: (dims, getattr(solution, name)) for name in KERNELS}
+    arrays |= {prefix + name: (OUTPUT_DIMS, getattr(solution, name)) for name in OUTPUTS}
+    arrays[prefix + "repetitions"] = (("repetition", *dims), solution.repetitions)
     return {**arrays, **{prefix + name: ((), getattr(solution, name)) for name in SCALAR_KINDS}}
 
 
 def _numbered(solution: Solution) -> dict[str, np.ndarray]:
     return {"repetition": np.arange(1, len(np.asarray(solution.repetitions)) + 1)}
-
-
-def entry_coords(task: Task) -> dict[str, np.ndarray]:
-    """Labels t = 1..T, mu = 1..P and o = 1..O for arrays with dims `KERNEL_DIMS` or `OUTPUT_DIMS`."""
-    steps, patterns, outputs = (np.arange(1, size + 1) for size in (task.steps, task.patterns, task.output_dim))
-    return {"step": steps, "pattern": patterns, "step_bis": steps, "pattern_bis": patterns, "output": outputs}
-
-
-def outputs_of(flat: np.ndarray, task: Task) -> np.ndarray:
-    """Rows by flat entry (n, O) -> (P, T, O)."""
-    return np.asarray(flat).reshape(task.steps, task.patterns, -1).transpose(1, 0, 2)
-
-
-def kernel_of(flat: np.ndarray, task: Task) -> np.ndarray:
-    """A flat kernel (n, n) -> (T, P, T, P)."""
-    return np.asarray(flat).reshape(task.steps, task.patterns, task.steps, task.patterns)

@@ -10,7 +10,7 @@ kernels vanish. Three factors of the targets matter:
 They coincide where the transition is continuous. Where it is first order, spinodal < crossing < instability, and
 between the outer two both phases are locally stable. For a linear chain of T steps the instability has a closed form.
 
-Sources: Bauer et al. 2026 (arXiv 2602.15593); DESIGN.md section 3.
+Source: Bauer et al. 2026 (arXiv 2602.15593).
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ import numpy as np
 import scipy.optimize
 
 from theory import arguments
-from theory.causal_reach import needed_task
-from theory.covariance import Terms, covariance_terms
+from theory.activations import Activation
 from theory.linear.noise_gram import free_energy_and_gradient, hessian
 from theory.linear.saddle import minimise
+from theory.model import Model, build_model
 from theory.network import Network
 from theory.nonlinear.broken_branch import follow_broken
 from theory.nonlinear.symmetric_branch import SymmetricBranch
 from theory.seeds import part
-from theory.symmetry import has_sign_symmetry
+from theory.symmetry import flipped_pairs, sign_changes
 from theory.task import Task
+from theory.ties import by_entry, by_site, needed_part
 
 LARGEST_FACTOR = 1e4
 SCAN_RATIO = 1.25
@@ -125,8 +126,6 @@ def critical_signal(
         ValueError: if there is no symmetric branch: the sign symmetry does not hold, or all targets are zero.
         RuntimeError: if the symmetric branch cannot be followed up to the instability; from ``crossing``, ``spinodal``
             and ``order``, if the broken branch is lost before it is known how it ends.
-
-    Source: DESIGN.md section 3, SOLVER.md.
     """
     arguments.instance("network", network, Network)
     arguments.instance("task", task, Task)
@@ -135,25 +134,31 @@ def critical_signal(
     randomisations = arguments.integer("randomisations", randomisations, 2)
     if not np.any(task.supervised_targets):
         raise ValueError("task has only zero targets; no factor makes a signal of them")
-    if "recurrent" not in network.shared or network.scaling == "standard":
-        return CriticalSignal(math.inf)
-    if not has_sign_symmetry(network, task):
-        raise ValueError(
-            "network on this task has no symmetric branch: it needs an odd activation, and inputs and supervised steps "
-            "each of one parity where U and V are shared"
-        )
-    needed, _ = needed_task(task)
-    if needed.steps < 3:
-        return CriticalSignal(math.inf)  # correlations of steps 1 and 2 do not feed back on themselves
-    if network.activation == "linear":
-        return _linear(network, needed)
-    return _nonlinear(network, needed, seed, points, randomisations)
-
-
-def _linear(network: Network, task: Task) -> CriticalSignal:
-    # float64 within these calls only.
+    # float64 within these calls only, as everywhere in the theory.
     with jax.enable_x64(True):
-        branch = _Branches(network, task)
+        model = needed_part(build_model(network, task))[0]
+    if network.scaling == "standard" or not _ties_sites(model):
+        return CriticalSignal(math.inf)
+    if not network.phi.odd or not len(sign_changes(model)):
+        raise ValueError(
+            "network on this task has no symmetric branch: it needs an odd activation, and no leak, bias, input or "
+            "readout that ties what the recurrent weights would tie (inputs and supervised steps each of one parity "
+            "where U and V are shared)"
+        )
+    if network.activation == "linear":
+        return _linear(lambda factor: model.replace(targets=factor * model.targets))
+    return _nonlinear(model, network.phi, seed, points, randomisations)
+
+
+def _ties_sites(model: Model) -> bool:
+    """Whether weights between neurons are correlated between any two sites."""
+    between = ~np.eye(model.sites, dtype=bool)
+    return any(bool(np.any(by_site(model, weights) & between)) for weights in model.weights)
+
+
+def _linear(model_at: Callable[[float], Model]) -> CriticalSignal:
+    with jax.enable_x64(True):
+        branch = _Branches(model_at)
         instability = branch.find_instability()
     if math.isinf(instability):
         return CriticalSignal(instability)
@@ -169,10 +174,9 @@ def _linear(network: Network, task: Task) -> CriticalSignal:
     return CriticalSignal(instability, 0.0, follow)
 
 
-def _nonlinear(network: Network, task: Task, seed: int, points: int, randomisations: int) -> CriticalSignal:
-    # float64 within these calls only.
+def _nonlinear(model: Model, phi: Activation, seed: int, points: int, randomisations: int) -> CriticalSignal:
     with jax.enable_x64(True):
-        symmetric = SymmetricBranch(network, task, points, seed)
+        symmetric = SymmetricBranch(model, phi, points, seed)
         seeds = [part(seed, number) for number in range(1 if symmetric.exact else randomisations)]
         found = [symmetric.find_instability(each) for each in seeds]
     instability, error = _mean_and_error(found)
@@ -207,25 +211,22 @@ def _mean_and_error(values: Sequence[float] | np.ndarray) -> tuple[float, float]
 class _Branches:
     """The symmetric and the broken branch of one problem, in the coordinates of `theory.linear.noise_gram`."""
 
-    def __init__(self, network: Network, task: Task):
-        self.patterns = task.patterns
-        self.terms_at: Callable[[float], Terms] = lambda factor: jax.tree.map(
-            jax.numpy.asarray, covariance_terms(network, task.scaled(factor))
-        )
-        rows, columns = np.tril_indices(task.entries, -1)
-        odd = (rows // task.patterns - columns // task.patterns) % 2 == 1
-        self.odd = np.concatenate([odd, np.zeros(task.entries, bool)])
+    def __init__(self, model_at: Callable[[float], Model]):
+        self.model_at = model_at
+        model = model_at(1.0)
+        odd = by_entry(model, flipped_pairs(sign_changes(model), model.sites))[np.tril_indices(model.entries, -1)]
+        self.odd = np.concatenate([odd, np.zeros(model.entries, bool)])
 
     def symmetric(self, factor: float) -> np.ndarray:
         """The symmetric solution: the descent from the lazy limit keeps to it, its odd gradients being exact zeros."""
         return self._minimise(np.zeros(self.odd.size), factor)
 
     def _minimise(self, start: np.ndarray, factor: float) -> np.ndarray:
-        return minimise(start[None], self.terms_at(factor), self.patterns)[0][0]
+        return minimise(start[None], self.model_at(factor))[0][0]
 
     def softest(self, factor: float) -> tuple[float, np.ndarray]:
         """Lowest curvature of the symmetric solution against odd coordinates, and its direction."""
-        curvature = np.asarray(hessian(self.symmetric(factor), self.terms_at(factor), self.patterns))
+        curvature = np.asarray(hessian(self.symmetric(factor), self.model_at(factor)))
         values, vectors = np.linalg.eigh(curvature[np.ix_(self.odd, self.odd)])
         direction = np.zeros(self.odd.size)
         direction[self.odd] = vectors[:, 0]
@@ -263,11 +264,11 @@ class _Branches:
         """The factor at which the broken branch's free energy meets the symmetric one's."""
 
         def excess(factor: float) -> float:
-            terms = self.terms_at(factor)
+            model = self.model_at(factor)
             start = min((point for point in path if point[0] >= factor), key=lambda point: point[0])[1]
             broken = self._minimise(start, factor)
             both = (broken, self.symmetric(factor))
-            energies = [float(free_energy_and_gradient(c, terms, self.patterns)[0]) for c in both]
+            energies = [float(free_energy_and_gradient(c, model)[0]) for c in both]
             return energies[0] - energies[1]
 
         return scipy.optimize.brentq(excess, path[-1][0], instability, rtol=PRECISION)

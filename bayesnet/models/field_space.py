@@ -1,7 +1,7 @@
-"""Coordinates (b), fields: W, U and V integrated out; what is sampled is the white noise of every neuron.
+"""Coordinates (b), fields: all weights integrated out; what is sampled is the white noise of every neuron.
 
 The pre-activations are built from the noise by `theory.causal.propagate`, exactly at any width and for any
-activation; N T P numbers with a standard normal prior.
+activation; N numbers for each entry with a standard normal prior.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 
 from bayesnet.models.likelihood import observe_marginal_targets, record_kernel
 from theory.causal import kernel_of_noise
-from theory.covariance import Array, Terms, covariance_terms
+from theory.model import Array, Model, build_model
 from theory.network import Network
 from theory.task import Task
 
@@ -22,29 +22,29 @@ from theory.task import Task
 def fields(network: Network, task: Task, observed: bool = True) -> None:
     """The posterior of a network on a task in field coordinates, as a NumPyro model.
 
-        z ~ N(0, 1),  H = L[Phi] z,  Phi = phi(H) phi(H)^T / N,  y_o ~ N(0, (kappa I + gv^2 Mv o Phi) / N)
+        z ~ N(0, 1),  H = F L[Phi] z,  Phi = phi(H) phi(H)^T / N,  y_o ~ N(0, (kappa I + gv^2 Mv o Phi) / N)
 
     Sites: ``z`` (T, P, N) latent; ``kernel`` (T, P, T, P) deterministic; ``y`` (O, number supervised), observed at
     the supervised targets, or drawn when ``observed`` is False.
     """
-    model = field_model(network.phi.function, task.steps, task.patterns, network.width)
-    model(covariance_terms(network, task), observed)
+    posterior = field_model(network.phi.function, network.width)
+    posterior(build_model(network, task), observed)
 
 
-def field_model(phi: Callable, steps: int, patterns: int, width: int) -> Callable:
-    """The model with its arrays as an argument: ``model(terms, observed=True, likelihood_weight=1)``."""
+def field_model(phi: Callable, width: int) -> Callable:
+    """The model with its arrays as an argument: ``posterior(model, observed=True, likelihood_weight=1)``."""
 
-    def model(terms: Terms, observed: bool = True, likelihood_weight: Array = 1.0) -> None:
-        z = numpyro.sample("z", dist.Normal(0, jnp.ones((steps, patterns, width))).to_event(3))
-        kernel = field_kernel(terms, z, phi)
-        record_kernel(kernel, patterns)
+    def posterior(model: Model, observed: bool = True, likelihood_weight: Array = 1.0) -> None:
+        z = numpyro.sample("z", dist.Normal(0, jnp.ones((model.sites, model.patterns, width))).to_event(3))
+        kernel = field_kernel(model, z, phi)
+        record_kernel(kernel, model.patterns)
         with numpyro.handlers.scale(scale=likelihood_weight):
-            observe_marginal_targets(terms, kernel, observed)
+            observe_marginal_targets(model, kernel, observed)
 
-    return model
+    return posterior
 
 
-def field_kernel(terms: Terms, z: Array, phi: Callable) -> Array:
+def field_kernel(model: Model, z: Array, phi: Callable) -> Array:
     """Phi (n, n) from the noise z (T, P, N)."""
-    steps, patterns, width = z.shape
-    return kernel_of_noise(terms, z.reshape(steps * patterns, width), phi, patterns, width)
+    width = z.shape[-1]
+    return kernel_of_noise(model, z.reshape(-1, width), phi, width)

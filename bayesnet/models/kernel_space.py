@@ -19,9 +19,9 @@ from scipy.special import gammaln
 from bayesnet.models.likelihood import observe_marginal_targets, record_kernel
 from theory.activations import BUILT_IN
 from theory.causal import kernel_of_noise
-from theory.covariance import Array, Terms, covariance_terms
+from theory.model import Array, Model, build_model
 from theory.network import Network
-from theory.symmetry import has_sign_symmetry
+from theory.symmetry import mirror_signs
 from theory.task import Task
 
 
@@ -58,7 +58,7 @@ def kernels(network: Network, task: Task, observed: bool = True) -> None:
         R Bartlett,  H H^T / N = L[Phi] R R^T L[Phi]^T / N = Phi,  y_o ~ N(0, (kappa I + gv^2 Mv o Phi) / N)
 
     Sites: ``bartlett_diagonal`` (n,), g with R_ii = sqrt(N) exp(g_i / sqrt(2N)), and ``bartlett_lower``
-    (n (n-1) / 2,) latent, with n = T P; ``kernel`` (T, P, T, P) deterministic; ``y`` as in `fields`.
+    (n (n-1) / 2,) latent, with n = T P entries; ``kernel`` (T, P, T, P) deterministic; ``y`` as in `fields`.
 
     Raises:
         ValueError: if the activation is not linear or the width is below n; use `fields` there.
@@ -66,41 +66,42 @@ def kernels(network: Network, task: Task, observed: bool = True) -> None:
     problem = kernels_refusal(network, task)
     if problem:
         raise ValueError(problem)
-    kernel_model(task.steps, task.patterns, network.width)(covariance_terms(network, task), observed)
+    kernel_model(network.width)(build_model(network, task), observed)
 
 
-def kernel_model(steps: int, patterns: int, width: int) -> Callable:
-    """The model with its arrays as an argument: ``model(terms, observed=True, likelihood_weight=1)``."""
-    n = steps * patterns
+def kernel_model(width: int) -> Callable:
+    """The model with its arrays as an argument: ``posterior(model, observed=True, likelihood_weight=1)``."""
 
-    def model(terms: Terms, observed: bool = True, likelihood_weight: Array = 1.0) -> None:
+    def posterior(model: Model, observed: bool = True, likelihood_weight: Array = 1.0) -> None:
+        n = model.entries
         diagonal_law = LogChi(width - np.arange(n), width)
         lower_law = dist.Normal(0, jnp.ones(n * (n - 1) // 2))
         diagonal = numpyro.sample("bartlett_diagonal", diagonal_law.to_event(1))
         lower = numpyro.sample("bartlett_lower", lower_law.to_event(1))
-        kernel = bartlett_kernel(terms, diagonal, lower, patterns, width)
-        record_kernel(kernel, patterns)
+        kernel = bartlett_kernel(model, diagonal, lower, width)
+        record_kernel(kernel, model.patterns)
         with numpyro.handlers.scale(scale=likelihood_weight):
-            observe_marginal_targets(terms, kernel, observed)
+            observe_marginal_targets(model, kernel, observed)
 
-    return model
+    return posterior
 
 
 def kernels_refusal(network: Network, task: Task) -> str | None:
     """Why kernel coordinates do not hold for this network and task; None where they do."""
     if network.activation != "linear":
         return f"kernel coordinates need activation 'linear', not {network.activation!r}; use fields"
-    if network.width < task.entries:
+    entries = task.entries * network.layers
+    if network.width < entries:
         return (
-            f"kernel coordinates need width >= steps * patterns = {task.entries}, "
+            f"kernel coordinates need width >= {'layers * ' * (network.layers > 1)}steps * patterns = {entries}, "
             f"but width is {network.width}; use fields"
         )
     return None
 
 
-def bartlett_kernel(terms: Terms, diagonal: Array, lower: Array, patterns: int, width: int) -> Array:
+def bartlett_kernel(model: Model, diagonal: Array, lower: Array, width: int) -> Array:
     """Phi (n, n) from the Bartlett factor."""
-    return kernel_of_noise(terms, bartlett_factor(diagonal, lower, width), _linear, patterns, width)
+    return kernel_of_noise(model, bartlett_factor(diagonal, lower, width), _linear, width)
 
 
 def bartlett_factor(diagonal: Array, lower: Array, width: int) -> Array:
@@ -109,15 +110,18 @@ def bartlett_factor(diagonal: Array, lower: Array, width: int) -> Array:
     return jnp.diag(pivots).at[np.tril_indices(diagonal.shape[0], -1)].set(lower)
 
 
-def mirror_signs(network: Network, task: Task) -> np.ndarray:
-    """What W -> -W does to each latent, (n (n+1) / 2,): entries of the Bartlett factor at odd offsets change sign.
+def latent_signs(network: Network, task: Task) -> np.ndarray:
+    """What a sign change of the weights does to each latent, (n (n+1) / 2,): some of the Bartlett factor change sign.
 
-    All ones where it is no symmetry of the posterior.
+    All ones where none is a symmetry of the posterior; of several the first.
     """
-    rows, columns = np.tril_indices(task.entries, -1)
-    odd = (rows // task.patterns - columns // task.patterns) % 2 == 1
-    flipped = odd & has_sign_symmetry(network, task)
-    return np.concatenate([np.ones(task.entries), np.where(flipped, -1.0, 1.0)])
+    n = task.entries * network.layers
+    images = mirror_signs(network, task)
+    if not len(images):
+        return np.ones(n * (n + 1) // 2)
+    signs = np.repeat(images[0], task.patterns)
+    rows, columns = np.tril_indices(n, -1)
+    return np.concatenate([np.ones(n), signs[rows] * signs[columns]])
 
 
 _linear = BUILT_IN["linear"].function

@@ -9,15 +9,15 @@ import numpyro
 import numpyro.distributions as dist
 from jax.scipy.linalg import solve_triangular
 
-from theory.covariance import Array, Terms, target_cov
+from theory.model import Array, Model, target_cov
 
 
-def observe_marginal_targets(terms: Terms, kernel: Array, observed: bool) -> None:
+def observe_marginal_targets(model: Model, kernel: Array, observed: bool) -> None:
     """Site ``y``, (O, number supervised): y_o ~ N(0, scale A[Phi]), A = kappa I + gv^2 (Mv o Phi), for each output."""
-    factor = jnp.linalg.cholesky(terms.scale * target_cov(terms, kernel))
+    factor = jnp.linalg.cholesky(model.scale * target_cov(model, kernel))
     law = dist.MultivariateNormal(jnp.zeros(factor.shape[0], factor.dtype), scale_tril=factor)
-    law = law.expand([terms.targets.shape[1]]).to_event(1)
-    numpyro.sample("y", law, obs=jnp.asarray(terms.targets.T, factor.dtype) if observed else None)
+    law = law.expand([model.targets.shape[1]]).to_event(1)
+    numpyro.sample("y", law, obs=jnp.asarray(model.targets.T, factor.dtype) if observed else None)
 
 
 def record_kernel(kernel: Array, patterns: int) -> None:
@@ -38,10 +38,10 @@ class TargetDensity(NamedTuple):
     pointwise: Array
 
 
-def target_density(terms: Terms, kernel: Array) -> TargetDensity:
+def target_density(model: Model, kernel: Array) -> TargetDensity:
     """ln p(y | Phi) and its leave-one-out conditionals: with Q the precision, y_i - (Q y)_i / Q_ii and 1 / Q_ii."""
-    factor = jnp.linalg.cholesky(terms.scale * target_cov(terms, kernel))
-    targets = jnp.asarray(terms.targets, factor.dtype)
+    factor = jnp.linalg.cholesky(model.scale * target_cov(model, kernel))
+    targets = jnp.asarray(model.targets, factor.dtype)
     whitened = solve_triangular(factor, targets, lower=True)
     log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(factor)))
     number, outputs = targets.shape

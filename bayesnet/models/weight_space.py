@@ -1,38 +1,68 @@
-"""Coordinates (a), weights: the literal model, with W, U and V sampled. The reference for the other two."""
+"""Coordinates (a), weights: the literal model, with all weights sampled. The reference for the other two."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
 
+import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 
 from bayesnet.models.likelihood import record_kernel
-from theory.covariance import Array, Terms, covariance_terms
+from theory.connections import Connection
+from theory.model import Array, Model, build_model
 from theory.network import Network
 from theory.task import Task
 
+PROCESS_NOISE = "process_noise"
 
-class Weights(NamedTuple):
-    """The weights of a network, one copy on the leading axis where shared, else one for each step.
 
-    Attributes:
-        recurrent: W, (1 or T, N, N); an unshared W_1 acts on phi(h_0) = 0 and is left out: (T-1, N, N).
-        input: U, (1 or T, N, D).
-        readout: V, (1 or T, O, N).
+@jax.tree_util.register_pytree_node_class
+class Weights:
+    """The weights of a network: matrices on a leading axis of copies, as attributes or by name; iterates over them.
+
+    There is one copy where weights are shared, else one for each step (of several layers: for each site) where they are
+    used: ``recurrent`` W, (1 or T-1, N, N), as the first step reads no activity; ``input`` U, (1 or T, N, D);
+    ``readout`` V, (1 or T, O, N); and where there are any, ``feedforward`` (copies, N, N), ``bias`` (copies, N, 1) and
+    ``process_noise`` (sites, N, P), what noise the neurons received.
+
+    Args:
+        matrices: by name.
     """
 
-    recurrent: Array
-    input: Array
-    readout: Array
+    def __init__(self, matrices: Mapping[str, Array]) -> None:
+        self._matrices = dict(matrices)
 
-    def at(self, name: str, step: int) -> Array:
-        """The matrix used at ``step`` (0-based; for W at least 1)."""
-        copies = getattr(self, name)
-        index = 0 if copies.shape[0] == 1 else step - (name == "recurrent")
-        return copies[index]
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What weights there are."""
+        return tuple(self._matrices)
+
+    def items(self) -> Iterable[tuple[str, Array]]:
+        """Pairs of name and matrices."""
+        return self._matrices.items()
+
+    def __getitem__(self, name: str) -> Array:
+        return self._matrices[name]
+
+    def __getattr__(self, name: str) -> Array:
+        if name.startswith("_") or name not in self._matrices:
+            raise AttributeError(f"there are no weights {name!r}")
+        return self._matrices[name]
+
+    def __iter__(self) -> Iterator[Array]:
+        return iter(self._matrices.values())
+
+    def tree_flatten(self) -> tuple:
+        """For JAX."""
+        return tuple(self), self.names
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple, values: tuple) -> Weights:
+        """The inverse of `tree_flatten`."""
+        return cls(dict(zip(names, values, strict=True)))
 
 
 def weights(network: Network, task: Task, observed: bool = True) -> None:
@@ -40,67 +70,112 @@ def weights(network: Network, task: Task, observed: bool = True) -> None:
 
         h_t = W_t phi(h_{t-1}) + U_t x_t,   f_t = V_t phi(h_t) / N,   y_t ~ N(f_t, kappa / N)
 
-    Sites: ``recurrent``, ``input``, ``readout``, latent and whitened: standard normal, of the shapes of `Weights`
-    (`scale_weights` gives W, U, V); ``kernel`` (T, P, T, P) and ``prediction`` f (P, T, O) deterministic; ``y``
-    (O, number supervised), observed at the supervised targets, or drawn when ``observed`` is False.
+    and whatever else `theory.Network` describes. Sites: ``recurrent``, ``input``, ``readout`` and the names of the
+    other weights, latent and whitened: standard normal (`scale_weights` gives W, U, V); ``kernel`` (T, P, T, P) and
+    ``prediction`` f (P, T, O) deterministic; ``y`` (O, number supervised), observed at the supervised targets, or drawn
+    when ``observed`` is False.
     """
-    weight_model(network, task)(covariance_terms(network, task), observed)
+    weight_model(network, task)(build_model(network, task), observed)
 
 
 def weight_model(network: Network, task: Task):
-    """The model with its targets as an argument: ``model(terms, observed=True, likelihood_weight=1)``."""
+    """The model with its targets as an argument: ``posterior(model, observed=True, likelihood_weight=1)``."""
+    shapes = latent_shapes(network, task)
 
-    def copies(name: str, number: int) -> int:
-        return 1 if name in network.shared else number
-
-    shapes = {
-        "recurrent": (copies("recurrent", task.steps - 1), network.width, network.width),
-        "input": (copies("input", task.steps), network.width, task.input_dim),
-        "readout": (copies("readout", task.steps), task.output_dim, network.width),
-    }
-
-    def model(terms: Terms, observed: bool = True, likelihood_weight: Array = 1.0) -> None:
+    def posterior(model: Model, observed: bool = True, likelihood_weight: Array = 1.0) -> None:
         white = {
-            name: numpyro.sample(name, dist.Normal(0, jnp.ones(shape)).to_event(3))
-            for name, shape in shapes.items()
-            if 0 not in shape
+            name: numpyro.sample(name, dist.Normal(0, jnp.ones(shape)).to_event(3)) for name, shape in shapes.items()
         }
         kernel, prediction = run_network(network, task, scale_weights(network, task, white))
         record_kernel(kernel, task.patterns)
         numpyro.deterministic("prediction", prediction)
-        mean = prediction.transpose(2, 1, 0).reshape(task.output_dim, task.entries)[:, terms.supervised]
-        law = dist.Normal(mean, jnp.sqrt(terms.scale * terms.noise)).to_event(2)
+        mean = model.place_outputs(prediction)[model.supervised].T
+        law = dist.Normal(mean, jnp.sqrt(model.scale * model.noise)).to_event(2)
         with numpyro.handlers.scale(scale=likelihood_weight):
-            numpyro.sample("y", law, obs=jnp.asarray(terms.targets.T, mean.dtype) if observed else None)
+            numpyro.sample("y", law, obs=jnp.asarray(model.targets.T, mean.dtype) if observed else None)
 
-    return model
+    return posterior
 
 
-def scale_weights(network: Network, task: Task, white: dict[str, Array]) -> Weights:
-    """W, U, V from the whitened sites: times gw / sqrt(N), gu / sqrt(D), gv."""
-    nothing = jnp.zeros((0, network.width, network.width))
-    return Weights(
-        white.get("recurrent", nothing) * network.recurrent_gain / math.sqrt(network.width),
-        white["input"] * network.input_gain / math.sqrt(task.input_dim),
-        white["readout"] * network.readout_gain,
-    )
+def latent_shapes(network: Network, task: Task) -> dict[str, tuple[int, int, int]]:
+    """Shapes of the whitened sites: (independent matrices, rows, columns)."""
+    wiring = network.wiring(task.steps)
+    shapes = {
+        connection.name: (connection.copy_factor.shape[1], *matrix_shape(connection, network, task))
+        for connection in wiring.connections
+        if connection.copy_factor.size
+    }
+    if network.process_noise:
+        shapes[PROCESS_NOISE] = (wiring.sites, network.width, task.patterns)
+    return shapes
+
+
+def matrix_shape(connection: Connection, network: Network, task: Task) -> tuple[int, int]:
+    """Rows and columns of a weight matrix; by the square root of the columns a gain is divided (but of a readout)."""
+    columns = {"activity": network.width, "input": task.input_dim, "bias": 1, "output": network.width}
+    rows = task.output_dim if connection.reads == "output" else network.width
+    return rows, columns[connection.reads]
+
+
+def unit(connection: Connection, network: Network, task: Task) -> float:
+    """What a whitened weight is multiplied by besides its gain: 1 / sqrt(fan-in), 1 for a readout."""
+    return 1.0 if connection.reads == "output" else 1 / math.sqrt(matrix_shape(connection, network, task)[1])
+
+
+def scale_weights(network: Network, task: Task, white: Mapping[str, Array]) -> Weights:
+    """W, U, V and the others from the whitened sites: times gw / sqrt(N), gu / sqrt(D), gv."""
+    scaled: dict[str, Array] = {}
+    for connection in network.wiring(task.steps).connections:
+        factor = connection.copy_factor * unit(connection, network, task)
+        if not factor.size:
+            scaled[connection.name] = jnp.zeros((0, *matrix_shape(connection, network, task)))
+        elif connection.independent:
+            scaled[connection.name] = white[connection.name] * jnp.diagonal(factor)[:, None, None]
+        else:
+            scaled[connection.name] = jnp.tensordot(factor, white[connection.name], 1)
+    if network.process_noise:
+        scaled[PROCESS_NOISE] = white[PROCESS_NOISE] * network.process_noise
+    return Weights(scaled)
 
 
 def run_network(network: Network, task: Task, weights: Weights) -> tuple[Array, Array]:
     """Run the recurrence: the kernel (n, n) and the prediction f (P, T, O)."""
     scale = network.width if network.scaling == "mup" else math.sqrt(network.width)
+    readout = network.wiring(task.steps).readout
     activities = [network.phi.function(h) for h in run_fields(network, task, weights)]
-    outputs = [phi @ weights.at("readout", step).T / scale for step, phi in enumerate(activities)]
+    outputs = [
+        activities[site] @ weights.readout[copy].T / scale
+        for site, copy in zip(readout.source, readout.copy_of, strict=True)
+    ]
     activity = jnp.concatenate(activities)
     return activity @ activity.T / network.width, jnp.stack(outputs, axis=1)
 
 
 def run_fields(network: Network, task: Task, weights: Weights) -> list[Array]:
-    """The pre-activations h_1, ..., h_T, (P, N) each."""
+    """The pre-activations h at each site in order, (P, N) each."""
+    wiring = network.wiring(task.steps)
+    inputs = jnp.asarray(task.inputs)
+    currents: list[Array] = []
     fields: list[Array] = []
-    for step in range(task.steps):
-        h = jnp.asarray(task.inputs[:, step], weights.input.dtype) @ weights.at("input", step).T
-        if step:
-            h = h + network.phi.function(fields[-1]) @ weights.at("recurrent", step).T
-        fields.append(h)
+    for site in range(wiring.sites):
+        total = jnp.zeros((task.patterns, network.width))
+        for connection in wiring.connections:
+            if connection.reads == "output" or not connection.used[site]:
+                continue
+            source, matrix = connection.source[site], weights[connection.name][connection.copy_of[site]]
+            if connection.reads == "activity":
+                total = total + network.phi.function(fields[source]) @ matrix.T
+            elif connection.reads == "input":
+                total = total + inputs[:, source] @ matrix.T
+            else:
+                total = total + matrix[:, 0]
+        if network.process_noise:
+            total = total + weights[PROCESS_NOISE][site].T
+        currents.append(total)
+        fields.append(total if wiring.mixing is None else _mixed(wiring.mixing[site], currents))
     return fields
+
+
+def _mixed(row, currents: list[Array]) -> Array:
+    """The pre-activation at a site: its row of F on the currents so far."""
+    return sum(float(share) * current for share, current in zip(row, currents, strict=False) if share)  # type: ignore

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 
-from bayesnet.models.kernel_space import mirror_signs
+from bayesnet.models.kernel_space import latent_signs
 from bayesnet.samplers.checkpoints import Lane, pack, unpack
 from bayesnet.samplers.engine import ANNEALING_WEIGHTS, BLOCK, Machine, Settings, build_machine
-from theory.covariance import Terms, covariance_terms
+from theory.model import Model, build_model
 from theory.network import Network
 from theory.task import Task
 
@@ -88,8 +88,8 @@ def run_chains(
     started = time.perf_counter() - max(lane.seconds for lane in lanes)
     with jax.enable_x64(settings.precision == "float64"):
         machine = build_machine(settings, network, task)
-        terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
-        mirror = jnp.asarray(mirror_signs(network, task), float) if settings.coordinates in FRAMED else None
+        model = build_model(network, task).on_device()
+        mirror = jnp.asarray(latent_signs(network, task), float) if settings.coordinates in FRAMED else None
         keys = random.split(random.key(seed), (settings.num_chains, 2))
     schedule = make_schedule(settings)
     together = settings.chain_method == "vectorized"
@@ -109,7 +109,7 @@ def run_chains(
         try:
             members = np.arange(settings.num_chains) if together else index
             lane = lanes[index]
-            _follow(machine, settings, schedule, terms, mirror, keys[members], members, lane, started, announce, stop)
+            _follow(machine, settings, schedule, model, mirror, keys[members], members, lane, started, announce, stop)
         except BaseException as error:
             failures.append(error)
             stop.set()
@@ -164,7 +164,7 @@ def _follow(
     machine: Machine,
     settings: Settings,
     schedule: list[Block],
-    terms: Terms,
+    model: Model,
     mirror: jax.Array | None,
     keys: jax.Array,
     members: np.ndarray | int,
@@ -183,13 +183,13 @@ def _follow(
             if stop.is_set():
                 return
             if chain is None and lane.blocks:
-                chain = lane.state(jax.eval_shape(machine.start, keys[..., 0], terms, mirror))
+                chain = lane.state(jax.eval_shape(machine.start, keys[..., 0], model, mirror))
             elif chain is None:
-                chain = machine.start(keys[..., 0], terms, mirror)
+                chain = machine.start(keys[..., 0], model, mirror)
             if block.fit_frame:
-                chain = machine.fit(chain, terms)
+                chain = machine.fit(chain, model)
             weight = np.choose(np.remainder(members, 2), block.weights)
-            chain, record = machine.advance(chain, keys[..., 1], terms, weight, block.first, block.number)
+            chain, record = machine.advance(chain, keys[..., 1], model, weight, block.first, block.number)
             # Draws lead, whether or not chains come before them.
             draws = {
                 site: np.moveaxis(np.asarray(values), int(together), 0)[: block.number]

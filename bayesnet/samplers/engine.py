@@ -1,7 +1,7 @@
 """The sampling loop: NumPyro's NUTS, split HMC or Langevin dynamics, in compiled blocks that return invariants only.
 
 NumPyro's `MCMC` compiles anew at every call and stores every latent number. Here one compiled block of up to
-`BLOCK` draws serves warm-up and sampling, all chains, all seeds, and RNN and DNN alike (the `Terms` are an
+`BLOCK` draws serves warm-up and sampling, all chains, all seeds, and RNN and DNN alike (the `Model` are an
 argument). Warm-up is annealed: the log likelihood is weighted by a factor that rises from .01 to 1, which keeps chains
 from freezing in metastable phases, and for odd chains beyond, so that two phases that coexist are both found and the
 chains disagree, instead of agreeing on the one that is nearer to the prior.
@@ -28,7 +28,7 @@ from bayesnet.coordinates import Coordinates, build_coordinates
 from bayesnet.samplers.frames import Frame, fit_frame, place, plain_frame, redraw_reflection, upright, wall_energy
 from bayesnet.samplers.langevin import langevin_dynamics
 from bayesnet.samplers.split_hmc import split_hmc
-from theory.covariance import Array
+from theory.model import Array
 from theory.network import Network
 from theory.task import Task
 
@@ -75,19 +75,19 @@ class Chain(NamedTuple):
 class Machine:
     """The compiled pieces of a run.
 
-    ``start(key, terms, mirror) -> chain``, with a frame where ``mirror`` (of `plain_frame`) is given;
-    ``advance(chain, key, terms, weight, first, number) -> chain, record``; ``fit(chain, terms) -> chain``, in a better
+    ``start(key, model, mirror) -> chain``, with a frame where ``mirror`` (of `plain_frame`) is given;
+    ``advance(chain, key, model, weight, first, number) -> chain, record``; ``fit(chain, model) -> chain``, in a better
     frame; ``latents(chain)``. Chains in lockstep have one more axis in front of chain and key; it is shared out over
     ``devices`` devices.
     """
 
     def __init__(self, space: Coordinates, settings: Settings, devices: int = 1):
-        def energy_of(terms, weight):
+        def energy_of(model, weight):
             # Every latent is real, so NumPyro's transforms to unconstrained space are the identity.
-            return lambda latents: -log_density(space.model, (terms, True, weight), {}, latents)[0]
+            return lambda latents: -log_density(space.model, (model, True, weight), {}, latents)[0]
 
-        def potential(terms, weight, frame):
-            energy = energy_of(terms, weight)
+        def potential(model, weight, frame):
+            energy = energy_of(model, weight)
             # A frame's x has the density of the latents that it stands for.
             return lambda z: energy(upright(frame, z)) + wall_energy(frame, z)
 
@@ -100,12 +100,12 @@ class Machine:
         else:
             nuts_init, step = hmc(potential_fn_gen=potential, algo="NUTS")
             # No mass adaptation: the prior is white, or the frame makes the posterior so, and adapting to draws costs
-            # five times the warm-up (SAMPLER.md).
+            # five times the warm-up.
             init = partial(nuts_init, adapt_mass_matrix=False, max_tree_depth=settings.max_tree_depth)
 
-        def start(key, terms, mirror):
+        def start(key, model, mirror):
             prior_key, chain_key = random.split(key)
-            sites = handlers.trace(handlers.seed(space.model, prior_key)).get_trace(terms)
+            sites = handlers.trace(handlers.seed(space.model, prior_key)).get_trace(model)
             latents = {
                 name: site["value"]
                 for name, site in sites.items()
@@ -118,22 +118,22 @@ class Machine:
                 blank,
                 settings.num_warmup,
                 target_accept_prob=settings.target_accept,
-                model_args=(terms, 1.0, frame),
+                model_args=(model, 1.0, frame),
                 rng_key=chain_key,
             )
             return jax.tree.map(_strongly_typed, Chain(state, frame))
 
-        def advance(chain, key, terms, weight, first, number):
-            energy, gradient = jax.value_and_grad(potential(terms, weight, chain.frame))(chain.sampler.z)
+        def advance(chain, key, model, weight, first, number):
+            energy, gradient = jax.value_and_grad(potential(model, weight, chain.frame))(chain.sampler.z)
             chain = chain._replace(sampler=chain.sampler._replace(potential_energy=energy, z_grad=gradient))
 
             def observe(chain, index):
                 state, frame = chain
-                seen = space.observe(terms, place(frame, state.z), random.fold_in(key, index))
+                seen = space.observe(model, place(frame, state.z), random.fold_in(key, index))
                 return {**seen, **statistics(state), "lp": wall_energy(frame, state.z) - state.potential_energy}
 
             def move(chain):
-                frame, state = chain.frame, step(chain.sampler, (terms, weight, chain.frame), {})
+                frame, state = chain.frame, step(chain.sampler, (model, weight, chain.frame), {})
                 if frame is not None:
                     frame, state = redraw_reflection(frame, state, random.fold_in(state.rng_key, 1))
                 return Chain(state, frame)
@@ -148,8 +148,8 @@ class Machine:
             record = jax.tree.map(lambda leaf: jnp.zeros((BLOCK, *leaf.shape), leaf.dtype), shapes)
             return lax.fori_loop(0, number, one_draw, (chain, record))
 
-        def fit(chain, terms):
-            frame, state = fit_frame(chain.frame, chain.sampler, energy_of(terms, 1.0))
+        def fit(chain, model):
+            frame, state = fit_frame(chain.frame, chain.sampler, energy_of(model, 1.0))
             return Chain(state, frame)
 
         def latents(chain):
@@ -183,7 +183,7 @@ def blank_problem(coordinates: str, network: Network, task: Task) -> tuple[Netwo
     if coordinates == "weights":
         return network, Task(task.inputs, np.zeros_like(task.targets))
     nothing = np.zeros((task.patterns, task.steps, 1))
-    return Network(network.width, network.activation), Task(nothing, nothing)
+    return Network(network.width, network.activation, layers=network.layers), Task(nothing, nothing)
 
 
 def count_devices(settings: Settings) -> int:

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jax import lax, random
 from jax.flatten_util import ravel_pytree
 
-from theory.covariance import Array
+from theory.model import Array
 
 RANK = 64
 SOFTEST = 0.2  # smaller curvatures are those of a few points: narrow posteriors that are no Gaussians diverge with them

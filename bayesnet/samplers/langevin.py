@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jax import lax, random
 
 from bayesnet.samplers.split_hmc import white_like
-from theory.covariance import Array
+from theory.model import Array
 
 
 class LangevinState(NamedTuple):

@@ -27,7 +27,7 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import ParamInfo, initialize_model
 from numpyro.util import identity, is_prng_key
 
-from theory.covariance import Array
+from theory.model import Array
 
 TRAJECTORY = math.pi / 2
 JITTER = 0.3

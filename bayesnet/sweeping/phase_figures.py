@@ -47,7 +47,10 @@ def draw_diagram(dataset: xr.Dataset, network: Network, task: Task | TaskMaker, 
     for values, axis, ends in ((x, "x", _edges(x)), (y, "y", _edges(y))):
         axes.set(**{f"{axis}lim": (ends[0], ends[-1]), f"{axis}scale": "log" if _geometric(values) else "linear"})
     size = f", T = {task.steps}, P = {task.patterns}" if isinstance(task, Task) else ""
-    shared = "RNN" if len(network.shared) == 3 else f"{', '.join(sorted(network.shared)) or 'no'} weights shared"
+    named = ", ".join(
+        name if degree == 1 else f"{name} ({degree})" for name, degree in network.degrees.items() if degree
+    )
+    shared = "RNN" if network.kind == "RNN" else f"{named or 'no'} weights shared"
     axes.set_title(f"{network.activation} {shared}{size}: theory at infinite width", fontsize=11)
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9, facecolor="0.6")

@@ -6,6 +6,14 @@ import numpy as np
 PHI = {"linear": lambda x: x, "tanh": np.tanh}
 
 
+def _readout_scale(network):
+    return network.width if network.scaling == "mup" else np.sqrt(network.width)
+
+
+def _target_scale(network):
+    return 1 / network.width if network.scaling == "mup" else 1.0
+
+
 def draw_prior(network, task, number, rng):
     """Independent prior draws: kernels (M, n, n), outputs f (M, n, O), targets y (M, supervised, O); n time-major."""
     n, width, steps = task.entries, network.width, task.steps
@@ -23,10 +31,24 @@ def draw_prior(network, task, number, rng):
         if t:
             field = field + np.einsum("mpj,mij->mpi", activity[-1], w[t % len(w)])
         activity.append(PHI[network.activation](field))
-        outputs.append(np.einsum("mpj,moj->mpo", activity[-1], v[t % len(v)]) / width)
+        outputs.append(np.einsum("mpj,moj->mpo", activity[-1], v[t % len(v)]) / _readout_scale(network))
     phi, f = np.concatenate(activity, axis=1), np.concatenate(outputs, axis=1)
-    noise = np.sqrt(network.noise / width) * rng.normal(size=(number, len(task.supervised_entries), task.output_dim))
+    deviation = np.sqrt(network.noise * _target_scale(network))
+    noise = deviation * rng.normal(size=(number, len(task.supervised_entries), task.output_dim))
     return phi @ phi.transpose(0, 2, 1) / width, f.reshape(number, n, -1), f[:, task.supervised_entries] + noise
+
+
+def run(network, task, weights):
+    """Fields (T, P, N) and outputs (P, T, O) of a network with given weights, one pattern and one step at a time."""
+    w, u, v = (np.asarray(part) for part in weights)
+    fields = np.zeros((task.steps, task.patterns, network.width))
+    outputs = np.zeros((task.patterns, task.steps, task.output_dim))
+    for mu, t in np.ndindex(task.patterns, task.steps):
+        fields[t, mu] = u[t % len(u)] @ task.inputs[mu, t]
+        if t:
+            fields[t, mu] += w[(t - 1) % len(w)] @ PHI[network.activation](fields[t - 1, mu])
+        outputs[mu, t] = v[t % len(v)] @ PHI[network.activation](fields[t, mu]) / _readout_scale(network)
+    return fields, outputs
 
 
 def log_likelihood(network, task, kernel, targets):
@@ -35,7 +57,7 @@ def log_likelihood(network, task, kernel, targets):
     mask = np.ones_like(same_step) if "readout" in network.shared else same_step
     rows = task.supervised_entries
     readout = (network.readout_gain**2 * mask * kernel)[..., rows[:, None], rows]
-    cov = (readout + network.noise * np.eye(len(rows))) / network.width
+    cov = (readout + network.noise * np.eye(len(rows))) * _target_scale(network)
     quadratic = np.einsum("...io,...io->...", targets, np.linalg.solve(cov, targets))
     log_det = np.linalg.slogdet(2 * np.pi * cov)[1]
     return -(quadratic + targets.shape[-1] * log_det) / 2

@@ -10,7 +10,7 @@ import xarray as xr
 import bayesnet as bn
 import theory
 from bayesnet.bridge_sampling import log_evidence
-from theory.covariance import covariance_terms
+from theory.model import build_model
 
 MANY = {"num_warmup": 200, "num_samples": 800, "num_latents": 400, "coordinates": "kernels", "progress": False}
 
@@ -43,12 +43,12 @@ def test_three_steps_agree_with_the_average_over_the_prior(shared):
     factor = np.tril(rng.normal(size=(draws, 3, 3)), -1)
     for i in range(3):
         factor[:, i, i] = np.sqrt(rng.chisquare(width - i, draws))
-    terms = covariance_terms(network, task)
+    model = build_model(network, task)
     # h_1 = z_1; h_2, h_3 by conditioning on the empirical kernel, step by step, as the model says.
     gram = factor @ factor.swapaxes(1, 2) / width
     kernel = np.zeros((draws, 3, 3))
     root = np.zeros((draws, 3, 3))
-    mask = terms.recurrent
+    mask = model.weights[0]
     root[:, 0, 0] = 1.0
     kernel[:, 0, 0] = gram[:, 0, 0]
     for t in (1, 2):

@@ -26,7 +26,7 @@ from literal_network import draw_prior, log_likelihood, quantities
 from bayesnet import Network, Task, sample
 from bayesnet.models import kernel_space
 from bayesnet.samplers import engine, split_hmc
-from theory.covariance import covariance_terms
+from theory.model import build_model
 
 PATTERNS, STEPS, INPUT_DIM, OUTPUTS = 2, 3, 2, 2
 SUPERVISED = np.array([[False, True, True], [True, False, True]])
@@ -122,7 +122,7 @@ STEP_SIZES |= {("kernels", sampler): STEP_SIZES["fields", sampler] for sampler i
 
 @cache
 def joint_chain(network, coordinates, sampler, iterations):
-    """Compiled (key, terms, weight) -> kernels, outputs, targets, acceptance (iteration, ...) of one chain that
+    """Compiled (key, model, weight) -> kernels, outputs, targets, acceptance (iteration, ...) of one chain that
     alternates a sampler's step given y, its log likelihood times ``weight``, and y given the network."""
     settings = engine.Settings(
         coordinates=coordinates,
@@ -138,26 +138,26 @@ def joint_chain(network, coordinates, sampler, iterations):
         chain_method="sequential",
     )
     machine = engine.build_machine(settings, network, BLANK)
-    mirror = jnp.asarray(kernel_space.mirror_signs(network, BLANK), float) if coordinates == "kernels" else None
+    mirror = jnp.asarray(kernel_space.latent_signs(network, BLANK), float) if coordinates == "kernels" else None
 
     def draw_targets(key, output):
         mean = output[BLANK.supervised_entries]
         return mean + jnp.sqrt(network.noise / network.width) * jax.random.normal(key, mean.shape)
 
-    def chain(key, terms, weight):
+    def chain(key, model, weight):
         start_key, key = jax.random.split(key)
-        begun = machine.start(start_key, terms, mirror)
+        begun = machine.start(start_key, model, mirror)
         adapted = begun.sampler.adapt_state._replace(step_size=jnp.full((), STEP_SIZES[coordinates, sampler]))
 
         def one(carry, key):
             state, targets = carry
             step_key, target_key = jax.random.split(key)
-            state, record = machine.advance(state, step_key, terms._replace(targets=targets), weight, 0, 1)
+            state, record = machine.advance(state, step_key, model.replace(targets=targets), weight, 0, 1)
             kernel, output = record["kernel"][0], record["prediction"][0]
             targets = draw_targets(target_key, output)
             return (state, targets), (kernel, output, targets, record["acceptance_rate"][0])
 
-        start = (begun._replace(sampler=begun.sampler._replace(adapt_state=adapted)), terms.targets)
+        start = (begun._replace(sampler=begun.sampler._replace(adapt_state=adapted)), model.targets)
         return jax.lax.scan(one, start, jax.random.split(key, iterations))[1]
 
     return jax.jit(jax.vmap(chain, in_axes=(0, None, None)))
@@ -166,10 +166,10 @@ def joint_chain(network, coordinates, sampler, iterations):
 def successive_conditionals(network, coordinates, sampler, iterations=ITERATIONS, weight=1.0, readout=1.0):
     """What `joint_chain` returns, (chain, iteration, ...), its first twentieth left out; gv^2 off by ``readout``."""
     with jax.enable_x64(True):
-        terms = jax.tree.map(jnp.asarray, covariance_terms(network, BLANK))
-        terms = terms._replace(readout=readout * terms.readout)
+        model = build_model(network, BLANK).on_device()
+        model = model.replace(readout=readout * model.readout)
         keys = jax.random.split(jax.random.key(3), CHAINS)
-        drawn = joint_chain(network, coordinates, sampler, iterations)(keys, terms, weight)
+        drawn = joint_chain(network, coordinates, sampler, iterations)(keys, model, weight)
     return [np.asarray(part)[:, iterations // 20 :] for part in drawn]
 
 

@@ -7,7 +7,7 @@ import bayesnet as bn
 from bayesnet.comparison import judge
 from bayesnet.diagnostics import check_gates, summarise, summarise_draws
 from bayesnet.observables import default_observables, overlaps, target_direction
-from theory.symmetry import flip_sign
+from theory.symmetry import apply_signs, mirror_signs
 
 
 def random_state(task, seed=0):
@@ -32,10 +32,11 @@ def test_default_observables_do_not_see_the_mirror_image(shared):
     task = bn.tasks.endpoint(4, 1.0, patterns=3)
     network = bn.Network(8, shared=shared)
     kernel, prediction = random_state(task)
-    signs = (-1.0) ** (np.arange(task.steps) - (task.steps - 1))
-    mirrored = prediction * signs[:, None] if "readout" in shared else prediction
+    (signs,) = mirror_signs(network, task)
+    np.testing.assert_array_equal(signs, (-1.0) ** np.arange(task.steps))
+    mirrored = prediction * signs[-1] * signs[:, None] if "readout" in shared else prediction
     for observable in default_observables(network, task):
-        here, there = observable.evaluate(kernel, prediction), observable.evaluate(flip_sign(kernel), mirrored)
+        here, there = observable.evaluate(kernel, prediction), observable.evaluate(apply_signs(kernel, signs), mirrored)
         np.testing.assert_allclose(here, there, rtol=1e-12, err_msg=observable.label)
 
 
@@ -83,6 +84,8 @@ def test_target_direction():
     assert target_direction(bn.tasks.endpoint(3, 0.0)) is None
     direction = target_direction(bn.tasks.endpoint(3, 2.0))  # its sign is free: it enters squared
     np.testing.assert_allclose(np.outer(direction, direction), [[0.5, -0.5], [-0.5, 0.5]], atol=1e-15)
+    one_is_zero = bn.Task(np.ones((3, 1, 1)), [[3.0], [0.0], [-4.0]])
+    np.testing.assert_allclose(np.abs(target_direction(one_is_zero)), [0.6, 0, 0.8], atol=1e-15)
 
 
 def test_summary_of_independent_draws_and_of_a_constant():
@@ -110,6 +113,9 @@ def test_a_frozen_chain_fails_though_nothing_varies():
 
 def test_a_good_run_passes_all_gates(chain_posterior):
     assert failed(chain_posterior) == set()
+    r_hat = summarise(chain_posterior)["r_hat"]
+    details = {gate.name: gate.detail for gate in check_gates(chain_posterior)}
+    assert details["R-hat <= 1.01"] == f"largest {r_hat.max():.4f} ({r_hat.idxmax()})"
 
 
 def test_divergences(chain_posterior):
@@ -140,6 +146,18 @@ def test_an_energy_that_creeps(chain_posterior):
     assert failed(changed(chain_posterior, "sample_stats/energy", energy)) == {"E-BFMI >= 0.3"}
     frozen = changed(chain_posterior, "sample_stats/energy", np.ones(shape))
     assert "E-BFMI >= 0.3" not in failed(frozen)
+
+
+@pytest.mark.parametrize("column", ["ess_bulk", "ess_tail"])
+def test_both_effective_sizes_count(chain_posterior, column):
+    """One observable too small in either fails the gate, which names it."""
+    table = summarise(chain_posterior)
+    table[["ess_bulk", "ess_tail"]] = 400.0
+    assert not {gate.name for gate in check_gates(chain_posterior, table) if not gate.passed}
+    table.loc[table.index[1], column] = 399.0
+    gate = next(gate for gate in check_gates(chain_posterior, table) if not gate.passed)
+    assert gate.name == "ESS >= 400"
+    assert gate.detail == f"smallest 399 ({table.index[1]})"
 
 
 @pytest.mark.parametrize("number", [1, 3, 50])

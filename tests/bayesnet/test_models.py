@@ -18,7 +18,7 @@ from bayesnet.models.kernel_space import LogChi
 from bayesnet.models.likelihood import target_density
 from bayesnet.models.weight_space import Weights, run_network
 from bayesnet.observables import default_observables
-from theory.covariance import covariance_terms
+from theory.model import build_model
 
 WIDTH, T, D = 8, 3, 2
 SHARED = {"rnn": ("recurrent", "input", "readout"), "dnn": (), "partial": ("recurrent", "readout")}
@@ -52,7 +52,7 @@ def test_recurrence(sharing, scaling, task):
     rng = np.random.default_rng(1)
     shapes = {"recurrent": (WIDTH, WIDTH), "input": (WIDTH, D), "readout": (2, WIDTH)}
     copies = {name: 1 if name in network.shared else T - (name == "recurrent") for name in shapes}
-    weights = Weights(*(rng.normal(size=(copies[name], *shape)) for name, shape in shapes.items()))
+    weights = Weights({name: rng.normal(size=(copies[name], *shape)) for name, shape in shapes.items()})
     kernel, prediction = run_network(network, task, weights)
     activity = np.zeros((T, 2, WIDTH))
     for mu in range(2):
@@ -327,7 +327,7 @@ def test_target_density(sharing, scaling, task):
     network = network_of(sharing, scaling=scaling)
     kernel, y = random_kernel(), task.supervised_targets
     cov = target_law(network, task, kernel)
-    density = target_density(jax.tree.map(jnp.asarray, covariance_terms(network, task)), jnp.asarray(kernel))
+    density = target_density(build_model(network, task).on_device(), jnp.asarray(kernel))
     joint = [scipy.stats.multivariate_normal(cov=cov).logpdf(column) for column in y.T]
     assert float(density.joint) == pytest.approx(sum(joint), rel=1e-10)
     for i in range(len(y)):

@@ -16,7 +16,7 @@ from bayesnet import Network, Task, results, sample, sample_prior, sampling, tas
 from bayesnet.observables import default_observables
 from bayesnet.samplers import chains, engine
 from theory.causal import propagate
-from theory.covariance import covariance_terms
+from theory.model import build_model
 
 P, T, D, OUTPUTS = 2, 3, 2, 2
 TANH = Network(8, activation="tanh", recurrent_gain=1.3, noise=0.2)
@@ -145,10 +145,10 @@ def test_latents_reproduce_their_kernels(posterior):
     latents = posterior["latents"]
     assert latents["latent_draw"].values.tolist() == [9, 19, 29]
     with jax.enable_x64(True):
-        terms = jax.tree.map(jax.numpy.asarray, covariance_terms(TANH, task_of()))
+        model = build_model(TANH, task_of()).on_device()
         for chain, latent in np.ndindex(2, 3):
             z = latents["z"].values[chain, latent].reshape(T * P, TANH.width)
-            kernel = np.asarray(propagate(terms, z, TANH.phi.function, P, TANH.width).kernel)
+            kernel = np.asarray(propagate(model, z, TANH.phi.function, P, TANH.width).kernel)
             stored = posterior["posterior"]["kernel"].values[chain, latents["latent_draw"].values[latent]]
             np.testing.assert_allclose(stored.reshape(kernel.shape), kernel, rtol=1e-12, atol=1e-12)
 

@@ -8,7 +8,7 @@ import pytest
 from theory import Network, Task
 from theory.activations import BUILT_IN
 from theory.causal import kernel_of_noise, propagate, semidefinite_cholesky
-from theory.covariance import covariance_terms, preactivation_cov
+from theory.model import build_model, preactivation_cov
 
 P, T, D = 2, 3, 2
 N_ENTRIES = P * T
@@ -49,20 +49,20 @@ SINGULAR += ["no input at all"]
 
 def terms_of(sharing="rnn", case="generic"):
     network = Network(WIDTH, shared=SHARED[sharing], recurrent_gain=1.2, input_gain=0.8)
-    terms = covariance_terms(network, Task(inputs_of(case), np.zeros((P, T))))
-    return jax.tree.map(jnp.asarray, terms)
+    model = build_model(network, Task(inputs_of(case), np.zeros((P, T))))
+    return model.on_device()
 
 
 def noise_of(width=WIDTH, seed=0, draws=()):
     return jnp.asarray(np.random.default_rng(seed).normal(size=(*draws, N_ENTRIES, width)))
 
 
-def reference_kernel(terms, noise, phi, width):
+def reference_kernel(model, noise, phi, width):
     """H = L z with L = chol C[Phi(H)], refactored from scratch at every step: for regular C only."""
     activity = jnp.zeros((0, noise.shape[1]), noise.dtype)
     for known in range(P, N_ENTRIES + 1, P):
         padded = jnp.zeros((N_ENTRIES, noise.shape[1]), noise.dtype).at[: known - P].set(activity)
-        cov = preactivation_cov(terms, padded @ padded.T / width, P)[:known, :known]
+        cov = preactivation_cov(model, padded @ padded.T / width)[:known, :known]
         rows = jnp.linalg.cholesky(cov)[known - P :]
         activity = jnp.concatenate([activity, phi(rows @ noise[:known])])
     return activity @ activity.T / width
@@ -75,11 +75,11 @@ def cost(kernel):
     return jnp.sum(weights * kernel) + jnp.sum(jnp.sin(kernel[:3]))
 
 
-def loss(recurrent, drive, noise, terms, phi, kernel_of=kernel_of_noise):
-    terms = terms._replace(recurrent=recurrent, drive=drive)
+def loss(recurrent, drive, noise, model, phi, kernel_of=kernel_of_noise):
+    model = model.replace(weights=(recurrent,), drive=drive)
     if kernel_of is reference_kernel:
-        return cost(reference_kernel(terms, noise, phi, noise.shape[1]))
-    return cost(kernel_of(terms, noise, phi, P, noise.shape[1]))
+        return cost(reference_kernel(model, noise, phi, noise.shape[1]))
+    return cost(kernel_of(model, noise, phi, noise.shape[1]))
 
 
 gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2)), static_argnums=(4, 5))
@@ -90,9 +90,9 @@ value = jax.jit(loss, static_argnums=(4, 5))
 @pytest.mark.parametrize("name", ["linear", "tanh"])
 def test_factor_is_that_of_its_own_kernel(name, case):
     """L L^T = C[Phi(H)], H = L z, Phi = phi(H) phi(H)^T / N; L lower triangular, zero columns where C is singular."""
-    terms, noise = terms_of(case=case), noise_of()
-    h, activity, kernel, factor, inverse = propagate(terms, noise, PHI[name], P, WIDTH)
-    np.testing.assert_allclose(factor @ factor.T, preactivation_cov(terms, kernel, P), rtol=0, atol=1e-12)
+    model, noise = terms_of(case=case), noise_of()
+    h, activity, kernel, factor, _, inverse = propagate(model, noise, PHI[name], WIDTH)
+    np.testing.assert_allclose(factor @ factor.T, preactivation_cov(model, kernel), rtol=0, atol=1e-12)
     regular = np.asarray(factor) + np.diag(np.diagonal(factor) == 0)
     np.testing.assert_allclose(inverse @ regular, np.eye(N_ENTRIES), rtol=0, atol=1e-12)
     np.testing.assert_allclose(h, factor @ noise, rtol=0, atol=1e-12)
@@ -128,7 +128,7 @@ def test_law_is_that_of_the_weights(name, sharing):
         activity[:, t] = numpy_phi(h)
     flat = activity.reshape(draws, N_ENTRIES, width)
     run = flat @ flat.transpose(0, 2, 1) / width
-    drawn = jax.vmap(lambda z: kernel_of_noise(terms_of(sharing), z, PHI[name], P, width))(
+    drawn = jax.vmap(lambda z: kernel_of_noise(terms_of(sharing), z, PHI[name], width))(
         noise_of(seed=66, draws=(draws,))
     )
     for power in (1, 2):
@@ -140,8 +140,8 @@ def test_law_is_that_of_the_weights(name, sharing):
 @pytest.mark.parametrize("sharing", SHARED)
 def test_gradient_is_that_of_autodiff(sharing):
     """The adjoint in noise, recurrent and drive against autodiff through the refactoring reference."""
-    terms, noise = terms_of(sharing), noise_of()
-    arguments = (terms.recurrent, terms.drive, noise, terms, PHI["tanh"])
+    model, noise = terms_of(sharing), noise_of()
+    arguments = (model.weights[0], model.drive, noise, model, PHI["tanh"])
     np.testing.assert_allclose(value(*arguments), value(*arguments, reference_kernel), rtol=1e-12)
     for ours, theirs in zip(gradient(*arguments), gradient(*arguments, reference_kernel), strict=True):
         scale = np.abs(theirs).max()
@@ -158,9 +158,9 @@ def test_gradient_of_one_pattern():
     """Its pivots are numbers, whose adjoint is written apart; the first two steps have no input and no pivot."""
     inputs = np.array([0.0, 0.0, 1.0, 0.5])[None, :, None]
     network = Network(WIDTH, recurrent_gain=1.2)
-    terms = jax.tree.map(jnp.asarray, covariance_terms(network, Task(inputs, np.ones((1, 4)))))
+    model = build_model(network, Task(inputs, np.ones((1, 4)))).on_device()
     weights, noise = np.random.default_rng(9).normal(size=(4, 4)), noise_of()[:4]
-    function = jax.jit(lambda z: jnp.sum(weights * kernel_of_noise(terms, z, PHI["tanh"], 1, WIDTH)))
+    function = jax.jit(lambda z: jnp.sum(weights * kernel_of_noise(model, z, PHI["tanh"], WIDTH)))
     direction = np.random.default_rng(2).normal(size=noise.shape)
     slope = np.sum(direction * jax.grad(function)(noise))
     assert slope == pytest.approx(finite_difference(function, noise, direction), rel=1e-8)
@@ -173,13 +173,13 @@ def test_gradient_in_the_noise_where_singular(case, width):
     # A few nonlinear neurons on collinear patterns are nearly, not exactly, dependent: no finite difference holds.
     nearly_singular = case == "collinear patterns" and width == 2
     for name in ["linear"] if nearly_singular else ["linear", "tanh"]:
-        terms, noise = terms_of(case=case), noise_of(width)
-        derivative = gradient(terms.recurrent, terms.drive, noise, terms, PHI[name])[2]
+        model, noise = terms_of(case=case), noise_of(width)
+        derivative = gradient(model.weights[0], model.drive, noise, model, PHI[name])[2]
         assert np.isfinite(derivative).all()
         for seed in range(3):
             direction = noise_of(width, seed=100 + seed)
             expected = finite_difference(
-                lambda z: value(terms.recurrent, terms.drive, z, terms, PHI[name]),  # noqa: B023
+                lambda z: value(model.weights[0], model.drive, z, model, PHI[name]),  # noqa: B023
                 noise,
                 direction,
             )
@@ -189,15 +189,14 @@ def test_gradient_in_the_noise_where_singular(case, width):
 @pytest.mark.parametrize("case", SINGULAR)
 def test_gradient_in_the_terms_where_singular(case):
     """Against finite differences in the gains, which leave the range of C as it is."""
-    terms, noise = terms_of(case=case), noise_of()
-    bars = gradient(terms.recurrent, terms.drive, noise, terms, PHI["tanh"])
-    for i, name in enumerate(("recurrent", "drive")):
-        direction = getattr(terms, name)
+    model, noise = terms_of(case=case), noise_of()
+    bars = gradient(model.weights[0], model.drive, noise, model, PHI["tanh"])
+    for i, direction in enumerate((model.weights[0], model.drive)):
 
         def along(step, i=i, direction=direction):
-            moved = [terms.recurrent, terms.drive]
+            moved = [model.weights[0], model.drive]
             moved[i] = moved[i] + step * direction
-            return value(*moved, noise, terms, PHI["tanh"])
+            return value(*moved, noise, model, PHI["tanh"])
 
         expected = finite_difference(along, 0.0, 1.0)
         np.testing.assert_allclose(jnp.vdot(bars[i], direction), expected, rtol=1e-7, atol=1e-9)
@@ -206,28 +205,28 @@ def test_gradient_in_the_terms_where_singular(case):
 @pytest.mark.parametrize("case", ["generic", "repeated patterns", "no input at first"])
 def test_float32(case):
     """Kernel and gradients in float32 against float64."""
-    terms, noise = terms_of(case=case), noise_of()
-    exact = (value(*(arguments := (terms.recurrent, terms.drive, noise, terms, PHI["tanh"]))), *gradient(*arguments))
+    model, noise = terms_of(case=case), noise_of()
+    exact = (value(*(arguments := (model.weights[0], model.drive, noise, model, PHI["tanh"]))), *gradient(*arguments))
     with jax.enable_x64(False):
-        single = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), terms)
-        arguments = (single.recurrent, single.drive, jnp.asarray(np.asarray(noise)), single, PHI["tanh"])
+        single = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), model)
+        arguments = (single.weights[0], single.drive, jnp.asarray(np.asarray(noise)), single, PHI["tanh"])
         rounded = (value(*arguments), *gradient(*arguments))
-    # In a singular C the derivative by the terms is one of many; only those in the noise are unique.
+    # In a singular C the derivative by the model is one of many; only those in the noise are unique.
     for ours, theirs in zip(rounded, exact, strict=True):
         assert ours.dtype == np.float32
-        if case == "generic" or ours.shape != terms.drive.shape:
+        if case == "generic" or ours.shape != model.drive.shape:
             scale = np.abs(theirs).max()
             np.testing.assert_allclose(ours / scale, theirs / scale, rtol=0, atol=3e-5)
 
 
 def test_vmap():
-    """A batch gives the gradients of its members, over noise and over terms (RNN beside DNN)."""
-    terms = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(terms_of(sharing) for sharing in SHARED))
+    """A batch gives the gradients of its members, over noise and over model (RNN beside DNN)."""
+    model = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(terms_of(sharing) for sharing in SHARED))
     noise = noise_of(draws=(len(SHARED),))
-    batch = jax.vmap(lambda t, z: gradient(t.recurrent, t.drive, z, t, PHI["tanh"]))(terms, noise)
+    batch = jax.vmap(lambda t, z: gradient(t.weights[0], t.drive, z, t, PHI["tanh"]))(model, noise)
     for i, sharing in enumerate(SHARED):
         one = terms_of(sharing)
-        alone = gradient(one.recurrent, one.drive, noise[i], one, PHI["tanh"])
+        alone = gradient(one.weights[0], one.drive, noise[i], one, PHI["tanh"])
         for ours, theirs in zip(batch, alone, strict=True):
             np.testing.assert_allclose(ours[i], theirs, rtol=1e-11, atol=1e-11)
 
@@ -236,10 +235,10 @@ def test_vmap():
 @pytest.mark.parametrize("sharing", SHARED)
 def test_linear_networks_need_the_gram_matrix_of_the_noise_only(sharing, case):
     """The kernel of z (n, N) is that of any square factor R of z z^T."""
-    terms, noise = terms_of(sharing, case), noise_of(12)
+    model, noise = terms_of(sharing, case), noise_of(12)
     factor = jnp.linalg.cholesky(noise @ noise.T)
-    ours = propagate(terms, factor, PHI["linear"], P, 12).kernel
-    np.testing.assert_allclose(ours, propagate(terms, noise, PHI["linear"], P, 12).kernel, rtol=0, atol=1e-11)
+    ours = propagate(model, factor, PHI["linear"], 12).kernel
+    np.testing.assert_allclose(ours, propagate(model, noise, PHI["linear"], 12).kernel, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("rank", [0, 1, 3, 5])

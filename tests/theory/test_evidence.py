@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import gammaln, logsumexp
-from scipy.stats import multivariate_normal
-from small_problems import as_general, chain, repeated, sequence, weighted_networks
+from small_problems import as_general, chain, repeated, weighted_networks
 
 from theory import Network, log_bayes_factor, log_evidence, nngp, solve
-from theory.covariance import covariance_terms, target_cov
 from theory.linear.noise_gram import hessian, kernel_of_coordinates, pack
+from theory.model import build_model, target_cov
 from theory.response import factorise, inverse_factor
 
 DRAWS = 40_000
@@ -27,10 +26,10 @@ def by_importance_sampling(solution, width):
     n, patterns = task.entries, task.patterns
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
-        terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+        model = build_model(network, task).on_device()
         noise_of = inverse_factor(factorise(solution.preactivation_cov.reshape(n, n)))
         centre = pack(np.linalg.cholesky(noise_of @ solution.kernel.reshape(n, n) @ noise_of.T))
-        scale = np.linalg.inv(np.linalg.cholesky(width * np.asarray(hessian(centre, terms, patterns)))).T
+        scale = np.linalg.inv(np.linalg.cholesky(width * np.asarray(hessian(centre, model)))).T
         rows, columns = np.tril_indices(n, -1)
         signs = np.append((-1.0) ** (rows // patterns - columns // patterns), np.ones(n))
         freedom = 12
@@ -38,11 +37,11 @@ def by_importance_sampling(solution, width):
         tails = np.sqrt(freedom / rng.chisquare(freedom, size=(DRAWS, 1)))
         points = centre + tails * (rng.normal(size=(DRAWS, size)) @ scale.T)
         points[::2] *= signs
-        kernels = jax.lax.map(lambda point: kernel_of_coordinates(terms, point, patterns), points)
-        factors = jnp.linalg.cholesky(jax.vmap(lambda k: terms.scale * target_cov(terms, k))(kernels))
-        white = np.asarray(jnp.linalg.solve(factors, jnp.broadcast_to(terms.targets, (DRAWS, *terms.targets.shape))))
+        kernels = jax.lax.map(lambda point: kernel_of_coordinates(model, point), points)
+        factors = jnp.linalg.cholesky(jax.vmap(lambda k: model.scale * target_cov(model, k))(kernels))
+        white = np.asarray(jnp.linalg.solve(factors, jnp.broadcast_to(model.targets, (DRAWS, *model.targets.shape))))
         log_det = np.asarray(2 * jnp.sum(jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)), axis=1))
-    count, outputs = terms.targets.shape
+    count, outputs = model.targets.shape
     log_likelihood = -(np.sum(white**2, axis=(1, 2)) + outputs * (log_det + count * np.log(2 * np.pi))) / 2
     lower, logs = points[:, :-n], points[:, -n:]
     freedoms = width - np.arange(n)
@@ -127,16 +126,6 @@ def test_neurons_give_what_the_closed_form_gives():
     exact, sampled = log_evidence(solution), log_evidence(as_general(solution), neurons=4096)
     assert 0 < sampled.standard_error < 0.2
     assert abs(sampled.log_evidence - exact.log_evidence) < 12 * sampled.standard_error
-
-
-def test_standard_scaling_is_a_gaussian_process():
-    task = sequence()
-    network = Network.rnn(64, activation="erf", scaling="standard")
-    solution = solve(network, task)
-    terms = covariance_terms(network, task)
-    cov = np.asarray(target_cov(terms, jnp.asarray(solution.kernel.reshape(6, 6))))
-    expected = sum(multivariate_normal(cov=cov).logpdf(y) for y in task.supervised_targets.T)
-    assert log_evidence(solution).log_evidence == pytest.approx(expected, rel=1e-6)
 
 
 def test_bayes_factor():

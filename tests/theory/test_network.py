@@ -18,7 +18,7 @@ def cubic(x):
 
 def test_defaults():
     network = Network(8)
-    assert network.shared == {"recurrent", "input", "readout"}
+    assert set(network.degrees.items()) == {("recurrent", 1), ("input", 1), ("readout", 1)}
     assert (network.recurrent_gain, network.input_gain, network.readout_gain, network.noise) == (1, 1, 1, 0.1)
     assert (network.activation, network.scaling, network.target_variance_scale) == ("linear", "mup", 1 / 8)
     assert Network(8, scaling="standard").target_variance_scale == 1

@@ -8,8 +8,8 @@ from scipy.optimize import brentq
 from theory import Network, Solution, Task, nngp, solve, spectrum
 from theory.activations import BUILT_IN
 from theory.causal import kernel_of_noise
-from theory.covariance import covariance_terms
 from theory.linear.noise_gram import hessian, pack
+from theory.model import build_model
 
 RNN, DNN = Network.rnn(500), Network.dnn(500)
 ALL = ("recurrent", "input", "readout")
@@ -102,8 +102,8 @@ def lowest_curvature(steps, signal):
     """Smallest eigenvalue of the RNN's Hessian at the symmetric solution of a chain with kappa = .1, unit gains."""
     coordinates = pack(np.sqrt(gain_ratio(steps, signal)) * np.eye(steps))
     with jax.enable_x64(True):
-        terms = jax.tree.map(jax.numpy.asarray, covariance_terms(RNN, chain(steps, signal)))
-        return np.linalg.eigvalsh(np.asarray(hessian(coordinates, terms, 1)))[0]
+        model = build_model(RNN, chain(steps, signal)).on_device()
+        return np.linalg.eigvalsh(np.asarray(hessian(coordinates, model)))[0]
 
 
 @pytest.mark.parametrize(
@@ -330,8 +330,8 @@ def test_lazy_limit_against_wide_networks(activation, shared):
     theory = flat(nngp(network, task).kernel)
     noise = np.random.default_rng(7).normal(size=(40, 6, network.width))
     with jax.enable_x64(True):
-        terms = jax.tree.map(jax.numpy.asarray, covariance_terms(network, task))
-        drawn = np.stack([kernel_of_noise(terms, z, network.phi.function, 2, network.width) for z in noise])
+        model = build_model(network, task).on_device()
+        drawn = np.stack([kernel_of_noise(model, z, network.phi.function, 2, network.width) for z in noise])
     error = drawn.std(0, ddof=1) / np.sqrt(len(drawn))
     assert np.abs((drawn.mean(0) - theory) / error).max() < 4
 

@@ -52,10 +52,19 @@ def test_unshared_inputs_and_readouts_tie_no_steps():
     assert alternating_relabelling(RELU.replace(shared=("recurrent",)), everywhere) is not None
 
 
+def test_a_first_pairing_that_leads_nowhere_is_taken_back():
+    """Pattern 1 fits pattern 3, but 2 and 4 do not fit along with them: the pairs are 1 and 4, 2 and 3."""
+    gram = [[2, 0.3, 0.1, 0.5], [0.3, 2, -0.2, 0.1], [0.1, -0.2, 2, 0.3], [0.5, 0.1, 0.3, 2]]
+    inputs, targets = np.zeros((4, 3, 4)), np.full((4, 3), np.nan)
+    inputs[:, 0], targets[:, -1] = np.linalg.cholesky(gram), [1, 1, -1, -1]
+    np.testing.assert_array_equal(alternating_relabelling(RELU, Task(inputs, targets)), [3, 2, 1, 0])
+
+
 def test_relabelling_every_other_step():
     kernel = np.random.default_rng(0).normal(size=(5, 3, 2, 3, 2))
-    image = relabel(kernel, np.array([1, 0]))
-    np.testing.assert_array_equal(relabel(image, np.array([1, 0])), kernel)
+    swap, signs = np.array([1, 0]), np.array([1, -1, 1])
+    image = relabel(kernel, swap, signs)
+    np.testing.assert_array_equal(relabel(image, swap, signs), kernel)
     for repetition in range(5):
         for t in range(3):
             for s in range(3):

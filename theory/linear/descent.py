@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import solve_triangular
 
-from theory.covariance import Array
+from theory.model import Array
 
 MEMORY = 24
 SUFFICIENT = 1e-4  # decrease of a step, relative to what the slope promises

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from theory.covariance import Array
+from theory.model import Array
 
 STEPS = 30
 STATIONARY = 1e-13  # root mean square gradient at which the search ends: rounding error

@@ -11,7 +11,6 @@ special care: noise that nothing uses stays at its prior.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -20,9 +19,8 @@ import numpy as np
 
 from theory.activations import BUILT_IN
 from theory.causal import Trajectory, kernel_of_noise, propagate
-from theory.covariance import Array, Terms, preactivation_cov
 from theory.jacobians import dense_jacobian
-from theory.prediction import Predictive, data_term, predict_given_kernel
+from theory.model import Array, Model, OutputLaw, data_term, output_law, preactivation_cov
 
 DIRECTIONS_AT_ONCE = 80  # of the second derivatives: n = 12 takes one round
 
@@ -39,10 +37,10 @@ def unpack(coordinates: Array, n: int) -> Array:
     return lower + jnp.diag(jnp.exp(coordinates[-n:]))
 
 
-def kernel_of_coordinates(terms: Terms, coordinates: Array, patterns: int) -> Array:
+def kernel_of_coordinates(model: Model, coordinates: Array) -> Array:
     """Phi (n, n) = L R R^T L^T."""
-    factor = unpack(coordinates, terms.drive.shape[0])
-    return kernel_of_noise(terms, factor, BUILT_IN["linear"].function, patterns, 1)
+    factor = unpack(coordinates, model.drive.shape[0])
+    return kernel_of_noise(model, factor, BUILT_IN["linear"].function, 1)
 
 
 class Description(NamedTuple):
@@ -50,30 +48,30 @@ class Description(NamedTuple):
 
     trajectory: Trajectory
     cov: Array
-    predictive: Predictive
+    predictive: OutputLaw
 
 
-@partial(jax.jit, static_argnums=2)
-def describe(coordinates: Array, terms: Terms, patterns: int) -> Description:
+@jax.jit
+def describe(coordinates: Array, model: Model) -> Description:
     """The `Description` of a point."""
-    noise = unpack(coordinates, terms.drive.shape[0])
-    trajectory = propagate(terms, noise, BUILT_IN["linear"].function, patterns, 1)
-    cov = preactivation_cov(terms, trajectory.kernel, patterns)
-    return Description(trajectory, cov, predict_given_kernel(terms, trajectory.kernel))
+    noise = unpack(coordinates, model.drive.shape[0])
+    trajectory = propagate(model, noise, BUILT_IN["linear"].function, 1)
+    cov = preactivation_cov(model, trajectory.kernel)
+    return Description(trajectory, cov, output_law(model, trajectory.kernel))
 
 
-def free_energy(coordinates: Array, terms: Terms, patterns: int) -> Array:
+def free_energy(coordinates: Array, model: Model) -> Array:
     """F(R)."""
-    n = terms.drive.shape[0]
+    n = model.drive.shape[0]
     log_pivots = coordinates[-n:]
     divergence = (jnp.sum(coordinates[:-n] ** 2) + jnp.sum(jnp.expm1(2 * log_pivots) - 2 * log_pivots)) / 2
-    return divergence + data_term(terms, kernel_of_coordinates(terms, coordinates, patterns))
+    return divergence + data_term(model, kernel_of_coordinates(model, coordinates))
 
 
-free_energy_and_gradient = jax.jit(jax.value_and_grad(free_energy), static_argnums=2)
+free_energy_and_gradient = jax.jit(jax.value_and_grad(free_energy))
 
 
-@partial(jax.jit, static_argnums=2)
-def hessian(coordinates: Array, terms: Terms, patterns: int) -> Array:
+@jax.jit
+def hessian(coordinates: Array, model: Model) -> Array:
     """Second derivatives of F, forward over reverse."""
-    return dense_jacobian(lambda c: jax.grad(free_energy)(c, terms, patterns), coordinates, DIRECTIONS_AT_ONCE)
+    return dense_jacobian(lambda c: jax.grad(free_energy)(c, model), coordinates, DIRECTIONS_AT_ONCE)

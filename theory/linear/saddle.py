@@ -8,14 +8,12 @@ equations, not taken from the minimiser.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from theory.covariance import Terms, covariance_terms, scale_of
+from theory.kernels import kernel_of, outputs_of, scale_of
 from theory.linear.descent import descend
 from theory.linear.newton import Stationary, find_stationary
 from theory.linear.noise_gram import (
@@ -27,11 +25,11 @@ from theory.linear.noise_gram import (
     kernel_of_coordinates,
     pack,
 )
+from theory.model import Model, build_model, conjugate_kernel, output_law
 from theory.network import Network
-from theory.prediction import predict_given_kernel
-from theory.response import conjugate_kernel
-from theory.solution import Solution, kernel_of, outputs_of
-from theory.symmetry import flip_sign, has_sign_symmetry
+from theory.response import covariance_response
+from theory.solution import Solution
+from theory.symmetry import preferred_signs, sign_changes
 from theory.task import Task
 
 TOLERANCE = 1e-9
@@ -49,24 +47,22 @@ COHERENCE = 0.6  # between any two steps, in the noise
 STRONGER = 1.5
 
 
-@partial(jax.jit, static_argnums=3)
-def _minima(starts, count, terms, patterns, tolerance):
+@jax.jit
+def _minima(starts, count, model, tolerance):
     def value_and_gradient(coordinates):
-        return jax.value_and_grad(free_energy)(coordinates, terms, patterns)
+        return jax.value_and_grad(free_energy)(coordinates, model)
 
     ends = descend(value_and_gradient, starts, count, MOST_EVALUATIONS, tolerance)
-    return ends, jax.lax.map(lambda end: kernel_of_coordinates(terms, end, patterns), ends)
+    return ends, jax.lax.map(lambda end: kernel_of_coordinates(model, end), ends)
 
 
-def minimise(
-    starts: np.ndarray, terms: Terms, patterns: int, tolerance: float = GRADIENT_TOLERANCE
-) -> tuple[np.ndarray, np.ndarray]:
+def minimise(starts: np.ndarray, model: Model, tolerance: float = GRADIENT_TOLERANCE) -> tuple[np.ndarray, np.ndarray]:
     """Where F comes to rest from each of at most `AT_ONCE` starts (S, d): minima, or saddle points that a symmetry
     keeps to. And the kernels there, (S, n, n)."""
     # One shape, one compilation.
     padded = np.zeros((AT_ONCE, starts.shape[1]))
     padded[: len(starts)] = starts
-    ends, kernels = _minima(padded, len(starts), terms, patterns, tolerance)
+    ends, kernels = _minima(padded, len(starts), model, tolerance)
     return np.asarray(ends)[: len(starts)], np.asarray(kernels)[: len(starts)]
 
 
@@ -81,32 +77,33 @@ class SaddlePoint(NamedTuple):
         return bool(self.at.curvatures[0] > -SAME_BRANCH)
 
 
-@partial(jax.jit, static_argnums=2)
-def _polished(start, terms, patterns):
+@jax.jit
+def _polished(start, model):
     def value_and_gradient(coordinates):
-        return jax.value_and_grad(free_energy)(coordinates, terms, patterns)
+        return jax.value_and_grad(free_energy)(coordinates, model)
 
-    found = find_stationary(value_and_gradient, lambda point: hessian(point, terms, patterns), start)
-    return SaddlePoint(found, describe(found.point, terms, patterns))
+    found = find_stationary(value_and_gradient, lambda point: hessian(point, model), start)
+    return SaddlePoint(found, describe(found.point, model))
 
 
 class LinearProblem:
     """A linear network on a task.
 
     Attributes:
-        terms: the two in arrays, on the device.
-        can_flip: whether saddle points come in mirror pairs.
+        model: the two in arrays, on the device.
+        images: the sign changes that turn saddle points into others (`theory.symmetry`).
     """
 
     def __init__(self, network: Network, task: Task) -> None:
-        if task.entries > MOST_ENTRIES:
+        entries = task.entries * network.layers
+        if entries > MOST_ENTRIES:
             raise ValueError(
-                f"task has {task.entries} (step, pattern) entries; the theory of linear networks takes at most "
+                f"task has {entries} (step, pattern) entries; the theory of linear networks takes at most "
                 f"{MOST_ENTRIES}, so that second derivatives between all pairs of entries fit into memory"
             )
         self.network, self.task = network, task
-        self.terms: Terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
-        self.can_flip = has_sign_symmetry(network, task)
+        self.model: Model = build_model(network, task).on_device()
+        self.images = sign_changes(self.model)
 
     def find_saddle_points(self, starts: int, seed: int) -> list[SaddlePoint]:
         """Every distinct one reached from the starts and from unstable directions of those found.
@@ -114,7 +111,7 @@ class LinearProblem:
         Besides ``starts`` random ones, the lazy limit and coherent steps.
         """
         rng = np.random.default_rng(seed)
-        size = self.task.entries * (self.task.entries + 1) // 2
+        size = self.model.entries * (self.model.entries + 1) // 2
         amplitudes = np.linspace(0.1, 0.5, starts)
         queue = [np.zeros(size), *self._coherent_starts()]
         queue += [amplitude * rng.normal(size=size) for amplitude in amplitudes]
@@ -122,7 +119,7 @@ class LinearProblem:
         kernels: list[np.ndarray] = []
         while queue:
             batch, queue = queue[:AT_ONCE], queue[AT_ONCE:]
-            ends = minimise(np.array(batch), self.terms, self.task.patterns, BEFORE_POLISHING)
+            ends = minimise(np.array(batch), self.model, BEFORE_POLISHING)
             for rough, kernel in zip(*ends, strict=True):
                 if any(self._same(kernel, other, ROUGHLY) for other in kernels):
                     continue
@@ -142,55 +139,55 @@ class LinearProblem:
 
         As they are, and as they come to rest under stronger targets, where broken branches have no rival.
         """
-        if not self.can_flip:
+        if not len(self.images):
             return []
-        steps, patterns = self.task.steps, self.task.patterns
-        gram = (1 - COHERENCE) * np.eye(steps) + COHERENCE
-        coherent = pack(np.kron(np.linalg.cholesky(gram), np.eye(patterns)))
-        stronger = self.terms._replace(targets=STRONGER * self.terms.targets)
-        return [coherent, minimise(coherent[None], stronger, patterns, BEFORE_POLISHING)[0][0]]
+        gram = (1 - COHERENCE) * np.eye(self.model.sites) + COHERENCE
+        coherent = pack(np.kron(np.linalg.cholesky(gram), np.eye(self.model.patterns)))
+        stronger = self.model.replace(targets=STRONGER * self.model.targets)
+        return [coherent, minimise(coherent[None], stronger, BEFORE_POLISHING)[0][0]]
 
     def follow(self, coordinates: np.ndarray) -> SaddlePoint:
         """The stable saddle point downhill from somewhere, over unstable ones if they are met."""
-        point = self.polish(minimise(coordinates[None], self.terms, self.task.patterns)[0][0])
+        point = self.polish(minimise(coordinates[None], self.model)[0][0])
         for _ in range(UNSTABLE_DIRECTIONS):
             if point.stable:
                 break
             kick = KICK * point.at.directions[:, 0]
-            ends, _ = minimise(point.at.point + np.array([kick, -kick]), self.terms, self.task.patterns)
+            ends, _ = minimise(point.at.point + np.array([kick, -kick]), self.model)
             point = self.polish(min(ends, key=self._free_energy))
         return point
 
     def _free_energy(self, coordinates: np.ndarray) -> float:
-        return float(free_energy_and_gradient(coordinates, self.terms, self.task.patterns)[0])
+        return float(free_energy_and_gradient(coordinates, self.model)[0])
 
     def polish(self, point: np.ndarray) -> SaddlePoint:
         """The saddle point next to where a descent came to rest."""
-        return jax.tree.map(np.asarray, _polished(point, self.terms, self.task.patterns))
+        return jax.tree.map(np.asarray, _polished(point, self.model))
 
     def _same(self, one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
-        """Equal kernels (n, n), relative to the largest entry, up to the mirror image where there is one."""
-        images = [other, self._flipped(other)] if self.can_flip else [other]
+        """Equal kernels (n, n), relative to the largest entry, up to the mirror images that there are."""
         slack = tolerance * np.max(np.abs(one))
-        return any(bool(np.max(np.abs(one - image)) <= slack) for image in images)
+        images = [np.ones(self.model.sites), *self.images]
+        return any(bool(np.max(np.abs(one - self._image(other, signs))) <= slack) for signs in images)
 
-    def _flipped(self, kernel: np.ndarray) -> np.ndarray:
-        return flip_sign(kernel_of(kernel, self.task)).reshape(kernel.shape)
+    def _image(self, kernel: np.ndarray, signs: np.ndarray) -> np.ndarray:
+        by_entry = np.repeat(signs, self.model.patterns)
+        return kernel * np.outer(by_entry, by_entry)
 
     def solution(self, point: SaddlePoint) -> Solution:
         """The `Solution` there; of two mirror images the one whose neighbouring steps correlate positively."""
-        task, n = self.task, self.task.entries
-        (_, _, kernel, factor, _), cov, (mean, _, dual) = point.described
-        conjugate = conjugate_kernel(self.terms, factor, kernel, dual, task.patterns)
+        task, n = self.task, self.model.entries
+        (_, _, kernel, factor, _, _), cov, (mean, _, dual) = point.described
+        conjugate = np.asarray(conjugate_kernel(self.model, kernel, covariance_response(factor, kernel)))
         # Phi = (C^{-1} + Phihat)^{-1} without an inverse of C, which may be singular.
         inner = np.eye(n) + factor.T @ conjugate @ factor
         implied = factor @ np.linalg.solve(inner, factor.T)
         scale = scale_of(kernel)
         residual = float(np.max(np.abs(kernel - implied) / np.outer(scale, scale)))
-        neighbours = sum(np.trace(kernel_of(kernel, task)[t, :, t + 1]) for t in range(task.steps - 1))
-        if self.can_flip and neighbours < 0:
-            kernel, conjugate, cov = (self._flipped(matrix) for matrix in (kernel, conjugate, cov))
-            mean = np.asarray(predict_given_kernel(self.terms, kernel).mean)
+        signs = preferred_signs(kernel_of(kernel, task), self.images)
+        if np.any(signs < 0):
+            kernel, conjugate, cov = (self._image(matrix, signs) for matrix in (kernel, conjugate, cov))
+            mean = np.asarray(output_law(self.model, kernel).mean)
         return Solution(
             network=self.network,
             task=task,
@@ -198,8 +195,8 @@ class LinearProblem:
             conjugate=kernel_of(conjugate, task),
             preactivation_cov=kernel_of(cov, task),
             free_energy=float(point.at.value),
-            prediction=outputs_of(mean, task),
-            dual=outputs_of(dual, task),
+            prediction=outputs_of(self.model.read_out(mean), task),
+            dual=outputs_of(self.model.read_out(dual), task),
             residual=residual,
             stable=point.stable,
             converged=bool(residual <= TOLERANCE),

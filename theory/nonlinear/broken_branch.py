@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.interpolate
 
-from theory.covariance import Terms, scale_of
+from theory.kernels import scale_of
+from theory.model import Model, output_law
 from theory.nonlinear.broyden import solve_root
 from theory.nonlinear.decoupling import Softest
 from theory.nonlinear.fixed_point import (
@@ -45,7 +46,6 @@ from theory.nonlinear.frozen_problem import (
     make_problem,
 )
 from theory.nonlinear.symmetric_branch import SymmetricBranch
-from theory.prediction import predict_given_kernel
 from theory.seeds import part
 
 # On draws the first is large: their scatter unfolds the pitchfork, and shifts factors by itself over the amplitude.
@@ -150,16 +150,16 @@ def follow_broken(symmetric: SymmetricBranch, instability: float, points: int, s
     state, frozen, slope = symmetric.points(instability, seed)
     root = symmetric.root(instability, state, frozen, slope)
     softest = symmetric.softest(root, frozen)
-    network, task, terms = symmetric.problem.network, symmetric.problem.task, symmetric.whole_terms
-    problem = make_problem(network, task, terms, root.kernel, points)
+    model = symmetric.whole_model
+    problem = make_problem(model, symmetric.problem.phi, root.kernel, points)
     amplitudes, factors, slopes = [0.0], [instability], [0.0]
     for step in walk(problem, root, softest, instability, seed):
         at_symmetric = symmetric.root(step.factor, *symmetric.points(step.factor, seed))
         amplitudes.append(step.amplitude)
         factors.append(step.factor)
         slopes.append(
-            _free_energy_slope(terms, step.root.kernel, step.factor)
-            - _free_energy_slope(terms, at_symmetric.kernel, step.factor)
+            _free_energy_slope(model, step.root.kernel, step.factor)
+            - _free_energy_slope(model, at_symmetric.kernel, step.factor)
         )
         if step.factor > PAST_INSTABILITY * instability:
             break
@@ -195,35 +195,35 @@ class _Path:
                 break
         return solution, root_of(solution[:-1], value, size, self.scale, self.problem.layout)
 
-    def _terms(self, factor: float) -> Terms:
-        return self.problem.terms._replace(targets=factor * self.problem.terms.targets)
+    def _model(self, factor: float) -> Model:
+        return self.problem.model.replace(targets=factor * self.problem.model.targets)
 
     def _evaluate(self, at, amplitude, points):
-        value, size = violation(at[:-1], self.scale, self._terms(at[-1]), points, self.problem.layout)
+        value, size = violation(at[:-1], self.scale, self._model(at[-1]), points, self.problem.layout)
         return np.append(value, self.amplitude_of @ at[:-1] - amplitude), size
 
     def _slope(self, at, points):
-        inner = violation_slope(at[:-1], self.scale, self._terms(at[-1]), points, self.problem.layout)
+        inner = violation_slope(at[:-1], self.scale, self._model(at[-1]), points, self.problem.layout)
         column = self._by_factor(at, points)
         return np.block([[inner, column[:, None]], [self.amplitude_of[None, :], np.zeros((1, 1))]])
 
     def _derivative(self, at, direction, points):
         layout = self.problem.layout
-        inner = violation_derivative(at[:-1], direction[:-1], self.scale, self._terms(at[-1]), points, layout)
+        inner = violation_derivative(at[:-1], direction[:-1], self.scale, self._model(at[-1]), points, layout)
         whole = inner + direction[-1] * self._by_factor(at, points)
         return np.append(whole, self.amplitude_of @ direction[:-1])
 
     def _by_factor(self, at, points):
         def value(factor: float) -> np.ndarray:
-            return violation(at[:-1], self.scale, self._terms(factor), points, self.problem.layout)[0]
+            return violation(at[:-1], self.scale, self._model(factor), points, self.problem.layout)[0]
 
         # Quadratic in the factor, so the central difference is exact.
         step = FACTOR_STEP * at[-1]
         return (value(at[-1] + step) - value(at[-1] - step)) / (2 * step)
 
 
-def _free_energy_slope(terms: Terms, kernel: np.ndarray, factor: float) -> float:
+def _free_energy_slope(model: Model, kernel: np.ndarray, factor: float) -> float:
     """dF/df = y . r at targets f y."""
-    scaled = terms._replace(targets=factor * terms.targets)
-    dual = np.asarray(predict_given_kernel(scaled, jnp.asarray(kernel)).dual)[np.asarray(terms.supervised)]
-    return float(np.sum(np.asarray(terms.targets) * dual))
+    scaled = model.replace(targets=factor * model.targets)
+    dual = np.asarray(output_law(scaled, jnp.asarray(kernel)).dual)[np.asarray(model.supervised)]
+    return float(np.sum(np.asarray(model.targets) * dual))

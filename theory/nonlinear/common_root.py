@@ -20,7 +20,7 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 
-from theory.covariance import scale_of
+from theory.kernels import scale_of
 from theory.nonlinear.broyden import BroydenInverse, solve_linear
 from theory.nonlinear.fixed_point import Root, pack, root_of, violation, violation_derivative
 from theory.nonlinear.frozen_problem import (
@@ -99,9 +99,9 @@ def _own_roots(
 
     Of infinite residual where the first order cannot be had: the answer would go without its error.
     """
-    scale, terms, layout = scale_of(common.kernel), problem.terms, problem.layout
+    scale, model, layout = scale_of(common.kernel), problem.model, problem.layout
     at = pack(common.kernel, common.conjugate, scale, layout)
-    values = np.array([violation(at, scale, terms, points, layout)[0] for points in sets])
+    values = np.array([violation(at, scale, model, points, layout)[0] for points in sets])
     lost = [replace(common, residual=np.inf)] * len(sets)
     if not np.isfinite(values).all():
         return lost
@@ -118,7 +118,7 @@ def _own_roots(
 
 
 def _along(problem: Problem, at: np.ndarray, scale: np.ndarray, points: tuple[Points, ...], direction: np.ndarray):
-    return violation_derivative(at, direction, scale, problem.terms, points, problem.layout)
+    return violation_derivative(at, direction, scale, problem.model, points, problem.layout)
 
 
 def _covariance(kernel: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 r"""The stationarity equations as a root problem on frozen points.
 
-    Phi = < phi phi^T >_q,    Phihat = - gv^2 Mv o sum_o r_o r_o^T + gw^2 Mw o shift[ Q ]
+    Phi = < phi phi^T >_q,    Phihat = `theory.model.conjugate_kernel` of Phi and Q
 
 The unknowns are the entries of Phi and Phihat on either side of which the same neuron law stands: where weights are not
 shared, q factorises over steps and each group of entries has points of its own. Phi is scaled by sqrt(Phi_ii Phi_jj)
@@ -18,11 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.covariance import Array, Terms, preactivation_cov, shift_earlier
 from theory.jacobians import dense_jacobian
+from theory.model import Array, Model, conjugate_kernel, preactivation_cov
 from theory.nonlinear.broyden import solve_root
 from theory.nonlinear.neuron import Points, moments
-from theory.prediction import predict_given_kernel
 
 SLOPE_POINTS = {False: 2048, True: 16384}  # smooth, with kinks: points that stay put blur the slope far more
 
@@ -47,14 +46,12 @@ class Layout(NamedTuple):
     Attributes:
         phi: the activation.
         kinks: whether phi'' misses part of it.
-        patterns: P.
         needed: for each entry, whether a supervised one depends on it; Phihat vanishes on the others.
         groups: the `Group` of every entry.
     """
 
     phi: Callable
     kinks: bool
-    patterns: int
     needed: tuple[bool, ...]
     groups: tuple[Group, ...]
 
@@ -121,10 +118,10 @@ def unpack(unknowns: Array, scale: Array, layout: Layout) -> tuple[Array, Array]
 
 
 def averages(
-    kernel: Array, conjugate: Array, terms: Terms, points: tuple[Points, ...], layout: Layout
+    kernel: Array, conjugate: Array, model: Model, points: tuple[Points, ...], layout: Layout
 ) -> tuple[Array, Array, Array]:
     """<phi phi^T> and Q (n, n), zero between groups, and the smallest effective sample size among draws."""
-    cov = preactivation_cov(terms, kernel, layout.patterns)
+    cov = preactivation_cov(model, kernel)
     new_kernel, response = jnp.zeros_like(cov), jnp.zeros_like(cov)
     sizes = [jnp.ones(1, cov.dtype)]
     for numbers in layout.alike:
@@ -148,26 +145,24 @@ def averages(
 
 
 @partial(jax.jit, static_argnums=3)
-def conjugate_of(kernel: Array, response: Array, terms: Terms, layout: Layout) -> Array:
+def conjugate_of(kernel: Array, response: Array, model: Model, layout: Layout) -> Array:
     """Phihat (n, n) for Phi and Q; zero where no supervised entry depends on it."""
     needed = np.array(layout.needed, dtype=float)
-    dual = predict_given_kernel(terms, kernel).dual
-    carried = shift_earlier(terms.recurrent * response, layout.patterns)
-    return (carried - terms.readout * (dual @ dual.T)) * np.outer(needed, needed)
+    return conjugate_kernel(model, kernel, response) * np.outer(needed, needed)
 
 
 @partial(jax.jit, static_argnums=4)
 def image(
-    kernel: Array, conjugate: Array, terms: Terms, points: tuple[Points, ...], layout: Layout
+    kernel: Array, conjugate: Array, model: Model, points: tuple[Points, ...], layout: Layout
 ) -> tuple[Array, Array, Array]:
     """The right-hand sides (n, n) of both equations, and the smallest effective sample size among draws."""
-    new_kernel, response, size = averages(kernel, conjugate, terms, points, layout)
-    return new_kernel, conjugate_of(kernel, response, terms, layout), size
+    new_kernel, response, size = averages(kernel, conjugate, model, points, layout)
+    return new_kernel, conjugate_of(kernel, response, model, layout), size
 
 
-def _violation(unknowns, scale, terms, points, layout):
+def _violation(unknowns, scale, model, points, layout):
     kernel, conjugate = unpack(unknowns, scale, layout)
-    new_kernel, new_conjugate, size = image(kernel, conjugate, terms, points, layout)
+    new_kernel, new_conjugate, size = image(kernel, conjugate, model, points, layout)
     rows, columns = layout.pairs
     pair_scale = scale[rows] * scale[columns]
     first = (kernel - new_kernel)[rows, columns] / pair_scale
@@ -179,51 +174,51 @@ _compiled_violation = partial(jax.jit, static_argnums=4)(_violation)
 
 
 def violation(
-    unknowns: np.ndarray, scale: np.ndarray, terms: Terms, points: tuple[Points, ...], layout: Layout
+    unknowns: np.ndarray, scale: np.ndarray, model: Model, points: tuple[Points, ...], layout: Layout
 ) -> tuple[np.ndarray, float]:
     """How far both equations are from being met, in the scaled unknowns, and the effective sample size."""
-    value, size = _compiled_violation(unknowns, scale, terms, points, layout)
+    value, size = _compiled_violation(unknowns, scale, model, points, layout)
     return np.asarray(value), float(size)
 
 
 @partial(jax.jit, static_argnums=5)
-def _derivative(unknowns, direction, scale, terms, points, layout):
-    return jax.jvp(lambda u: _violation(u, scale, terms, points, layout)[0], (unknowns,), (direction,))[1]
+def _derivative(unknowns, direction, scale, model, points, layout):
+    return jax.jvp(lambda u: _violation(u, scale, model, points, layout)[0], (unknowns,), (direction,))[1]
 
 
 def violation_derivative(
     unknowns: np.ndarray,
     direction: np.ndarray,
     scale: np.ndarray,
-    terms: Terms,
+    model: Model,
     points: tuple[Points, ...],
     layout: Layout,
 ) -> np.ndarray:
     """Derivative of the violation along a direction, on all points."""
-    return np.asarray(_derivative(unknowns, direction, scale, terms, points, layout))
+    return np.asarray(_derivative(unknowns, direction, scale, model, points, layout))
 
 
 @partial(jax.jit, static_argnums=4)
-def _slope(unknowns, scale, terms, points, layout):
-    return dense_jacobian(lambda u: _violation(u, scale, terms, points, layout)[0], unknowns)
+def _slope(unknowns, scale, model, points, layout):
+    return dense_jacobian(lambda u: _violation(u, scale, model, points, layout)[0], unknowns)
 
 
 def violation_slope(
-    unknowns: np.ndarray, scale: np.ndarray, terms: Terms, points: tuple[Points, ...], layout: Layout
+    unknowns: np.ndarray, scale: np.ndarray, model: Model, points: tuple[Points, ...], layout: Layout
 ) -> np.ndarray:
     """Derivative of the violation, on a few of the draws and on whole grids."""
     few = tuple(
         Points(*(part[: SLOPE_POINTS[layout.kinks]] for part in group_points)) if group.sampled else group_points
         for group, group_points in zip(layout.groups, points, strict=True)
     )
-    return np.asarray(_slope(unknowns, scale, terms, few, layout))
+    return np.asarray(_slope(unknowns, scale, model, few, layout))
 
 
 def find_root(
     kernel: np.ndarray,
     conjugate: np.ndarray,
     scale: np.ndarray,
-    terms: Terms,
+    model: Model,
     points: tuple[Points, ...],
     layout: Layout,
     slope: np.ndarray,
@@ -234,17 +229,17 @@ def find_root(
     Args:
         kernel, conjugate: where to start.
         scale: sqrt(Phi_ii), ones where that vanishes, (n,).
-        terms: the network on the task.
+        model: the network on the task.
         points: of each group.
         layout: what they are points of.
         slope: a `violation_slope` nearby.
         tolerance: on the residual.
     """
     unknowns, value, size = solve_root(
-        lambda at: violation(at, scale, terms, points, layout),
+        lambda at: violation(at, scale, model, points, layout),
         pack(kernel, conjugate, scale, layout),
         slope,
-        lambda at, direction: violation_derivative(at, direction, scale, terms, points, layout),
+        lambda at, direction: violation_derivative(at, direction, scale, model, points, layout),
         tolerance,
     )
     return root_of(unknowns, value, size, scale, layout)

@@ -14,16 +14,16 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from theory.activations import Activation
 from theory.causal import PIVOT_FLOOR
-from theory.causal_reach import connected_entries
-from theory.covariance import Terms, preactivation_cov, scale_of
-from theory.network import Network
+from theory.kernels import scale_of
+from theory.model import Model, preactivation_cov
 from theory.nonlinear.fixed_point import Group, Layout, Root, find_root, pack, violation_slope
 from theory.nonlinear.neuron import Points, frozen, grid, has_kinks, live_entries, weighted
 from theory.nonlinear.neuron_chain import draw, stein_tilt
 from theory.response import NEGLIGIBLE, factorise
 from theory.seeds import part
-from theory.task import Task
+from theory.ties import needed_entries, tied_entries
 
 RESIDUAL_TOLERANCE = 1e-9
 HOPELESS = 1e-3  # a residual above it is no saddle point at all
@@ -55,44 +55,43 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """A task, all of whose steps and patterns matter, on a network.
+    """A model, all of whose patterns and last sites matter, put on points.
 
     Attributes:
-        network, task: what they are.
-        terms: the network on the task; of its symmetric branch, `theory.nonlinear.symmetric_branch.decoupled_terms`.
+        model: the network on the task; of its symmetric branch, `theory.nonlinear.decoupling.decoupled_model`.
+        phi: the activation.
         layout: which entries hang together, and how their laws are averaged over.
         points: how many draws make a set.
         floor: conditional variance, relative to its own, below which an entry follows from earlier ones.
     """
 
-    network: Network
-    task: Task
-    terms: Terms
+    model: Model
+    phi: Activation
     layout: Layout
     points: int
     floor: float = NEGLIGIBLE
 
     def cov(self, kernel: np.ndarray) -> np.ndarray:
         """C[Phi], (n, n)."""
-        return np.asarray(preactivation_cov(self.terms, jnp.asarray(kernel), self.task.patterns))
+        return np.asarray(preactivation_cov(self.model, jnp.asarray(kernel)))
 
-    def with_targets_of(self, task: Task) -> Problem:
-        """The same for a task that differs in its targets only."""
-        return replace(self, task=task, terms=self.terms._replace(targets=jnp.asarray(task.supervised_targets)))
+    def with_model(self, model: Model) -> Problem:
+        """The same for a model that differs in its numbers only."""
+        return replace(self, model=model)
 
     def scaled(self, factor: float) -> Problem:
         """The same with its targets multiplied."""
-        return self.with_targets_of(self.task.scaled(factor))
+        return self.with_model(self.model.replace(targets=factor * self.model.targets))
 
     def left_out(self, kernel: np.ndarray) -> int:
         """How many entries count as following from earlier ones though rounding errors would tell them apart."""
-        layout = make_layout(self.network, self.task, self.terms, kernel, PIVOT_FLOOR["float64"])
+        layout = make_layout(self.model, self.phi, kernel, PIVOT_FLOOR["float64"])
         return sum(len(group.live) for group in layout.groups) - sum(len(group.live) for group in self.layout.groups)
 
     def coarsened(self, kernel: np.ndarray) -> Problem | None:
         """The same at the `COARSER` floor; None where that makes no difference at that kernel (n, n)."""
-        layout = make_layout(self.network, self.task, self.terms, kernel, COARSER)
-        same = layout == make_layout(self.network, self.task, self.terms, kernel, self.floor)
+        layout = make_layout(self.model, self.phi, kernel, COARSER)
+        same = layout == make_layout(self.model, self.phi, kernel, self.floor)
         return None if same else replace(self, floor=COARSER)
 
     @property
@@ -101,22 +100,20 @@ class Problem:
         return not any(group.sampled for group in self.layout.groups)
 
 
-def make_problem(network: Network, task: Task, terms: Terms, kernel: np.ndarray, points: int) -> Problem:
+def make_problem(model: Model, phi: Activation, kernel: np.ndarray, points: int) -> Problem:
     """The `Problem` whose C has its zero pivots where that of ``kernel`` (n, n) has them."""
-    return Problem(network, task, terms, make_layout(network, task, terms, kernel), points)
+    return Problem(model, phi, make_layout(model, phi, kernel), points)
 
 
-def make_layout(network: Network, task: Task, terms: Terms, kernel: np.ndarray, floor: float = NEGLIGIBLE) -> Layout:
+def make_layout(model: Model, phi: Activation, kernel: np.ndarray, floor: float = NEGLIGIBLE) -> Layout:
     """The `Layout` of the problem with the pivots of that kernel (n, n) above a floor."""
-    cov = np.asarray(preactivation_cov(terms, jnp.asarray(kernel), task.patterns))
+    cov = np.asarray(preactivation_cov(model, jnp.asarray(kernel)))
     groups = []
-    for entries in connected_entries(terms):
+    for entries in tied_entries(model):
         live = live_entries(factorise(cov[np.ix_(entries, entries)], floor))
         groups.append(Group(tuple(map(int, entries)), live, sampled=len(live) > GRID_RANK))
-    phi = network.phi.function
-    later = np.cumsum(task.supervised[:, ::-1], axis=1)[:, ::-1] > 0
-    needed = tuple(bool(value) for value in later.T.ravel())
-    return Layout(phi, has_kinks(phi), task.patterns, needed, tuple(groups))
+    needed = tuple(map(bool, needed_entries(model)))
+    return Layout(phi.function, has_kinks(phi.function), needed, tuple(groups))
 
 
 def draw_points(problem: Problem, state: State, seed: int, grid_choice: int = FINEST) -> tuple[Points, ...]:
@@ -159,14 +156,14 @@ def solve_on_points(problem: Problem, state: State, points: tuple[Points, ...], 
     """The root on these points that Broyden's method finds from a state."""
     scale = scale_of(state.kernel)
     layout = problem.layout
-    return find_root(state.kernel, state.conjugate, scale, problem.terms, points, layout, slope, RESIDUAL_TOLERANCE)
+    return find_root(state.kernel, state.conjugate, scale, problem.model, points, layout, slope, RESIDUAL_TOLERANCE)
 
 
 def slope_on_points(problem: Problem, state: State, points: tuple[Points, ...]) -> np.ndarray:
     """The `theory.nonlinear.fixed_point.violation_slope` at a state."""
     scale = scale_of(state.kernel)
     unknowns = pack(state.kernel, state.conjugate, scale, problem.layout)
-    slope = violation_slope(unknowns, scale, problem.terms, points, problem.layout)
+    slope = violation_slope(unknowns, scale, problem.model, points, problem.layout)
     if not np.isfinite(slope).all():
         raise LostError("the slope of the stationarity equations is not finite")
     return slope
@@ -185,7 +182,7 @@ def settle(problem: Problem, state: State, seed: int) -> tuple[Problem, State, n
     """
     last_size, crowd, before = -np.inf, 1, State(state.kernel, 0 * state.conjugate)
     for refresh in range(REFRESHES):
-        layout = make_layout(problem.network, problem.task, problem.terms, state.kernel, problem.floor)
+        layout = make_layout(problem.model, problem.phi, state.kernel, problem.floor)
         problem = replace(problem, layout=layout)
         crowded = replace(problem, points=crowd * problem.points)
         state, points = draw_halfway(crowded, before, state, part(seed, refresh))

@@ -14,7 +14,7 @@ the response of F to the covariance, from the adjoint of the construction at fix
 which is linear in the forces: Stein's form <d psi> - <psi psi^T> of noisy neurons squares its noise at every step
 back, and that diverges over some thirty of them.
 
-Source: Hu, Ren, Siska, Szpruch 2021 (mean-field Langevin dynamics); DESIGN.md section 2.
+Source: Hu, Ren, Siska, Szpruch 2021 (mean-field Langevin dynamics).
 """
 
 from __future__ import annotations
@@ -26,19 +26,17 @@ import jax
 import jax.numpy as jnp
 
 from theory.causal import kernel_of_noise
-from theory.covariance import Array, Terms
-from theory.prediction import data_term
+from theory.model import Array, Model, data_term
 
 FRICTION = 1.0
 
 
-@partial(jax.jit, static_argnums=(3, 4, 5))
+@partial(jax.jit, static_argnums=(3, 4))
 def flow(
-    terms: Terms,
+    model: Model,
     noise: Array,
     key: Array,
     phi: Callable,
-    patterns: int,
     steps: int,
     step_size: float,
     first: float,
@@ -54,8 +52,8 @@ def flow(
     keep = jnp.exp(-FRICTION * step_size)
 
     def potential(z, drive, targets):
-        kernel = kernel_of_noise(terms._replace(drive=drive), z, phi, patterns, width)
-        return width * data_term(terms._replace(targets=targets), kernel), kernel
+        kernel = kernel_of_noise(model.replace(drive=drive), z, phi, width)
+        return width * data_term(model.replace(targets=targets), kernel), kernel
 
     def rotate(z, p):
         # The exact motion under the Gaussian part 1/2 |z|^2.
@@ -65,8 +63,8 @@ def flow(
         z, p, key, kernel, response = carry
         key, fresh = jax.random.split(key)
         z, p = rotate(z, p)
-        targets = terms.targets * (first + (1 - first) * jnp.minimum(1.0, (index + 1) / ramp))
-        (slope, by_drive), now = jax.grad(potential, (0, 1), has_aux=True)(z, terms.drive, targets)
+        targets = model.targets * (first + (1 - first) * jnp.minimum(1.0, (index + 1) / ramp))
+        (slope, by_drive), now = jax.grad(potential, (0, 1), has_aux=True)(z, model.drive, targets)
         p = p - step_size * slope
         kept = jnp.where(index >= settled, 1.0, 0.0)
         kernel, response = kernel + kept * now, response + kept * by_drive * 2 / width

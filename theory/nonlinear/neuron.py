@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
-from theory.covariance import Array
+from theory.model import Array
 
 KINK_TOLERANCE = 1e-3
 TOUCHING = 1e-8

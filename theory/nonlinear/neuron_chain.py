@@ -29,7 +29,7 @@ import numpy as np
 import scipy.linalg
 from jax.scipy.linalg import solve_triangular
 
-from theory.covariance import Array
+from theory.model import Array
 from theory.nonlinear.neuron import derivatives, range_of
 from theory.seeds import part
 

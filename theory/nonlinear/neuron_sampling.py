@@ -8,12 +8,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from theory.causal_reach import connected_entries
-from theory.covariance import Terms
+from theory.model import Model
 from theory.nonlinear.neuron import has_kinks, live_entries, range_of
 from theory.nonlinear.neuron_chain import draw, stein_tilt
 from theory.response import NEGLIGIBLE, factorise
 from theory.seeds import part
+from theory.ties import tied_entries
 
 
 class Neurons(NamedTuple):
@@ -24,12 +24,12 @@ class Neurons(NamedTuple):
 
 
 def draw_neurons(
-    terms: Terms, cov: np.ndarray, conjugate: np.ndarray, phi: Callable, num: int, seed: int, tilted: bool = False
+    model: Model, cov: np.ndarray, conjugate: np.ndarray, phi: Callable, num: int, seed: int, tilted: bool = False
 ) -> Neurons:
     """Pre-activations h of independent neurons.
 
     Args:
-        terms: the network on the task; neurons factorise over the groups of entries that shared weights tie together.
+        model: the network on the task; neurons factorise over the groups of entries that shared weights tie together.
         cov, conjugate: C and Phihat, (n, n).
         phi: the activation.
         num: how many.
@@ -38,7 +38,7 @@ def draw_neurons(
             precise; else all weigh the same.
     """
     neurons, logs = np.zeros((num, len(cov))), np.zeros(num)
-    for number, entries in enumerate(connected_entries(terms)):
+    for number, entries in enumerate(tied_entries(model)):
         index = np.ix_(entries, entries)
         live = live_entries(factorise(cov[index], NEGLIGIBLE))
         if live:

@@ -20,7 +20,7 @@ import numpy as np
 import scipy.linalg
 import scipy.special
 
-from theory.covariance import Array
+from theory.model import Array
 from theory.nonlinear.neuron import Points, energy, range_of, weighted
 from theory.nonlinear.neuron_chain import gram_factor, stein_features
 

@@ -8,7 +8,7 @@ r"""The saddle points of a task for any activation, by frozen points, with error
 
 Groups of at most three independent entries are integrated on a tensor grid instead, without statistical error; then
 two grids take the place of the repetitions and their difference that of the error. Unshared weights make one group
-of each step, and so does the symmetric branch where neither inputs nor read-outs tie steps
+of each step, and so does the symmetric branch where neither inputs nor readouts tie sites
 (`theory.nonlinear.decoupling`).
 """
 
@@ -21,12 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.causal_reach import connected_entries
-from theory.covariance import Terms, covariance_terms, scale_of
-from theory.network import Network
+from theory.activations import Activation
+from theory.kernels import scale_of
+from theory.model import Model, data_term
 from theory.nonlinear.broken_branch import walk
 from theory.nonlinear.common_root import solve_together
-from theory.nonlinear.decoupling import decoupled_terms
+from theory.nonlinear.decoupling import decoupled_model
 from theory.nonlinear.fixed_point import Root, conjugate_of
 from theory.nonlinear.frozen_problem import (
     FINEST,
@@ -48,10 +48,9 @@ from theory.nonlinear.neuron import Points, range_of
 from theory.nonlinear.partition_function import divergence
 from theory.nonlinear.stability import is_stable
 from theory.nonlinear.symmetric_branch import softest_of
-from theory.prediction import data_term
 from theory.seeds import part
-from theory.symmetry import has_sign_symmetry
-from theory.task import Task
+from theory.symmetry import flipped_pairs, sign_changes
+from theory.ties import by_entry, tied_entries
 
 FLOW_NEURONS = 2048
 FLOW_STEPS = 800
@@ -83,6 +82,7 @@ class Branch:
         energies: F of each.
         neurons: draws h of equal weight from each (exact: several from the finest grid), (`KEPT_NEURONS`, n).
         means: <phi(h)> of each, (n,).
+        decoupled: whether it was found with weights cut (`theory.nonlinear.decoupling`).
         stable: by `theory.nonlinear.stability`, and on the symmetric branch by `theory.nonlinear.decoupling` besides.
         exact: whether grids were used throughout.
         together: whether the sets of points were solved together, and each one's root is known to first order.
@@ -94,50 +94,48 @@ class Branch:
     energies: tuple[float, ...]
     neurons: tuple[np.ndarray, ...]
     means: tuple[np.ndarray, ...]
+    decoupled: bool
     stable: bool
     exact: bool
     together: bool
 
 
-def find_branches(network: Network, task: Task, points: int, randomisations: int, seed: int) -> list[Branch]:
-    """Every saddle point of a task, all of whose steps and patterns matter, that the starts lead to.
+def find_branches(model: Model, phi: Activation, points: int, randomisations: int, seed: int) -> list[Branch]:
+    """Every saddle point of a model, all of whose patterns and last sites matter, that the starts lead to.
 
     Raises:
         ValueError: if more entries hang together than fit, or if the kernels are not finite.
     """
-    terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
-    _check_size(terms)
+    _check_size(model)
 
     def come_to_rest(
-        on: Terms, seed: int, attempt: int, start: tuple[float, float] = INDEPENDENT
+        on: Model, seed: int, attempt: int, start: tuple[float, float] = INDEPENDENT
     ) -> tuple[Problem, State]:
-        return _come_to_rest(network, task, on, points, seed, attempt, start)
+        return _come_to_rest(on, phi, points, seed, attempt, start)
 
     def solved(problem: Problem, state: State, seed: int) -> list[Branch]:
         try:
-            return [_solve_branch(problem, terms, state, randomisations, seed)]
+            return [_solve_branch(problem, model, state, randomisations, seed)]
         except LostError:
             return []
 
-    def from_independent_noise(on: Terms, seed: int) -> list[Branch]:
+    def from_independent_noise(on: Model, seed: int) -> list[Branch]:
         attempts = (
             solved(*come_to_rest(on, part(seed, FLOWING, attempt), attempt), part(seed, SOLVING, attempt))
             for attempt in range(ATTEMPTS)
         )
         return next(filter(None, attempts), [])
 
-    if not has_sign_symmetry(network, task):
-        return from_independent_noise(terms, seed)
-    symmetric = from_independent_noise(decoupled_terms(terms, task.patterns), part(seed, SYMMETRIC))
-    if task.steps < 3:
-        return symmetric
+    if not len(mirror_images(model, phi)):
+        return from_independent_noise(model, seed)
+    symmetric = from_independent_noise(decoupled_model(model), part(seed, SYMMETRIC))
     unstable = not any(branch.stable for branch in symmetric)
     for attempt in range(ATTEMPTS):
         lost = False
         # What is stable is left by nothing but a start far away.
         for number, start in enumerate((COHERENT, INDEPENDENT)[: 1 + unstable]):
-            problem, state = come_to_rest(terms, part(seed, FLOWING, attempt, number), attempt, start)
-            if _oddness(state.kernel, task) > BROKEN:
+            problem, state = come_to_rest(model, part(seed, FLOWING, attempt, number), attempt, start)
+            if oddness(state.kernel, model, phi) > BROKEN:
                 found = solved(problem, state, part(seed, SOLVING, attempt, number))
                 if found and not (symmetric and _same_branch(found[0], symmetric[0])):
                     return symmetric + found
@@ -145,15 +143,20 @@ def find_branches(network: Network, task: Task, points: int, randomisations: int
         if not lost:
             break
     if symmetric and unstable:
-        nearby = _leave_symmetric(symmetric[0], problem, terms, part(seed, LEAVING, FLOWING))
+        nearby = _leave_symmetric(symmetric[0], problem, model, part(seed, LEAVING, FLOWING))
         if nearby is not None:
             return symmetric + solved(problem, nearby, part(seed, LEAVING, SOLVING))
     return symmetric
 
 
-def _check_size(terms: Terms) -> None:
+def mirror_images(model: Model, phi: Activation) -> np.ndarray:
+    """The `theory.symmetry.sign_changes` where the activation is odd, else none."""
+    return sign_changes(model) if phi.odd else np.ones((0, model.sites))
+
+
+def _check_size(model: Model) -> None:
     """The slope of the stationarity equations is a dense matrix of the pairs of entries that hang together."""
-    sizes = [len(entries) for entries in connected_entries(terms)]
+    sizes = [len(entries) for entries in tied_entries(model)]
     if sum(size * (size + 1) for size in sizes) > MOST_UNKNOWNS:
         raise ValueError(
             f"task has {sum(sizes)} (step, pattern) entries, {max(sizes)} of which shared weights tie together; if the "
@@ -162,7 +165,7 @@ def _check_size(terms: Terms) -> None:
         )
 
 
-def _leave_symmetric(symmetric: Branch, problem: Problem, terms: Terms, seed: int) -> State | None:
+def _leave_symmetric(symmetric: Branch, problem: Problem, model: Model, seed: int) -> State | None:
     """A broken state near an unstable symmetric branch, too slightly broken for the flow; None if there is none."""
     try:
         state = symmetric.state
@@ -170,7 +173,7 @@ def _leave_symmetric(symmetric: Branch, problem: Problem, terms: Terms, seed: in
         root = solve_on_points(symmetric.problem, state, points, slope_on_points(symmetric.problem, state, points))
     except LostError:
         return None
-    softest = softest_of(symmetric.problem, root, points, terms, odd_only=True)
+    softest = softest_of(symmetric.problem, root, points, model, odd_only=True)
     for step in walk(problem, root, softest, 1.0, part(seed, 0)):
         if step.factor >= 1:
             return State(step.root.kernel, step.root.conjugate)
@@ -178,21 +181,21 @@ def _leave_symmetric(symmetric: Branch, problem: Problem, terms: Terms, seed: in
 
 
 def follow_branch(
-    branch: Branch, task: Task, randomisations: int, seed: int, points: int | None = None
+    branch: Branch, model: Model, randomisations: int, seed: int, points: int | None = None
 ) -> Branch | None:
-    """The branch on a task that differs at most in its targets; None where it has turned unstable or ended.
+    """The branch on a model that differs at most in its numbers; None where it has turned unstable or ended.
 
     ``points`` in a set may be others than before.
     """
-    problem = branch.problem.with_targets_of(task)
-    problem = replace(problem, points=points or problem.points)
-    terms = jax.tree.map(jnp.asarray, covariance_terms(problem.network, task))
+    phi = branch.problem.phi
+    cut = decoupled_model(model) if branch.decoupled else model
+    problem = replace(branch.problem.with_model(cut), points=points or branch.problem.points)
     try:
-        followed = _solve_branch(problem, terms, branch.state, randomisations, seed)
+        followed = _solve_branch(problem, model, branch.state, randomisations, seed)
     except LostError:
         return None
-    still_broken = any(_oddness(root.kernel, task) > BROKEN for root in followed.roots)
-    was_broken = any(_oddness(root.kernel, branch.problem.task) > BROKEN for root in branch.roots)
+    still_broken = any(oddness(root.kernel, model, phi) > BROKEN for root in followed.roots)
+    was_broken = any(oddness(root.kernel, model, phi) > BROKEN for root in branch.roots)
     lost = max(root.residual for root in followed.roots) > RESIDUAL_TOLERANCE or still_broken != was_broken
     return None if lost or not followed.stable else followed
 
@@ -201,37 +204,36 @@ def _same_branch(one: Branch, other: Branch) -> bool:
     """Equal kernels within a tenth of their scale, up to the sign symmetry."""
     first, second = (np.mean([root.kernel for root in branch.roots], axis=0) for branch in (one, other))
     scale = scale_of(first)
-    if has_sign_symmetry(one.problem.network, one.problem.task):
+    if len(mirror_images(one.problem.model, one.problem.phi)):
         first, second = np.abs(first), np.abs(second)
     return bool(np.max(np.abs(first - second) / np.outer(scale, scale)) < SAME_BRANCH)
 
 
 def _come_to_rest(
-    network: Network, task: Task, terms: Terms, points: int, seed: int, attempt: int, start: tuple[float, float]
+    model: Model, phi: Activation, points: int, seed: int, attempt: int, start: tuple[float, float]
 ) -> tuple[Problem, State]:
     """Where the flow comes to rest from a start, its step halved at each attempt."""
     coherence, first_targets = start
-    patterns, rng = task.patterns, np.random.default_rng(part(seed, 0))
-    independent = rng.normal(size=(task.entries, FLOW_NEURONS))
-    common = np.tile(rng.normal(size=(patterns, FLOW_NEURONS)), (task.steps, 1))
+    rng = np.random.default_rng(part(seed, 0))
+    independent = rng.normal(size=(model.entries, FLOW_NEURONS))
+    common = np.tile(rng.normal(size=(model.patterns, FLOW_NEURONS)), (model.sites, 1))
     noise = np.sqrt(1 - coherence) * independent + np.sqrt(coherence) * common
     steps, step, key = FLOW_STEPS * 2**attempt, FLOW_STEP / 2**attempt, jax.random.key(part(seed, 1))
-    settled = flow(terms, noise, key, network.phi.function, patterns, steps, step, first_targets)
+    settled = flow(model, noise, key, phi.function, steps, step, first_targets)
     kernel, response = map(np.asarray, settled)
     if not np.isfinite(kernel).all():
         raise ValueError(
             "network and task lead to kernels that are not finite; lower the gains or the targets, "
             "or use an activation that grows more slowly"
         )
-    problem = make_problem(network, task, terms, kernel, points)
+    problem = make_problem(model, phi, kernel, points)
     return problem, _first_state(problem, kernel, response)
 
 
-def _oddness(kernel: np.ndarray, task: Task) -> float:
-    """Largest overlap between steps of odd offset."""
+def oddness(kernel: np.ndarray, model: Model, phi: Activation) -> float:
+    """Largest overlap between sites whose correlation changes sign in a mirror image."""
     scale = scale_of(kernel)
-    steps = np.repeat(np.arange(task.steps), task.patterns)
-    odd = (steps[:, None] - steps[None, :]) % 2 == 1
+    odd = by_entry(model, flipped_pairs(mirror_images(model, phi), model.sites))
     return float(np.max(np.abs(kernel) * odd / np.outer(scale, scale), initial=0.0))
 
 
@@ -246,11 +248,11 @@ def _first_state(problem: Problem, kernel: np.ndarray, response: np.ndarray) -> 
         if group.live:
             spread = np.asarray(range_of(cov[np.ix_(entries, entries)], group.live).spread)
             on_live[np.ix_(live, live)] = spread.T @ response[np.ix_(entries, entries)] @ spread
-    return State(kernel, np.asarray(conjugate_of(jnp.asarray(kernel), jnp.asarray(on_live), problem.terms, layout)))
+    return State(kernel, np.asarray(conjugate_of(jnp.asarray(kernel), jnp.asarray(on_live), problem.model, layout)))
 
 
-def _solve_branch(problem: Problem, terms: Terms, state: State, randomisations: int, seed: int) -> Branch:
-    """Settle, then repeat on independent points; ``terms`` has W whole, which decides the stability.
+def _solve_branch(problem: Problem, model: Model, state: State, randomisations: int, seed: int) -> Branch:
+    """Settle, then repeat on independent points; ``model`` has W whole, which decides the stability.
 
     Where some set has no root, all are solved together; where that fails too, entries that add little are taken to
     follow from earlier ones.
@@ -270,7 +272,7 @@ def _solve_branch(problem: Problem, terms: Terms, state: State, randomisations: 
     if not _all_solved(roots):
         coarsened = problem.coarsened(state.kernel)
         if coarsened is not None:
-            return _solve_branch(coarsened, terms, state, randomisations, part(seed, AGAIN))
+            return _solve_branch(coarsened, model, state, randomisations, part(seed, AGAIN))
     energies, neurons, means = [], [], []
     for number, (root, points) in enumerate(zip(solved_on, sets, strict=True)):
         energies.append(_free_energy(problem, root, points, part(seed, INTEGRATING, number)))
@@ -278,9 +280,11 @@ def _solve_branch(problem: Problem, terms: Terms, state: State, randomisations: 
         # A grid has no independent repetitions, but what is drawn from it has.
         for repetition in range(GRID_DRAWS if exact and number == 0 else 1 - exact):
             neurons.append(_neurons(problem, root, points, part(seed, PICKING, number, repetition)))
-    between = softest_of(problem, solved_on[-1], sets[-1], terms).eigenvalue
-    stable = between < 1 and is_stable(solved_on, sets, problem.terms, problem.layout, slope)
-    return Branch(problem, state, tuple(roots), tuple(energies), tuple(neurons), tuple(means), stable, exact, together)
+    between = softest_of(problem, solved_on[-1], sets[-1], model).eigenvalue
+    stable = between < 1 and is_stable(solved_on, sets, problem.model, problem.layout, slope)
+    decoupled = problem.model is not model
+    averaged = tuple(energies), tuple(neurons), tuple(means)
+    return Branch(problem, state, tuple(roots), *averaged, decoupled, stable, exact, together)
 
 
 def _all_solved(roots: Sequence[Root]) -> bool:
@@ -293,7 +297,7 @@ def _neurons(problem: Problem, root: Root, points: tuple[Points, ...], seed: int
     draws = np.zeros((KEPT_NEURONS, len(root.kernel)))
     for entries, weights, h in laws(problem, root, points):
         draws[:, entries] = h[rng.choice(len(h), KEPT_NEURONS, p=weights)]
-    if problem.network.phi.odd:
+    if problem.phi.odd:
         draws[KEPT_NEURONS // 2 :] *= -1
     return draws
 
@@ -302,7 +306,7 @@ def _mean_activity(problem: Problem, root: Root, points: tuple[Points, ...]) -> 
     """<phi(h)>, (n,); it joins the groups."""
     phi = problem.layout.phi
     mean = np.array(phi(jnp.zeros(len(root.kernel))))
-    if problem.network.phi.odd:
+    if problem.phi.odd:
         return 0 * mean
     for entries, weights, h in laws(problem, root, points):
         mean[entries] = weights @ np.asarray(phi(jnp.asarray(h)))
@@ -311,7 +315,7 @@ def _mean_activity(problem: Problem, root: Root, points: tuple[Points, ...]) -> 
 
 def _free_energy(problem: Problem, root: Root, points: tuple[Points, ...], seed: int) -> float:
     cov, layout = problem.cov(root.kernel), problem.layout
-    total = float(data_term(problem.terms, jnp.asarray(root.kernel)))
+    total = float(data_term(problem.model, jnp.asarray(root.kernel)))
     for group, group_points in zip(layout.groups, points, strict=True):
         if group.live:
             index = np.ix_(group.entries, group.entries)

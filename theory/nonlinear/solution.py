@@ -8,16 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.causal_reach import connected_entries, extend_kernel, needed_task
-from theory.covariance import covariance_terms, preactivation_cov, scale_of
+from theory.extension import extend_kernel
+from theory.kernels import flat_of, kernel_of, largest_relative, outputs_of, scale_of
+from theory.model import Model, build_model, output_law, preactivation_cov
 from theory.network import Network
 from theory.nonlinear.neuron_chain import FIELDS, POINTS_PER_FIELD
-from theory.nonlinear.saddle import SAME_BRANCH, Branch, find_branches, follow_branch
-from theory.prediction import predict_given_kernel
+from theory.nonlinear.saddle import SAME_BRANCH, Branch, find_branches, follow_branch, mirror_images
 from theory.seeds import part
-from theory.solution import Solution, error_of_repetitions, kernel_of, largest_relative, only_stable, outputs_of
-from theory.symmetry import alternating_relabelling, flip_sign, has_sign_symmetry, relabel
+from theory.solution import Solution, error_of_repetitions, only_stable
+from theory.symmetry import alternating_relabelling, apply_signs, preferred_signs, relabel, sign_changes
 from theory.task import Task
+from theory.ties import needed_part, tied_entries
 
 STATED_RESIDUAL = 1e-8
 # Where nothing is asked for: the size of the first sets of points, and how far it grows in factors of `GROWTH` at most.
@@ -37,14 +38,15 @@ def solve_nonlinear(
     # float64 within this call only: residuals of 1e-9 are not reachable in float32.
     with jax.enable_x64(True):
         size = points or FIRST_POINTS
-        found = _search(network, task, size, randomisations, seed)
-        solution = _gather(found, network, task, seed, tolerance)
-        kept = needed_task(task)[0]
+        model = build_model(network, task).on_device()
+        needed, _ = needed_part(model)
+        found = _search(needed, network, size, randomisations, seed)
+        solution = _gather(found, model, network, task, seed, tolerance)
         larger = None if points else _larger_sets(solution, found, size, tolerance)
         while larger is not None:
             again = part(seed, larger)
-            found = [follow_branch(branch, kept, randomisations, again, larger) or branch for branch in found]
-            solution = _gather(found, network, task, seed, tolerance)
+            found = [follow_branch(branch, needed, randomisations, again, larger) or branch for branch in found]
+            solution = _gather(found, model, network, task, seed, tolerance)
             larger = _larger_sets(solution, found, larger, tolerance)
     return solution
 
@@ -61,9 +63,9 @@ def _larger_sets(solution: Solution, found: list[Branch], points: int, tolerance
     return larger if larger <= ENOUGH or (solved and fits and larger <= MOST_POINTS) else None
 
 
-def _gather(found: list[Branch], network: Network, task: Task, seed: int, tolerance: float) -> Solution:
+def _gather(found: list[Branch], model: Model, network: Network, task: Task, seed: int, tolerance: float) -> Solution:
     """The best of the branches, with all of them and their images."""
-    solutions = [_finish(branch, network, task, seed, tolerance) for branch in found]
+    solutions = [_finish(branch, model, network, task, seed, tolerance) for branch in found]
     solutions += [image for image in map(relabelled_image, solutions) if image is not None]
     branches = tuple(sorted(solutions, key=_rank))
     message = f"{branches[0].message}; {len(branches)} saddle point(s) found"
@@ -82,23 +84,26 @@ class NonlinearFollower:
     def best(self, factor: float) -> tuple[Solution, Branch]:
         """What `theory.solve` finds."""
         task = self._task.scaled(factor)
-        found = _search(self._network, task, self._points, self._randomisations, self._seed)
-        finished = [(_finish(branch, self._network, task, self._seed, self._tolerance), branch) for branch in found]
+        model = build_model(self._network, task).on_device()
+        found = _search(needed_part(model)[0], self._network, self._points, self._randomisations, self._seed)
+        rest = self._network, task, self._seed, self._tolerance
+        finished = [(_finish(branch, model, *rest), branch) for branch in found]
         solution, branch = min(finished, key=lambda pair: _rank(pair[0]))
         return only_stable(solution), branch
 
     def follow(self, factor: float, branch: Branch) -> tuple[Solution, Branch]:
         """The branch continued; the best one where it has turned unstable or ended."""
         task = self._task.scaled(factor)
-        followed = follow_branch(branch, needed_task(task)[0], self._randomisations, self._seed)
+        model = build_model(self._network, task).on_device()
+        followed = follow_branch(branch, needed_part(model)[0], self._randomisations, self._seed)
         if followed is None:
             return self.best(factor)
-        return _finish(followed, self._network, task, self._seed, self._tolerance), followed
+        return _finish(followed, model, self._network, task, self._seed, self._tolerance), followed
 
 
-def _search(network: Network, task: Task, points: int, randomisations: int, seed: int) -> list[Branch]:
+def _search(needed: Model, network: Network, points: int, randomisations: int, seed: int) -> list[Branch]:
     """Every branch found."""
-    found = find_branches(network, needed_task(task)[0], points, randomisations, seed)
+    found = find_branches(needed, network.phi, points, randomisations, seed)
     if not found:
         raise RuntimeError(
             "no saddle point of the network on this task was found: use more points, another seed or a weaker signal, "
@@ -117,38 +122,37 @@ def relabelled_image(solution: Solution) -> Solution | None:
     """The image under `theory.symmetry.alternating_relabelling`; None where it is the same saddle point, or none."""
     network, task = solution.network, solution.task
     permutation = alternating_relabelling(network, task)
-    if permutation is None or has_sign_symmetry(network, task):
+    if permutation is None or network.phi.odd:
         return None  # W -> -W has the same images, and observables that know of it
+    signs = sign_changes(solution.model)[0]
     everywhere = solution.kernel[:, permutation][:, :, :, permutation]
-    if not _differ(solution, relabel(solution.kernel, permutation)) or _differ(solution, everywhere):
+    if not _differ(solution, relabel(solution.kernel, permutation, signs)) or _differ(solution, everywhere):
         return None
     names = ("kernel", "conjugate", "preactivation_cov", "standard_error", "repetitions")
-    images = {name: relabel(np.asarray(getattr(solution, name)), permutation) for name in names}
-    terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
-    predictive = predict_given_kernel(terms, jnp.asarray(images["kernel"].reshape(task.entries, task.entries)))
+    images = {name: relabel(np.asarray(getattr(solution, name)), permutation, signs) for name in names}
+    with jax.enable_x64(True):
+        law = output_law(solution.model, jnp.asarray(flat_of(images["kernel"])))
     return replace(
         solution,
         **images,
-        prediction=outputs_of(predictive.mean, task),
-        dual=outputs_of(predictive.dual, task),
-        message=f"{solution.message}; patterns relabelled at every other step",
+        prediction=outputs_of(solution.model.read_out(law.mean), task),
+        dual=outputs_of(solution.model.read_out(law.dual), task),
+        message=f"{solution.message}; patterns relabelled at every other site",
     )
 
 
 def _differ(solution: Solution, kernel: np.ndarray) -> bool:
     """Whether a kernel is another one than the solution's, beyond its error."""
-    n = solution.task.entries
-    scale = scale_of(solution.kernel.reshape(n, n))
-    error = np.asarray(solution.standard_error).reshape(n, n)
-    change = np.abs(kernel - solution.kernel).reshape(n, n)
+    scale = scale_of(flat_of(solution.kernel))
+    error = flat_of(solution.standard_error)
+    change = flat_of(np.abs(kernel - solution.kernel))
     return bool(np.any(change > SAME_BRANCH * np.outer(scale, scale) + 5 * error))
 
 
-def _finish(branch: Branch, network: Network, task: Task, seed: int, tolerance: float) -> Solution:
-    _, kept = needed_task(task)
-    terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
-    kernels = _whole_kernels(branch, network, task, kept, seed)
-    on_grids = branch.exact and len(kept) == task.entries
+def _finish(branch: Branch, model: Model, network: Network, task: Task, seed: int, tolerance: float) -> Solution:
+    _, kept = needed_part(model)
+    kernels = _whole_kernels(branch, model, network, kept, seed)
+    on_grids = branch.exact and len(kept) == model.entries
     kernel = kernels[0] if on_grids else kernels.mean(axis=0)
     randomisations = 1 if on_grids else len(kernels)
     error = error_of_repetitions(kernels, randomisations)
@@ -159,14 +163,14 @@ def _finish(branch: Branch, network: Network, task: Task, seed: int, tolerance: 
     conjugate = np.zeros_like(kernel)
     conjugates = [root.conjugate for root in branch.roots]
     conjugate[np.ix_(kept, kept)] = conjugates[0] if branch.exact else np.mean(conjugates, axis=0)
-    cov = preactivation_cov(terms, jnp.asarray(kernel), task.patterns)
+    cov = preactivation_cov(model, jnp.asarray(kernel))
     shaped = {
         name: kernel_of(value, task) for name, value in (("kernel", kernel), ("conjugate", conjugate), ("cov", cov))
     }
-    if has_sign_symmetry(network, task) and _neighbours(shaped["kernel"]) < 0:
-        shaped = {name: flip_sign(value) for name, value in shaped.items()}
-        kernels = np.array([flip_sign(kernel_of(one, task)) for one in kernels])
-    predictive = predict_given_kernel(terms, jnp.asarray(shaped["kernel"].reshape(kernel.shape)))
+    signs = preferred_signs(shaped["kernel"], mirror_images(model, network.phi))
+    shaped = {name: apply_signs(value, signs) for name, value in shaped.items()}
+    kernels = apply_signs(kernel_of(kernels, task), signs)
+    law = output_law(model, jnp.asarray(flat_of(shaped["kernel"])))
     residual = _largest([root.residual for root in branch.roots])
     relative_error = largest_relative(error, kernel)
     solved = residual <= STATED_RESIDUAL
@@ -179,14 +183,14 @@ def _finish(branch: Branch, network: Network, task: Task, seed: int, tolerance: 
         conjugate=shaped["conjugate"],
         preactivation_cov=shaped["cov"],
         free_energy=float(energies[0] if branch.exact else energies.mean()),
-        prediction=outputs_of(predictive.mean, task),
-        dual=outputs_of(predictive.dual, task),
+        prediction=outputs_of(model.read_out(law.mean), task),
+        dual=outputs_of(model.read_out(law.dual), task),
         residual=residual,
         stable=branch.stable,
         converged=converged,
         message=_message(branch, residual, solved, relative_error, tolerance, left_out),
         standard_error=kernel_of(error, task),
-        repetitions=kernels.reshape(len(kernels), *shaped["kernel"].shape),
+        repetitions=kernels,
         randomisations=randomisations,
         free_energy_error=float(
             abs(energies[0] - energies[-1]) if branch.exact else energies.std(ddof=1) / np.sqrt(len(energies))
@@ -195,11 +199,10 @@ def _finish(branch: Branch, network: Network, task: Task, seed: int, tolerance: 
     )
 
 
-def _whole_kernels(branch: Branch, network: Network, task: Task, kept: np.ndarray, seed: int) -> np.ndarray:
+def _whole_kernels(branch: Branch, model: Model, network: Network, kept: np.ndarray, seed: int) -> np.ndarray:
     """The kernel of the whole task for each randomisation, (R, n, n)."""
-    terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
     solved = [_between_groups(root.kernel, mean, branch) for root, mean in zip(branch.roots, branch.means, strict=True)]
-    if len(kept) == task.entries:
+    if len(kept) == model.entries:
         return np.array(solved)
     rng = np.random.default_rng(seed)
     neurons = branch.neurons
@@ -208,7 +211,7 @@ def _whole_kernels(branch: Branch, network: Network, task: Task, kept: np.ndarra
         solved = [solved[0]] * len(neurons)
     return np.array(
         [
-            extend_kernel(kernel, draws, terms, task, kept, network.phi.function, rng)
+            extend_kernel(kernel, draws, model, kept, network.phi.function, rng)
             for kernel, draws in zip(solved, neurons, strict=True)
         ]
     )
@@ -217,7 +220,7 @@ def _whole_kernels(branch: Branch, network: Network, task: Task, kept: np.ndarra
 def _between_groups(kernel: np.ndarray, mean: np.ndarray, branch: Branch) -> np.ndarray:
     """Independent groups: <phi_i phi_j> = <phi_i> <phi_j>."""
     whole = np.outer(mean, mean)
-    for entries in connected_entries(branch.problem.terms):
+    for entries in tied_entries(branch.problem.model):
         index = np.ix_(entries, entries)
         whole[index] = kernel[index]
     return whole

@@ -7,7 +7,6 @@ determinant of the slope of the stationarity equations stands in, which vanishes
 blurred: negative means an odd number of directions of descent. An even number shows in the flow, which leaves the
 branch. Only what is negative on every set of draws counts as unstable: that of a soft mode changes sign between them.
 
-Source: SOLVER.md, "Stability"; DESIGN.md section 3.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.covariance import Terms, preactivation_cov, scale_of
 from theory.jacobians import dense_jacobian
+from theory.kernels import scale_of
+from theory.model import Model, preactivation_cov
 from theory.nonlinear.fixed_point import (
     Layout,
     Root,
@@ -35,16 +35,16 @@ from theory.nonlinear.neuron import Points
 
 
 @partial(jax.jit, static_argnums=4)
-def _hessian_like(unknowns, scale, terms, points, layout):
+def _hessian_like(unknowns, scale, model, points, layout):
     """I - J in the scaled unknowns."""
     rows, columns = layout.pairs
     pair_scale = scale[rows] * scale[columns]
 
     def violation(unknowns):
         kernel, conjugate = unpack(unknowns, scale, layout)
-        cov = preactivation_cov(terms, kernel, layout.patterns)
-        new_kernel, response, _ = averages(kernel, conjugate, terms, points, layout)
-        new_cov = preactivation_cov(terms, new_kernel, layout.patterns)
+        cov = preactivation_cov(model, kernel)
+        new_kernel, response, _ = averages(kernel, conjugate, model, points, layout)
+        new_cov = preactivation_cov(model, new_kernel)
         new_response = jnp.zeros_like(cov)
         for group in layout.groups:
             index = np.array(group.entries)[np.array(group.live, dtype=int)]
@@ -54,7 +54,7 @@ def _hessian_like(unknowns, scale, terms, points, layout):
                 # <h h^T> = C - C Q C, met by the covariance that the new kernel makes.
                 second = old - old @ response[window] @ old
                 new_response = new_response.at[window].set(precision - precision @ second @ precision)
-        new_conjugate = conjugate_of(new_kernel, new_response, terms, layout)
+        new_conjugate = conjugate_of(new_kernel, new_response, model, layout)
         new = jnp.concatenate([new_kernel[rows, columns] / pair_scale, new_conjugate[rows, columns] * pair_scale])
         return unknowns - new
 
@@ -62,21 +62,21 @@ def _hessian_like(unknowns, scale, terms, points, layout):
 
 
 def is_stable(
-    roots: Sequence[Root], sets: Sequence[tuple[Points, ...]], terms: Terms, layout: Layout, slope: np.ndarray
+    roots: Sequence[Root], sets: Sequence[tuple[Points, ...]], model: Model, layout: Layout, slope: np.ndarray
 ) -> bool:
     """Whether a saddle point is stable, by the module's two criteria.
 
     Args:
         roots: the saddle point, solved on each of several sets of points.
         sets: the points, of each group.
-        terms: the network on the task.
+        model: the network on the task.
         layout: what they are points of.
         slope: `theory.nonlinear.fixed_point.violation_slope` nearby, on other points.
     """
     scale = scale_of(roots[0].kernel)
     unknowns = [pack(root.kernel, root.conjugate, scale, layout) for root in roots]
     if any(group.sampled for group in layout.groups):
-        more = (violation_slope(at, scale, terms, points, layout) for at, points in zip(unknowns, sets, strict=True))
+        more = (violation_slope(at, scale, model, points, layout) for at, points in zip(unknowns, sets, strict=True))
         return any(np.linalg.slogdet(one)[0] > 0 for one in chain([slope], more))
-    values = np.linalg.eigvals(np.asarray(_hessian_like(unknowns[0], scale, terms, sets[0], layout)))
+    values = np.linalg.eigvals(np.asarray(_hessian_like(unknowns[0], scale, model, sets[0], layout)))
     return bool(np.min(values.real) > 0)

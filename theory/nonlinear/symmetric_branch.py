@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
-from theory.covariance import Terms, covariance_terms
+from theory.activations import Activation
 from theory.lazy import prior_kernel
-from theory.network import Network
-from theory.nonlinear.decoupling import SecondMoments, Softest, decoupled_terms, softest_perturbation
+from theory.model import Model, output_law
+from theory.nonlinear.decoupling import SecondMoments, Softest, decoupled_model, softest_perturbation
 from theory.nonlinear.fixed_point import Root
 from theory.nonlinear.frozen_problem import (
     ON_THE_WAY,
@@ -27,9 +26,9 @@ from theory.nonlinear.frozen_problem import (
     solve_on_points,
 )
 from theory.nonlinear.neuron import Points
-from theory.prediction import predict_given_kernel
 from theory.response import covariance_inverse, factorise
-from theory.task import Task
+from theory.symmetry import flipped_pairs, sign_changes
+from theory.ties import by_entry, tied_pairs
 
 FIRST_PULL = 0.1  # strength of the targets, relative to the prior of a neuron, at the first factor
 SCAN_RATIO = 1.25
@@ -43,20 +42,20 @@ class SymmetricBranch:
     """Solutions in which only steps are correlated that inputs or read-outs tie (`theory.nonlinear.decoupling`).
 
     Args:
-        network: odd activation, the sign symmetry holding on the task.
-        task: all of whose steps and patterns matter.
+        model: all of whose patterns and last sites matter; the sign symmetry holds.
+        phi: an odd activation.
         points: size of each set of points, where more than three entries hang together.
         seed: of the points.
     """
 
-    def __init__(self, network: Network, task: Task, points: int, seed: int) -> None:
-        self.whole_terms: Terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
-        terms = decoupled_terms(self.whole_terms, task.patterns)
-        kernel = prior_kernel(network, task)
-        self.problem = make_problem(network, task, terms, kernel, points)
+    def __init__(self, model: Model, phi: Activation, points: int, seed: int) -> None:
+        self.whole_model = model
+        model = decoupled_model(self.whole_model)
+        kernel = prior_kernel(model, phi)
+        self.problem = make_problem(model, phi, kernel, points)
         kernel[self.problem.layout.between] = 0
-        dual = np.asarray(predict_given_kernel(terms, jnp.asarray(kernel)).dual)
-        pull = np.max(np.diagonal(kernel) * np.diagonal(np.asarray(terms.readout)) * np.sum(dual**2, axis=1))
+        dual = np.asarray(output_law(model, jnp.asarray(kernel)).dual)
+        pull = np.max(np.diagonal(kernel) * np.diagonal(np.asarray(model.readout)) * np.sum(dual**2, axis=1))
         self.first_factor = math.sqrt(FIRST_PULL / pull)
         self._seed = seed
         self._known = {0.0: State(kernel, np.zeros_like(kernel))}
@@ -100,7 +99,7 @@ class SymmetricBranch:
 
     def softest(self, root: Root, points: tuple[Points, ...]) -> Softest:
         """The `theory.nonlinear.decoupling.Softest` perturbation of a solution at odd offsets."""
-        return softest_of(self.problem, root, points, self.whole_terms, odd_only=True)
+        return softest_of(self.problem, root, points, self.whole_model, odd_only=True)
 
     def find_instability(self, seed: int) -> float:
         """The factor at which the largest eigenvalue of `softest` reaches 1, on one set of points; infinite if none.
@@ -108,8 +107,6 @@ class SymmetricBranch:
         Raises:
             RuntimeError: if the branch cannot be followed that far.
         """
-        if self.problem.task.steps < 3:
-            return math.inf  # correlations between steps 1 and 2 do not feed back on themselves
         below, above = self._bracket(seed)
         if math.isinf(above):
             return math.inf
@@ -141,11 +138,17 @@ class SymmetricBranch:
 
 
 def softest_of(
-    problem: Problem, root: Root, points: tuple[Points, ...], terms: Terms, odd_only: bool = False
+    problem: Problem, root: Root, points: tuple[Points, ...], model: Model, odd_only: bool = False
 ) -> Softest:
-    """The `Softest` perturbation between the groups of a problem's solution; ``terms`` has W whole."""
+    """The `Softest` perturbation between the groups of a problem's solution; ``model`` has its weights whole.
+
+    ``odd_only``: only between sites whose correlation changes sign under a symmetry.
+    """
     moments = second_moments(problem, root, points)
-    return softest_perturbation(moments, terms, problem.task.patterns, problem.layout.between, odd_only)
+    free = problem.layout.between & tied_pairs(model)
+    if odd_only:
+        free &= by_entry(model, flipped_pairs(sign_changes(model), model.sites))
+    return softest_perturbation(moments, model, free)
 
 
 def second_moments(problem: Problem, root: Root, points: tuple[Points, ...]) -> SecondMoments:

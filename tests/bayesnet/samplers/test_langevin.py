@@ -62,7 +62,7 @@ def test_weights_and_fields_of_kept_draws_belong_to_their_kernels(training):
     assert training["weights"]["latent_draw"].values.tolist() == [19, 39]
     for chain, position in np.ndindex(2, 2):
         place = {"chain": chain, "latent_draw": position}
-        weights = Weights(*(training["weights"][name][place].values for name in Weights._fields))
+        weights = Weights({name: values[place].values for name, values in training["weights"].items()})
         h = training["fields"]["preactivation"][place].values
         np.testing.assert_allclose(h[1, 0], weights.recurrent[0] @ h[0, 0], rtol=1e-12)
         stored = training["posterior"]["kernel"].values[chain, [19, 39][position], :, 0, :, 0]

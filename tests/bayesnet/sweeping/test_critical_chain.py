@@ -8,9 +8,23 @@ from bayesnet import Network, Task, tasks
 from bayesnet.sweeping.critical_chain import closed_form_instability
 
 
-def test_reference_number():
-    found = closed_form_instability(Network.rnn(8, noise=0.1), tasks.chain(3, 1.0))
-    np.testing.assert_allclose(found, 2.86378, rtol=1e-6)
+@pytest.mark.parametrize(
+    ("steps", "critical"), [(3, 2.863782), (4, 1.622417), (5, 1.213310), (6, 1.002163), (8, 0.778367)]
+)
+def test_reference_numbers(steps, critical):
+    """Those of the numerical instability (`tests/theory/test_saddle.py`)."""
+    found = closed_form_instability(Network.rnn(8, noise=0.1), tasks.chain(steps, 1.0))
+    np.testing.assert_allclose(found, critical, atol=6e-7)
+
+
+def test_gains_and_noise_enter_as_a_change_of_units():
+    """With gains the network of unit gains in which h is measured in units of its own size and y in those of f:
+    y / a, kappa / a^2, a = gv gu gw^(T-1)."""
+    unit = closed_form_instability(Network.rnn(8, noise=0.1), tasks.chain(5, 1.0))
+    gains = {"recurrent_gain": 1.2, "input_gain": 0.7, "readout_gain": 1.5}
+    size = 1.5 * 0.7 * 1.2**4
+    found = closed_form_instability(Network.rnn(8, noise=0.1 * size**2, **gains), tasks.chain(5, 2.0))
+    np.testing.assert_allclose(found, unit * size / 2.0, rtol=1e-12)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_problems import problem_of
 
 import theory
 from theory.nonlinear import frozen_problem
@@ -28,7 +29,7 @@ def drawn_branch():
     with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
         patch.setattr(frozen_problem, "GRID_RANK", 0)
         network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
-        branches = nonlinear_saddle.find_branches(network, chain(3, 3.0), 4096, SETS, 0)
+        branches = nonlinear_saddle.find_branches(*problem_of(network, chain(3, 3.0)), 4096, SETS, 0)
     return min(branches, key=lambda branch: np.mean(branch.energies))
 
 
@@ -73,8 +74,8 @@ def test_sets_without_a_root_are_solved_together(monkeypatch, drawn_branch):
     monkeypatch.setattr(frozen_problem, "GRID_RANK", 0)
     monkeypatch.setattr(nonlinear_saddle, "solve_on_points", one_fails)
     with jax.enable_x64(True):
-        terms = problem.terms
-        found = nonlinear_saddle._solve_branch(problem, terms, drawn_branch.state, SETS, 3)
+        model = problem.model
+        found = nonlinear_saddle._solve_branch(problem, model, drawn_branch.state, SETS, 3)
     assert found.together
     assert not drawn_branch.together
     assert all(root.residual < 1e-9 for root in found.roots)

@@ -1,12 +1,11 @@
 """The mean-field flow against the exact solution of linear networks."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import theory
-from theory.covariance import covariance_terms
+from theory.model import build_model
 from theory.nonlinear.mean_field_flow import flow
 from theory.response import covariance_response, factorise
 
@@ -20,13 +19,13 @@ def ends():
     inputs[0, 0], targets[0, -1] = 1, 2.0
     network, task = theory.Network.rnn(1), theory.Task(inputs, targets)
     with jax.enable_x64(True):
-        terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+        model = build_model(network, task).on_device()
         found = []
         for key in jax.random.split(jax.random.key(0), REPETITIONS):
             first, second = jax.random.split(key)
             # Small steps: the bias, which is quadratic in them, stays far below the scatter.
             noise = jax.random.normal(first, (3, NEURONS))
-            found.append(flow(terms, noise, second, network.phi.function, 1, 2000, 0.05, 0.0))
+            found.append(flow(model, noise, second, network.phi.function, 2000, 0.05, 0.0))
         return theory.solve(network, task), np.array(found)
 
 

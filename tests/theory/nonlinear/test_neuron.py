@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import theory
-from theory.covariance import covariance_terms
+from theory.model import build_model
 from theory.nonlinear.neuron import grid, has_kinks, live_entries, moments, weighted
 from theory.nonlinear.neuron_chain import draw, stein_tilt
 from theory.nonlinear.neuron_sampling import draw_neurons
@@ -89,9 +89,9 @@ def test_weights_of_independent_groups_multiply():
     exact = np.sum(density * np.tanh(h) ** 2, axis=1) / np.sum(density, axis=1)
     tilted, plain = [], []
     with jax.enable_x64(True):
-        terms = covariance_terms(theory.Network.dnn(1), task)
+        model = build_model(theory.Network.dnn(1), task)
         for seed in range(8):
-            h, weights = draw_neurons(terms, cov, conjugate, jnp.tanh, 8192, seed, tilted=True)
+            h, weights = draw_neurons(model, cov, conjugate, jnp.tanh, 8192, seed, tilted=True)
             assert weights.sum() == pytest.approx(1)
             squares = np.tanh(h) ** 2
             error = squares.std(axis=0) / np.sqrt(len(h))

@@ -3,19 +3,18 @@
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from small_problems import sequence
+from small_problems import problem_of, sequence
 
 import theory
-from theory.causal_reach import connected_entries, needed_task
-from theory.covariance import covariance_terms
+from theory.model import build_model
 from theory.nonlinear import frozen_problem
 from theory.nonlinear import saddle as nonlinear_saddle
 from theory.nonlinear.fixed_point import Root
 from theory.solution import Solution, only_stable
+from theory.ties import needed_part, tied_entries
 
 GAIN = 2**0.5
 # Chain T=3, gw^2=2, kappa=.1, y=3, RNN, tanh: SOLVER.md, entries 11, 12, 13, 22, 23, 33, there by two other methods.
@@ -172,8 +171,8 @@ def test_unshared_networks_factorise(monkeypatch):
     network, task = theory.Network.dnn(1, activation="relu", recurrent_gain=GAIN), chain(2, 3.0)
     by_steps = theory.solve(network, task)
     with jax.enable_x64(True):
-        assert [list(group) for group in connected_entries(covariance_terms(network, task))] == [[0], [1]]
-    monkeypatch.setattr(frozen_problem, "connected_entries", lambda terms: [np.arange(2)])
+        assert [list(group) for group in tied_entries(build_model(network, task))] == [[0], [1]]
+    monkeypatch.setattr(frozen_problem, "tied_entries", lambda model: [np.arange(2)])
     together = theory.solve(network, task)
     assert by_steps.converged
     assert by_steps.free_energy == pytest.approx(together.free_energy, abs=1e-5)
@@ -182,9 +181,9 @@ def test_unshared_networks_factorise(monkeypatch):
 
 def test_the_last_steps_and_spare_patterns_follow_by_the_prior():
     task = theory.Task(np.ones((2, 2, 1)) * [[[1.0]], [[0.5]]], np.array([[2.0, np.nan], [np.nan, np.nan]]))
-    reduced, kept = needed_task(task)
-    assert (reduced.steps, reduced.patterns, list(kept)) == (1, 1, [0])
     network = theory.Network.rnn(1, activation=identity)
+    reduced, kept = needed_part(build_model(network, task))
+    assert (reduced.sites, reduced.patterns, list(kept)) == (1, 1, [0])
     solution, exact = theory.solve(network, task), theory.solve(network.replace(activation="linear"), task)
     excess = np.abs(solution.kernel - exact.kernel)
     assert np.all(excess <= 5 * solution.standard_error + 1e-6)
@@ -192,16 +191,21 @@ def test_the_last_steps_and_spare_patterns_follow_by_the_prior():
 
 
 @pytest.fixture(scope="module")
-def sampled_branch():
-    """The broken tanh branch on 32 independent sets of few points, as if three entries were too many for a grid."""
+def sampled_branches():
+    """Both tanh branches on 32 independent sets of few points, as if three entries were too many for a grid."""
     with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
         patch.setattr(frozen_problem, "GRID_RANK", 0)
         network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
-        branches = nonlinear_saddle.find_branches(network, chain(3, 3.0), 4096, 32, 0)
-    return min(branches, key=lambda branch: np.mean(branch.energies))
+        branches = nonlinear_saddle.find_branches(*problem_of(network, chain(3, 3.0)), 4096, 32, 0)
+    return sorted(branches, key=lambda branch: np.mean(branch.energies))
 
 
-def test_points_agree_with_quadrature_and_error_bars_cover(sampled_branch, tanh_solution):
+def test_draws_see_that_the_symmetric_branch_is_unstable(sampled_branches):
+    assert [branch.stable for branch in sampled_branches] == [True, False]
+
+
+def test_points_agree_with_quadrature_and_error_bars_cover(sampled_branches, tanh_solution):
+    sampled_branch = sampled_branches[0]
     rows, columns = np.tril_indices(3)
     kernels = np.abs([root.kernel[rows, columns] for root in sampled_branch.roots])
     exact = flat(tanh_solution.kernel)[rows, columns]
@@ -331,9 +335,9 @@ def test_a_search_that_gets_nowhere_counts_small_additions_as_none(monkeypatch):
     monkeypatch.setattr(frozen_problem, "slope_on_points", lambda *arguments: np.eye(1))
     monkeypatch.setattr(frozen_problem, "solve_on_points", stays)
     with jax.enable_x64(True):
-        terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
+        model = build_model(network, task).on_device()
         kernel = factor @ factor.T
-        problem = frozen_problem.make_problem(network, task, terms, kernel, 16)
+        problem = frozen_problem.make_problem(model, network.phi, kernel, 16)
         state = frozen_problem.State(kernel, 0 * kernel)
         with pytest.raises(frozen_problem.LostError):
             frozen_problem.settle(problem, state, 0)
@@ -345,8 +349,8 @@ def test_points_are_drawn_halfway_back_where_there_is_no_law(monkeypatch):
     monkeypatch.setattr(frozen_problem, "GRID_RANK", 0)
     network, task = theory.Network.rnn(1, activation=identity), chain(3, 1.0)
     with jax.enable_x64(True):
-        terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
-        problem = frozen_problem.make_problem(network, task, terms, np.eye(3), 1024)
+        model = build_model(network, task).on_device()
+        problem = frozen_problem.make_problem(model, network.phi, np.eye(3), 1024)
         before = frozen_problem.State(np.eye(3), np.zeros((3, 3)))
         strong = frozen_problem.State(np.eye(3), -5 * np.linalg.inv(problem.cov(np.eye(3))))
         state, (points,) = frozen_problem.draw_halfway(problem, before, strong, 0)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from theory import Network, Task
-from theory.covariance import covariance_terms, preactivation_cov, scale_of, shift_earlier, shift_later, target_cov
-from theory.network import WEIGHTS
-from theory.solution import largest_relative
+from theory.kernels import largest_relative, scale_of
+from theory.model import build_model, covariance_adjoint, covariance_change, preactivation_cov, target_cov
 
 P, T, D, OUTPUTS = 2, 4, 3, 2
+WEIGHTS = ("recurrent", "input", "readout")
 SHARED = list(chain.from_iterable(combinations(WEIGHTS, size) for size in range(4)))
 GAINS = {"recurrent_gain": 1.3, "input_gain": 0.7, "readout_gain": 1.9, "noise": 0.2}
 
@@ -39,7 +39,7 @@ def kernel():
 def test_covariances_are_their_double_loops(shared, task, kernel):
     """C_ts = gw^2 M_ts Phi_{t-1,s-1} + gu^2 M_ts x_t.x_s/D and A = kappa I + gv^2 M o Phi, entry by entry."""
     network = Network(8, shared=shared, **GAINS)
-    terms = covariance_terms(network, task)
+    model = build_model(network, task)
     phi = kernel.reshape(T, P, T, P)
     expected = np.zeros((T, P, T, P))
     readout = np.zeros((T, P, T, P))
@@ -51,27 +51,29 @@ def test_covariances_are_their_double_loops(shared, task, kernel):
             expected[t, mu, s, nu] += 0.7**2 * task.inputs[mu, t] @ task.inputs[nu, s] / D
         if mask["readout"]:
             readout[t, mu, s, nu] = 1.9**2 * phi[t, mu, s, nu]
-    np.testing.assert_allclose(preactivation_cov(terms, kernel, P), expected.reshape(T * P, T * P), rtol=1e-13)
+    np.testing.assert_allclose(preactivation_cov(model, kernel), expected.reshape(T * P, T * P), rtol=1e-13)
     entries = [(t, mu) for t in range(T) for mu in range(P) if task.supervised[mu, t]]
     noisy = [[readout[(*a, *b)] + 0.2 * (a == b) for b in entries] for a in entries]
-    np.testing.assert_allclose(target_cov(terms, kernel), noisy, rtol=1e-13)
-    np.testing.assert_array_equal(terms.targets, [task.targets[mu, t] for t, mu in entries])
+    np.testing.assert_allclose(target_cov(model, kernel), noisy, rtol=1e-13)
+    np.testing.assert_array_equal(model.targets, [task.targets[mu, t] for t, mu in entries])
 
 
 @pytest.mark.parametrize(("scaling", "scale"), [("mup", 1 / 8), ("standard", 1.0)])
 def test_scale_of_the_targets(scaling, scale, task):
     """The targets have covariance A/N in muP and A in standard scaling."""
-    assert covariance_terms(Network(8, scaling=scaling), task).scale == scale
+    assert build_model(Network(8, scaling=scaling), task).scale == scale
 
 
-def test_shifts_are_adjoint_to_each_other(kernel):
-    """<shift_later A, B> = <A, shift_earlier B>, and the first block of a shifted kernel is zero."""
+def test_what_is_read_and_its_adjoint(kernel):
+    """<dC[A], B> = <A, adjoint of B>, and the first block of a covariance that W makes is zero."""
     other = np.random.default_rng(2).normal(size=kernel.shape)
-    later, earlier = np.asarray(shift_later(kernel, P)), np.asarray(shift_earlier(other, P))
-    np.testing.assert_allclose((later * other).sum(), (kernel * earlier).sum(), rtol=1e-13)
-    assert not later[:P].any()
-    assert not later[:, :P].any()
-    np.testing.assert_allclose(later[P:, P:], kernel[:-P, :-P], rtol=1e-13)
+    other = other + other.T
+    model = build_model(Network(8, recurrent_gain=1.3), Task(np.zeros((P, T, D)), np.zeros((P, T))))
+    change, adjoint = np.asarray(covariance_change(model, kernel)), np.asarray(covariance_adjoint(model, other))
+    np.testing.assert_allclose((change * other).sum(), (kernel * adjoint).sum(), rtol=1e-13)
+    assert not change[:P].any()
+    assert not change[:, :P].any()
+    np.testing.assert_allclose(change[P:, P:], 1.3**2 * kernel[:-P, :-P], rtol=1e-13)
 
 
 def test_entries_that_no_input_reaches_have_the_scale_one():
