@@ -130,16 +130,23 @@ def find_activation(name: str, digest: str | None, activations: Any = ()) -> str
     for function in [*own, *(f for f in (_used.get((name, digest)),) if f is not None)]:
         if digest in (function.code, function.source):
             return function
-    if any(f.name.partition(":")[2] == short for f in own):
-        raise ValueError(_another(name, digest, "handed over"))
-    there = _look_up(name)
-    module = name.partition(":")[0]
-    if issubclass(type(there), FUNCTIONS) and module.partition(".")[0] not in sys.stdlib_module_names:
+    there, module = _look_up(name), name.partition(":")[0]
+    defined = issubclass(type(there), FUNCTIONS) and module.partition(".")[0] not in sys.stdlib_module_names
+    reason = "that one cannot be compared"
+    if defined:
         with contextlib.suppress(ValueError):
             function = _identify(there, name)
             if digest in (function.code, function.source):
                 return function
-        raise ValueError(f"{_another(name, digest, 'of that name now')}; {way_out}")
+            reason = _why(digest, function)
+    if own:
+        nearest = max(own, key=lambda function: function.name.partition(":")[2] == short)
+        reason = _why(digest, nearest)
+        raise ValueError(f"activation {name!r} is another function than the one handed over, {nearest}: {reason}")
+    if defined:
+        raise ValueError(f"activation {name!r} is another function than the one of that name now: {reason}; {way_out}")
+    if module == "__main__":
+        raise ValueError(f"activation {name!r} is a function of a script or a notebook: define it there, and {way_out}")
     raise ValueError(
         f"activation {name!r} is no function of a module that has been imported, and none is imported for what is read "
         f"from a file: import {module} first, or {way_out}"
@@ -209,12 +216,14 @@ def _offered(activations: Any) -> list:
     return [activations] if callable(activations) else list(activations)
 
 
-def _another(name: str, digest: str, which: str) -> str:
-    python = digest.rpartition(":")[0]
-    aside = ""
-    if python != PYTHON and python != "source":
-        aside = f"; its code was stored by {python}, here is {PYTHON}, and code compares within one version only"
-    return f"activation {name!r} is another function than the one {which}: its code differs{aside}"
+def _why(digest: str, function: UserFunction) -> str:
+    """Why a stored digest is not that of a function."""
+    kind = digest.rpartition(":")[0]
+    if kind == "source" and function.source is None:
+        return "its source was stored, and this one has none to compare, as at a prompt; define it in a file"
+    if kind not in ("source", PYTHON):
+        return f"its code was stored by {kind}, and code compares within one version only; here is {PYTHON}"
+    return "what it computes, or what it depends on, differs"
 
 
 def _unpickle(name: str, code: str, source: str | None, function: Callable | None) -> UserFunction:

@@ -25,6 +25,7 @@ import numpy as np
 from jax import random
 
 from theory import files
+from theory.network import Network
 from theory.task import Task
 
 MARKER = "run.json"
@@ -214,7 +215,10 @@ def _same_run(directory: Path, text: bytes, here: dict[str, Any]) -> dict[str, A
     """The description in a checkpoint, if it is that of this run."""
     try:
         there = json.loads(text)
-        found, versions = dict(_flat(there["run"])), dict(there["versions"])
+        run, versions = dict(there["run"]), dict(there["versions"])
+        if _same_network(run.get("network"), here["run"].get("network")):
+            run["network"] = here["run"]["network"]
+        found = dict(_flat(run))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"checkpoint {str(directory)!r} is damaged at {MARKER}; remove it to start anew") from None
     wanted = dict(_flat(here["run"]))
@@ -232,6 +236,14 @@ def _same_run(directory: Path, text: bytes, here: dict[str, Any]) -> dict[str, A
             stacklevel=3,
         )
     return there
+
+
+def _same_network(there: Any, here: Any) -> bool:
+    """Whether two descriptions are of equal networks, whatever fields one of them leaves at their defaults."""
+    try:
+        return Network.from_dict(there) == Network.from_dict(here)
+    except ValueError:
+        return False
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -368,8 +368,8 @@ def test_activations_of_the_users_own(one_step_posterior, lazy, tmp_path, monkey
             if not found:
                 with pytest.raises(ValueError, match=r"^path .*activation '.*sine' is no function of a module"):
                     bn.load(path)
-            with pytest.raises(ValueError, match=r"^path .*activation '.*sine' is another function"):
-                bn.load(path, activations=[lambda x: 2 * x, wrong_of(function)])
+                with pytest.raises(ValueError, match=r"^path .*activation '.*sine' is another function"):
+                    bn.load(path, activations=[lambda x: 2 * x, wrong_of(function)])
             back = bn.load(path) if found else bn.load(path, activations=function)
             assert (back.network if isinstance(back, Solution) else network_of(back)) == network
 

@@ -171,8 +171,9 @@ def test_functions_handed_over(forgetful):
         module._used.clear()
         assert Network.from_dict(stored(network), offer) == network
     module._used.clear()
-    with pytest.raises(ValueError, match=r"^activation .* is another function than the one handed over"):
-        Network.from_dict(stored(network), [closing_over(2.0)])
+    for wrong in ([closing_over(2.0)], [scaled], [scaled, closing_over(2.0)]):
+        with pytest.raises(ValueError, match=r"^activation .* is another function than the one handed over"):
+            Network.from_dict(stored(network), wrong)
     for offer in ("tanh", 3, [3]):
         with pytest.raises(ValueError, match=r"^activation"):
             Network.from_dict(stored(network), offer)
@@ -181,6 +182,22 @@ def test_functions_handed_over(forgetful):
 def test_code_of_another_python_is_named_as_the_reason(forgetful):
     fields = {"width": 8, "activation": f"{__name__}:scaled", "activation_digest": "python 3.5:0"}
     assert "stored by python 3.5" in refusal_of(fields)
+
+
+def test_a_function_typed_at_a_prompt_has_no_source_to_compare(forgetful):
+    typed = {"jnp": jnp}
+    exec("def scaled(x): return 1.0 * jnp.sin(x)", typed)
+    from_file = stored(Network(8, scaled))
+    with pytest.raises(ValueError, match="its source was stored, and this one has none to compare"):
+        Network.from_dict({**from_file, "activation": "elsewhere:scaled"}, typed["scaled"])
+    from_prompt = Network(8, typed["scaled"])
+    module._used.clear()
+    assert Network.from_dict(stored(from_prompt), typed["scaled"]) == from_prompt
+
+
+def test_a_function_of_another_script_is_to_be_handed_over(forgetful):
+    fields = {"width": 8, "activation": "__main__:no_such_function", "activation_digest": "source:0"}
+    assert "define it there, and hand it over as activations=[no_such_function]" in refusal_of(fields)
 
 
 def test_what_version_0_1_0_stored(forgetful):

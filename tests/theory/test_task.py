@@ -1,6 +1,8 @@
 """Task: what it takes, what it refuses, its Gram matrix and its file."""
 
+import io
 import os
+import zipfile
 from dataclasses import FrozenInstanceError
 
 import numpy as np
@@ -208,6 +210,14 @@ def write_damaged(path):
     path.write_bytes(bytes(content))
 
 
+def write_declared(path):
+    """A few bytes that say that they are 800 GB."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f8", "fortran_order": False, "shape": (10**11,)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("inputs.npy", buffer.getvalue())
+
+
 def write_without_targets(path):
     np.savez(path, inputs=INPUTS)
 
@@ -217,7 +227,7 @@ def write_directory(path):
 
 
 WRITERS = [write_nothing, write_text, write_array, write_pickles, write_truncated, write_damaged]
-WRITERS += [write_without_targets, write_directory]
+WRITERS += [write_without_targets, write_directory, write_declared]
 
 
 @pytest.mark.parametrize("write", WRITERS)

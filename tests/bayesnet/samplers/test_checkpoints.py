@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bayesnet import Network, sample, sampling, tasks
 from bayesnet.samplers import chains
-from bayesnet.samplers.checkpoints import Lane, open_checkpoint, pack, unpack
+from bayesnet.samplers.checkpoints import Lane, describe_run, open_checkpoint, pack, unpack
 
 NETWORK = Network(8, activation="tanh")
 TASK = tasks.chain(2, 1.5)
@@ -225,6 +226,28 @@ def test_no_directory_is_left_of_a_run_that_was_refused(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"^checkpoint .* cannot be written: disk full"):
         sample(NETWORK, TASK, checkpoint=tmp_path / "a" / "b", **RUN)
     assert os.listdir(tmp_path) == []
+
+
+def described(activation):
+    return describe_run(Network(8, activation=activation).to_dict(), TASK, {}, 5, {})
+
+
+def test_the_network_is_compared_by_what_it_is(tmp_path):
+    """Not by the fields that version 0.1.0 had, nor by the name of a function."""
+    old = described("tanh")
+    names = ("width", "activation", "recurrent_gain", "input_gain", "readout_gain", "noise", "scaling")
+    old["run"]["network"] = {name: old["run"]["network"][name] for name in names}
+    old["run"]["network"]["shared"] = ["recurrent", "input", "readout"]
+    open_checkpoint(tmp_path / "old", old)
+    assert open_checkpoint(tmp_path / "old", described("tanh")) == tmp_path / "old"
+
+    def closing_over(value):
+        return lambda x: value * jnp.sin(x)
+
+    open_checkpoint(tmp_path / "own", described(closing_over(1.0)))
+    open_checkpoint(tmp_path / "own", described(closing_over(1.0)))
+    with pytest.raises(ValueError, match=r"belongs to another run: network\.activation_digest is "):
+        open_checkpoint(tmp_path / "own", described(closing_over(2.0)))
 
 
 def written_lane(directory):
