@@ -21,12 +21,12 @@ def moved(values, chains, by):
 
 
 def with_overlaps(posterior, mean, spread=0.05):
-    """The posterior of a chain of two steps with other overlaps between them: ``mean`` (chain, 1) plus white noise."""
+    """A posterior with other overlaps between its last two steps: ``mean`` (chain, 1) plus white noise; none else."""
     tree = posterior.copy(deep=True)
     shape = tree["posterior"]["kernel"].shape
     drawn = mean + spread * np.random.default_rng(2).normal(size=shape[:2])
-    overlap = np.broadcast_to(np.eye(2)[:, None, :, None], shape).copy()
-    overlap[:, :, 0, 0, 1, 0] = overlap[:, :, 1, 0, 0, 0] = drawn
+    overlap = np.broadcast_to(np.eye(shape[2])[:, None, :, None], shape).copy()
+    overlap[:, :, -2, 0, -1, 0] = overlap[:, :, -1, 0, -2, 0] = drawn
     for name in ("kernel", "overlap"):
         tree[f"posterior/{name}"] = tree["posterior"][name].copy(data=overlap)
     return tree
@@ -91,15 +91,16 @@ def test_a_failed_gate_names_the_observable_and_the_chain(chain_posterior):
     assert ": chain 1 at " in gate.detail
 
 
-def test_mirror_modes(chain_posterior):
+def test_mirror_modes():
     home = np.array([[1], [-1], [-1], [1]])
-    tree = with_overlaps(chain_posterior, 0.6 * home)
+    three_steps = bn.sample(bn.Network.rnn(16), bn.tasks.chain(3, 1.0), num_warmup=50, num_samples=100)
+    tree = with_overlaps(three_steps, 0.6 * home)
     modes = mirror_modes(tree)
     assert modes.dims == ("chain", "draw")
     np.testing.assert_array_equal(modes, np.broadcast_to(home, modes.shape))
     gate = check_gates(tree)[-1]
     assert (gate.name, gate.passed, gate.detail) == ("mirror modes", True, "chains 0, 3 in +; chains 1, 2 in -")
-    turning = with_overlaps(chain_posterior, np.zeros((4, 1)))
+    turning = with_overlaps(three_steps, np.zeros((4, 1)))
     assert name_modes(mirror_modes(turning)) == "chains 0, 1, 2, 3 in both"
 
 

@@ -142,7 +142,7 @@ def weight_statistics(posterior):
     shape = tuple(posterior["latents"].sizes[axis] for axis in ("chain", "latent_draw"))
     for place in np.ndindex(shape):
         drawn = draw_weights(posterior, *place)
-        w, u, v = drawn.at("recurrent", T - 1), drawn.at("input", 0)[:, 0], drawn.at("readout", T - 1)[0]
+        w, u, v = drawn.recurrent[-1], drawn.input[0, :, 0], drawn.readout[-1, 0]
         numbers = {"tr W": np.trace(w), "tr W^2": np.trace(w @ w), "V U": v @ u, "V W U": v @ w @ u}
         numbers |= {
             f"|{name}|^2": np.sum(x**2) for name, x in {"W": w, "U": u, "V": v, "W U": w @ u, "V W": v @ w}.items()

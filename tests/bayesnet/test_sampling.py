@@ -148,7 +148,7 @@ def test_latents_reproduce_their_kernels(posterior):
         model = build_model(TANH, task_of()).on_device()
         for chain, latent in np.ndindex(2, 3):
             z = latents["z"].values[chain, latent].reshape(T * P, TANH.width)
-            kernel = np.asarray(propagate(model, z, TANH.phi.function, P, TANH.width).kernel)
+            kernel = np.asarray(propagate(model, z, TANH.phi.function, TANH.width).kernel)
             stored = posterior["posterior"]["kernel"].values[chain, latents["latent_draw"].values[latent]]
             np.testing.assert_allclose(stored.reshape(kernel.shape), kernel, rtol=1e-12, atol=1e-12)
 
