@@ -331,7 +331,7 @@ def test_lazy_limit_against_wide_networks(activation, shared):
     noise = np.random.default_rng(7).normal(size=(40, 6, network.width))
     with jax.enable_x64(True):
         model = build_model(network, task).on_device()
-        drawn = np.stack([kernel_of_noise(model, z, network.phi.function, 2, network.width) for z in noise])
+        drawn = np.stack([kernel_of_noise(model, z, network.phi.function, network.width) for z in noise])
     error = drawn.std(0, ddof=1) / np.sqrt(len(drawn))
     assert np.abs((drawn.mean(0) - theory) / error).max() < 4
 
