@@ -1,4 +1,4 @@
-"""The reference numbers of the design, by samples: kernel coordinates at widths where the 1/N bias is negligible."""
+"""The reference numbers of docs/theory.md, by samples: kernel coordinates where the 1/N bias is negligible."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_digits_at_signal_3_agree_with_theory_to_three_digits():
-    """SAMPLER.md: k_y 9.896, 23.253, 57.418 and rms overlaps .316, .598, .201 along the target direction."""
+    """Along the target direction: kernels 9.896, 23.253, 57.418 and rms overlaps .316, .598, .201."""
     task = bn.tasks.digits()
     rnn = bn.Network.rnn(WIDE)
     y = target_direction(task)
@@ -31,7 +31,7 @@ def test_digits_at_signal_3_agree_with_theory_to_three_digits():
 
 @pytest.mark.parametrize(("signal", "error"), [(1.0, 0.097), (2.0, 0.052)])
 def test_rotation_is_filled_in_by_the_rnn_and_not_by_the_dnn(signal, error):
-    """DESIGN section 8: relative error on the unsupervised steps; a DNN predicts zero there (error 1)."""
+    """Relative error on the unsupervised steps; a DNN predicts zero there (error 1)."""
     task = bn.tasks.rotation(12, 8, signal=signal, supervised=[0, 1, 3, 4, 6, 9, 11])
     hidden = np.flatnonzero(~task.supervised[0])
     truth = task.targets[0, hidden, 0]

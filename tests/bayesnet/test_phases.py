@@ -82,7 +82,7 @@ def test_weights_are_the_time_spent_in_each_phase():
 
 
 def frustrated(seed, num_chains=4, **settings):
-    """Five steps, eight patterns, tanh, N = 256 (SAMPLER.md, pitfall 1): each chain's height, the posterior."""
+    """Five steps, eight patterns, tanh, N = 256, where chains get stuck: each chain's height, the posterior."""
     network, task = bn.Network.rnn(256, activation="tanh"), bn.tasks.endpoint(5, 1.0, patterns=8)
     settings = {"num_samples": 100, "num_chains": num_chains, "seed": seed, "progress": False, **settings}
     tree = bn.sample(network, task, "fields", **settings)

@@ -52,7 +52,7 @@ def posterior():
 
 @pytest.fixture(scope="module")
 def wide():
-    """Kernels of the chain of DESIGN.md section 8 at N = 100 000."""
+    """The chain above the transition (docs/theory.md) in kernel coordinates, N = 100 000."""
     return sample(WIDE, tasks.chain(3, 4.3), seed=1, **LONG)
 
 
@@ -267,7 +267,7 @@ def invariants(tree, network, task):
 
 
 def test_wide_chain_agrees_with_theory(wide):
-    """N = 100 000, where the bias of order 1/N is negligible: kernels, overlaps and f of DESIGN.md, within 4 MCSE."""
+    """N = 100 000, where the bias of order 1/N is negligible: kernels, overlaps and f, within 4 MCSE."""
     draws = invariants(wide, WIDE, tasks.chain(3, 4.3))
     assert not wide["sample_stats"]["diverging"].any()
     truth = {

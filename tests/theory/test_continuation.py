@@ -29,7 +29,7 @@ def overlap(dataset):
 
 
 def test_both_phases_of_a_first_order_transition_are_followed(around):
-    """SOLVER.md: at T = 6 the broken branch lives down to .963 and wins from .971 of the instability on."""
+    """At T = 6 the broken branch lives down to .963 and wins from .971 of the instability on."""
     _, found = around
     np.testing.assert_array_equal(found.factor, [0.94, 0.967, 0.985, 1.01])
     assert found.converged.all()

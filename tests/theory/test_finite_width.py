@@ -35,7 +35,7 @@ def flat(array, n):
 
 
 def test_reference_numbers():
-    """N Var of the kernel entries at T = 3, N = 500, y = 2 as in SOLVER.md."""
+    """N Var of the kernel entries at T = 3, N = 500, y = 2, found by another program."""
     found = fluctuations(solve(RNN, chain(3, 2.0), starts=0))
     variance = 500 * np.diag(flat(found.kernel_cov, 3))[[0, 1, 2, 4, 5, 8]]
     for value, printed in zip(variance, ["2.83", "11.4", "9.09", "13.3", "120", "42.6"], strict=True):

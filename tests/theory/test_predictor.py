@@ -36,7 +36,7 @@ def joined(trained, task):
 
 
 def in_the_joint_task(network, trained, task):
-    """Mean and variance of f on ``task`` from the kernel of the joint saddle point: DESIGN.md section 3."""
+    """Mean and variance of f on ``task`` from the kernel of the saddle point of both tasks together."""
     joint = joined(trained, task)
     solution = solve(network, joint, starts=0)
     n = joint.entries

@@ -68,7 +68,7 @@ def broken():
 
 
 def test_chain_above_the_transition(broken):
-    """The RNN's kernels, overlaps and prediction at T = 3, y = 4.3 as printed in DESIGN.md section 8."""
+    """The RNN's kernels, overlaps and prediction at T = 3, y = 4.3: the table of docs/theory.md."""
     np.testing.assert_allclose(np.diag(flat(broken.kernel)), [2.26299, 5.71627, 14.43917], rtol=0, atol=5e-6)
     rho = correlation(broken.kernel)
     np.testing.assert_allclose([rho[0, 1], rho[1, 2], rho[0, 2]], [0.340901, 0.610817, 0.208228], rtol=0, atol=5e-7)
@@ -78,7 +78,7 @@ def test_chain_above_the_transition(broken):
 
 
 def test_chain_of_the_deep_network():
-    """The DNN's numbers of DESIGN.md section 8, and the closed form k_t = r^t."""
+    """The DNN's numbers in the same table, and the closed form k_t = r^t."""
     solution = solve(DNN, chain(3, 4.3))
     np.testing.assert_allclose(np.diag(flat(solution.kernel)), [2.36938, 5.61398, 13.30167], rtol=0, atol=5e-6)
     np.testing.assert_allclose(flat(solution.kernel), np.diag(gain_ratio(3, 4.3) ** np.arange(1, 4)), rtol=1e-9)
@@ -117,7 +117,7 @@ def lowest_curvature(steps, signal):
     ],
 )
 def test_critical_signal(steps, critical):
-    """The symmetric branch turns unstable where SOLVER.md and r_c = (T-1)/(T-2) say."""
+    """The symmetric branch turns unstable where r_c = (T-1)/(T-2) and the table of docs/theory.md say."""
     found = brentq(lambda y: lowest_curvature(steps, y), 0.8 * critical, 1.2 * critical, xtol=1e-10)
     ratio = (steps - 1) / (steps - 2)
     closed = (0.1 + ratio**steps) / ratio ** (steps / 2) * np.sqrt(ratio - 1)
@@ -135,7 +135,7 @@ def test_branches_around_the_critical_signal():
 
 @pytest.mark.parametrize(("signal", "error"), [(1, 0.097), (2, 0.052)])
 def test_rotation(signal, error):
-    """Relative error on the steps kept back, and the outliers on the eigenvalues of the rotation (DESIGN.md)."""
+    """Relative error on the steps kept back, and the outliers on the eigenvalues of the rotation."""
     task = rotation(signal)
     solution = solve(RNN.replace(noise=0.01), task)
     assert solution.converged
@@ -148,14 +148,14 @@ def test_rotation(signal, error):
 
 
 def test_unshared_readout_predicts_nothing_where_nothing_was_supervised():
-    """The DNN's relative error on the steps kept back is 1 (DESIGN.md)."""
+    """The DNN's relative error on the steps kept back is 1."""
     task = rotation(2)
     prediction = solve(DNN.replace(noise=0.01), task).prediction[0, :, 0]
     assert not prediction[~task.supervised[0]].any()
 
 
 def test_singular_value_outlier(broken):
-    """The top singular value 2.127 of DESIGN.md; the DNN's second and third matrix have one too, as r > 2."""
+    """The RNN's top singular value is 2.127; the DNN's second and third matrix have one too, as r > 2."""
     assert spectrum(broken).singular_values[0] == pytest.approx([2.127], abs=5e-4)
     deep = spectrum(solve(DNN, chain(3, 4.3)))
     theta_squared = gain_ratio(3, 4.3)
@@ -166,7 +166,7 @@ def test_singular_value_outlier(broken):
 
 @pytest.mark.parametrize(("steps", "threshold"), [(3, 4.41), (4, 2.25)])
 def test_eigenvalue_outlier_threshold(steps, threshold):
-    """The leading eigenvalue leaves the unit disc at the second, larger signal of DESIGN.md."""
+    """The leading eigenvalue leaves the unit disc at a larger signal than that of the transition."""
 
     def distance(signal):
         return np.abs(spectrum(solve(RNN, chain(steps, signal), starts=0)).eigenvalues[0][0]) - 1
@@ -175,7 +175,7 @@ def test_eigenvalue_outlier_threshold(steps, threshold):
 
 
 def brute_force(network, task, kernel):
-    """F(Phi) = 1/2 [tr C^-1 Phi - ln det C^-1 Phi - n] + 1/2 sum_o y_o A^-1 y_o of DESIGN.md section 3, Phi (n, n)."""
+    """F(Phi) = 1/2 [tr C^-1 Phi - ln det C^-1 Phi - n] + 1/2 sum_o y_o A^-1 y_o by dense linear algebra, Phi (n, n)."""
     steps, patterns = task.steps, task.patterns
     n = steps * patterns
     same = np.kron(np.eye(steps), np.ones((patterns, patterns)))

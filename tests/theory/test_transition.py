@@ -8,7 +8,7 @@ from bayesnet import tasks
 from theory.nonlinear import decoupling
 
 RNN = theory.Network.rnn(8)
-# Instabilities of chains, kappa = .1: SOLVER.md, there by another program.
+# Instabilities of chains, kappa = .1, found by another program.
 TABLE = {
     ("erf", 1.0): {3: 1.84122, 4: 1.02462, 5: 0.76218, 6: 0.62979, 8: 0.49508},
     ("tanh", 2.0): {3: 2.34563, 4: 1.42908, 5: 1.14047, 6: 0.99731, 8: 0.85471},
@@ -27,7 +27,7 @@ def skewed_patterns(steps: int, patterns: int) -> theory.Task:
 
 
 def closed_form(steps: int, noise: float) -> float:
-    """DESIGN section 3: |y|_c = (kappa + K_c) / sqrt(K_c) sqrt(r_c - 1), r_c = (T-1)/(T-2), unit gains."""
+    """|y|_c = (kappa + K_c) / sqrt(K_c) sqrt(r_c - 1), r_c = (T-1)/(T-2), unit gains."""
     ratio = (steps - 1) / (steps - 2)
     response = ratio**steps
     return (noise + response) / np.sqrt(response) * np.sqrt(ratio - 1)
@@ -56,7 +56,7 @@ def test_the_threshold_is_a_factor_of_the_targets():
     ],
 )
 def test_first_order_transitions_have_three_thresholds(steps, noise, crossing):
-    """SOLVER.md: the free energies cross near .971 (T=6) and .902 (T=8) of the instability."""
+    """The free energies cross near .971 (T=6) and .902 (T=8) of the instability."""
     network, task = RNN.replace(noise=noise), tasks.chain(steps, 1.0)
     found = theory.critical_signal(network, task)
     assert found.order == "first order"
@@ -153,7 +153,7 @@ def test_many_patterns_come_with_an_error_bar():
     [pytest.param(identity, 1.0, 0.971, 0.971, id="identity"), pytest.param("tanh", 2.0, 0.92, 0.95, id="tanh")],
 )
 def test_first_order_transitions_of_other_activations(activation, gain_squared, low, high):
-    """SOLVER.md: T = 6, the free energies cross at .971 of the instability (linear), between .92 and .95 (tanh)."""
+    """T = 6, the free energies cross at .971 of the instability (linear), between .92 and .95 (tanh)."""
     network = RNN.replace(activation=activation, recurrent_gain=gain_squared**0.5)
     found = theory.critical_signal(network, tasks.chain(6, 1.0))
     assert found.order == "first order"

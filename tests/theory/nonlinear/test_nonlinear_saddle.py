@@ -17,7 +17,7 @@ from theory.solution import Solution, only_stable
 from theory.ties import needed_part, tied_entries
 
 GAIN = 2**0.5
-# Chain T=3, gw^2=2, kappa=.1, y=3, RNN, tanh: SOLVER.md, entries 11, 12, 13, 22, 23, 33, there by two other methods.
+# Chain T=3, gw^2=2, kappa=.1, y=3, RNN, tanh: the kernel, found by two other methods.
 REFERENCE = [[0.4621, 0.228, 0.198], [0.228, 0.602, 0.5215], [0.198, 0.5215, 0.8333]]
 
 
