@@ -18,6 +18,7 @@ from bayesnet.results import assemble, installed_versions, network_of, task_of, 
 from bayesnet.samplers.chains import Progress, open_lanes, run_chains
 from bayesnet.samplers.checkpoints import describe_run, open_checkpoint
 from bayesnet.samplers.engine import Settings
+from bayesnet.samplers.memory_need import require_record_memory, require_state_memory
 from bayesnet.weight_draws import KEPT, kept_group
 from theory import arguments
 from theory.network import Network
@@ -27,6 +28,8 @@ __all__ = ["make_settings", "network_of", "sample", "task_of", "version_of"]
 
 SAMPLERS = ("nuts", "hmc", "langevin")
 CHAIN_METHODS = ("auto", "parallel", "sequential", "vectorized")
+LARGEST_COUNT = 2**31 - 1  # 32-bit integers count what a chain does
+LARGEST_DEPTH = 30  # of a tree, whose leapfrog steps they count too
 
 
 def sample(
@@ -112,8 +115,10 @@ def sample(
         three times while the tree is built; and a few dozen states of the sampler, N n numbers each in fields.
 
     Raises:
-        ValueError: naming the argument, what was wrong with it and what is allowed.
+        ValueError: naming the argument, what was wrong with it and what is allowed; also where draws or chains cannot
+            fit into memory, before anything is compiled.
         FloatingPointError: if a log density stops being finite, naming the chain, the draw and the likely cause.
+        MemoryError: if memory runs out all the same.
         OSError: if the checkpoint cannot be written; what was written before stays.
     """
     settings = make_settings(
@@ -137,6 +142,7 @@ def sample(
     )
     seed = arguments.integer("seed", seed, 0)
     description = network.to_dict()  # a network that cannot be stored is refused before anything is compiled
+    require_state_memory(replace(settings, chain_method=_method(settings)), network, task)
     directory = None
     if checkpoint is not None:
         # How chains are run side by side is no part of what is drawn; in lockstep it is.
@@ -221,11 +227,11 @@ def make_settings(
     settings = Settings(
         coordinates=coordinates,
         sampler=sampler,
-        num_warmup=arguments.integer("num_warmup", num_warmup, 0),
-        num_samples=arguments.integer("num_samples", num_samples, 1),
-        num_chains=arguments.integer("num_chains", num_chains, 1),
+        num_warmup=arguments.integer("num_warmup", num_warmup, 0, LARGEST_COUNT),
+        num_samples=arguments.integer("num_samples", num_samples, 1, LARGEST_COUNT),
+        num_chains=arguments.integer("num_chains", num_chains, 1, LARGEST_COUNT),
         target_accept=arguments.fraction("target_accept", target_accept),
-        max_tree_depth=arguments.integer("max_tree_depth", max_tree_depth, 1),
+        max_tree_depth=arguments.integer("max_tree_depth", max_tree_depth, 1, LARGEST_DEPTH),
         anneal=arguments.flag("anneal", anneal),
         num_latents=arguments.integer("num_latents", num_latents, 1),
         precision=arguments.one_of("precision", precision, ("float64", "float32")),
@@ -233,10 +239,11 @@ def make_settings(
         keep=_names_to_keep(keep),
         thin=arguments.integer("thin", thin, 1),
         step_size=arguments.positive("step_size", step_size),
-        steps_per_draw=arguments.integer("steps_per_draw", steps_per_draw, 1),
+        steps_per_draw=arguments.integer("steps_per_draw", steps_per_draw, 1, LARGEST_COUNT),
     )
     if settings.keep and settings.thin > settings.num_samples:
         raise ValueError(f"thin is {thin}; it must be at most num_samples, {num_samples}, for keep to keep anything")
+    require_record_memory(settings, network, task)
     return settings
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from theory import arguments
+from theory.memory import require_memory
 from theory.task import Task
 
 LARGEST_SIZE = 100_000  # kernels hold (steps x patterns)^2 numbers
@@ -57,6 +58,7 @@ def endpoint(steps: int, signal: float, patterns: int = 2, inputs: Any = None) -
     )
     signal = arguments.real("signal", signal)
     if inputs is None:
+        _require_room(steps, patterns, patterns)
         shown = math.sqrt(patterns) * np.eye(patterns)
     else:
         shown = _pattern_rows(inputs)
@@ -92,6 +94,7 @@ def rotation(steps: int, period: float, patterns: int = 1, signal: float = 1.0, 
     period, signal = arguments.real("period", period), arguments.real("signal", signal)
     if period < 2:
         raise ValueError(f"period is {period}; it must be at least 2 steps")
+    _require_room(steps, patterns, 2)
     phases = math.pi * np.arange(patterns) / patterns
     kicks = math.sqrt(2) * np.stack([np.cos(phases), np.sin(phases)], axis=-1)
     targets = signal * np.cos(2 * math.pi * np.arange(steps) / period + phases[:, None])
@@ -184,7 +187,14 @@ def co2(windows: int = 4, steps: int = 12, history: int = 12, signal: float = 1.
     return _shown_first(months[:, :history], targets, _supervised_mask(chosen, windows, steps))
 
 
+def _require_room(steps: int, patterns: int, input_dim: int) -> None:
+    """Refuse a task whose own arrays do not fit into memory."""
+    what = f"a task of steps {steps} with patterns {patterns} and {input_dim} input dimensions"
+    require_memory(what, 16.0 * steps * patterns * input_dim, "give fewer steps or patterns")
+
+
 def _shown_first(shown: np.ndarray, targets: np.ndarray, supervised: Any = None) -> Task:
+    _require_room(targets.shape[1], *shown.shape)
     inputs = np.zeros((len(shown), targets.shape[1], shown.shape[1]))
     inputs[:, 0] = shown
     return Task(inputs, targets, supervised)

@@ -21,6 +21,7 @@ import numpy as np
 from theory import arguments
 from theory.covariance import covariance_terms
 from theory.kernel_action import bordered_matrix, linear_curvature, pairs_of, sampled_curvature, symmetric_of
+from theory.memory import require_memory
 from theory.nonlinear.neuron_sampling import Neurons, draw_neurons
 from theory.seeds import part
 from theory.solution import Solution
@@ -57,6 +58,7 @@ class Fluctuations:
         """
         num, seed = arguments.integer("num", num), arguments.integer("seed", seed, 0)
         n = self.solution.task.entries
+        require_memory(f"num {num} for steps x patterns = {n}", 32.0 * num * n**2, "draw fewer kernels")
         rows, columns = pairs_of(n)
         pairs = rows * n + columns
         values, vectors = np.linalg.eigh(self.kernel_cov.reshape(n * n, n * n)[np.ix_(pairs, pairs)])
@@ -125,8 +127,14 @@ def draw_sets(solution: Solution, neurons: int, seed: int) -> list[Neurons | Non
     none, one None."""
     neurons, seed = arguments.integer("neurons", neurons, 1024), arguments.integer("seed", seed, 0)
     network, n = solution.network, solution.task.entries
+    require_memory(
+        f"the second derivatives of the free energy for steps x patterns = {n}", 8.0 * n**4, "give a smaller task"
+    )
     if network.activation == "linear":
         return [None]
+    require_memory(
+        f"neurons {neurons} for steps x patterns = {n}", 8.0 * REPETITIONS * neurons * n, "draw fewer neurons"
+    )
     cov, conjugate = solution.preactivation_cov.reshape(n, n), solution.conjugate.reshape(n, n)
     phi, seeds = network.phi.function, [part(seed, number) for number in range(REPETITIONS)]
     # float64 within this call only, as everywhere in the theory.

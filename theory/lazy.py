@@ -40,6 +40,7 @@ def nngp(network: Network, task: Task) -> Solution:
     """
     arguments.instance("network", network, Network)
     arguments.instance("task", task, Task)
+    task.require_kernel_memory()
     # float64 within this call only: the result is a reference value.
     with jax.enable_x64(True):
         terms, kernel = covariance_terms(network, task), prior_kernel(network, task)

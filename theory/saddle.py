@@ -9,6 +9,7 @@ import jax
 from theory import arguments
 from theory.lazy import nngp
 from theory.linear.saddle import TOLERANCE, LinearProblem
+from theory.memory import require_memory
 from theory.network import Network
 from theory.nonlinear.solution import solve_nonlinear
 from theory.solution import Solution, only_stable
@@ -66,6 +67,9 @@ def solve(
         points = arguments.integer("points", points, 1024)
     randomisations = arguments.integer("randomisations", randomisations, 2)
     tolerance = arguments.positive("tolerance", tolerance)
+    sets = 8.0 * randomisations * (points or 0) * task.entries
+    require_memory(f"points {points} with randomisations {randomisations}", sets, "give fewer points")
+    task.require_kernel_memory()
     if network.scaling == "standard":
         return nngp(network, task)
     if network.activation != "linear":
@@ -73,6 +77,7 @@ def solve(
     # float64 within this call only: residuals of 1e-9 are not reachable in float32.
     with jax.enable_x64(True):
         problem = LinearProblem(network, task)
+        require_memory(f"starts {starts}", 4.0 * starts * task.entries**2, "give fewer starts")
         found = [problem.solution(point) for point in problem.find_saddle_points(starts, seed)]
     branches = tuple(sorted(found, key=lambda solution: solution.free_energy))
     best = branches[0]

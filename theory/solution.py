@@ -12,6 +12,7 @@ import xarray as xr
 
 from theory import arguments
 from theory.covariance import covariance_terms, scale_of
+from theory.memory import require_memory
 from theory.network import Network
 from theory.nonlinear.neuron_sampling import draw_neurons
 from theory.task import Task
@@ -94,6 +95,7 @@ class Solution:
         """
         num, seed = arguments.integer("num", num), arguments.integer("seed", seed, 0)
         n = self.task.entries
+        require_memory(f"num {num} for steps x patterns = {n}", 16.0 * num * n, "draw fewer neurons")
         # float64 within this call only, as everywhere in the theory.
         with jax.enable_x64(True):
             terms = covariance_terms(self.network, self.task)

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 
 from theory import arguments
+from theory.memory import require_memory
+
+KERNELS = 4  # matrices between all entries that any computation needs at the same time
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +99,22 @@ class Task:
     @cached_property
     def input_kernel(self) -> np.ndarray:
         """Gram matrix of the inputs, x_t^mu . x_s^nu / D, of shape (T, P, T, P)."""
+        self.require_kernel_memory()
         flat = self.inputs.transpose(1, 0, 2).reshape(self.entries, self.input_dim)
         gram = flat @ flat.T / self.input_dim
         return _read_only(gram.reshape(self.steps, self.patterns, self.steps, self.patterns))
+
+    def require_kernel_memory(self) -> None:
+        """Refuse a task whose kernels, a few (n, n) matrices, cannot fit into memory.
+
+        Raises:
+            ValueError: naming the number of entries, what they take and what there is.
+        """
+        require_memory(
+            f"task has steps x patterns = {self.steps} x {self.patterns} entries; what computes with their kernels",
+            KERNELS * 8.0 * self.entries**2,
+            "give fewer steps or patterns",
+        )
 
     @cached_property
     def has_input(self) -> np.ndarray:

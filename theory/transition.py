@@ -130,6 +130,7 @@ def critical_signal(
     """
     arguments.instance("network", network, Network)
     arguments.instance("task", task, Task)
+    task.require_kernel_memory()
     seed = arguments.integer("seed", seed, 0)
     points = arguments.integer("points", points, 1024)
     randomisations = arguments.integer("randomisations", randomisations, 2)

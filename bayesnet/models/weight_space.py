@@ -47,17 +47,22 @@ def weights(network: Network, task: Task, observed: bool = True) -> None:
     weight_model(network, task)(covariance_terms(network, task), observed)
 
 
-def weight_model(network: Network, task: Task):
-    """The model with its targets as an argument: ``model(terms, observed=True, likelihood_weight=1)``."""
+def weight_shapes(network: Network, task: Task) -> dict[str, tuple[int, int, int]]:
+    """The shapes of `Weights` by name."""
 
     def copies(name: str, number: int) -> int:
         return 1 if name in network.shared else number
 
-    shapes = {
+    return {
         "recurrent": (copies("recurrent", task.steps - 1), network.width, network.width),
         "input": (copies("input", task.steps), network.width, task.input_dim),
         "readout": (copies("readout", task.steps), task.output_dim, network.width),
     }
+
+
+def weight_model(network: Network, task: Task):
+    """The model with its targets as an argument: ``model(terms, observed=True, likelihood_weight=1)``."""
+    shapes = weight_shapes(network, task)
 
     def model(terms: Terms, observed: bool = True, likelihood_weight: Array = 1.0) -> None:
         white = {

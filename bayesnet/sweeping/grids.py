@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -19,11 +20,13 @@ from bayesnet.sampling import make_settings, sample
 from bayesnet.sweeping.points import NOT_SETTINGS, POINT_VARIABLES, POSTERIOR, THEORY, Point, empty_values
 from theory import arguments, solve
 from theory.activations import canonical_activation
+from theory.memory import require_memory
 from theory.network import WEIGHTS, Network
 from theory.task import Task
 
 NETWORK_FIELDS = tuple(field.name for field in fields(Network))
 TASK_FIELDS = tuple(field.name for field in fields(Task))
+BYTES_OF_VALUE, BYTES_OF_POINT = 50.0, 2000.0  # at least
 TaskMaker = Callable[..., Task]
 
 
@@ -79,6 +82,9 @@ def make_points(
     for axis in axes:
         if axis.name in taken:
             raise ValueError(f"axis {axis.name!r} has the name of a variable of the result: {', '.join(taken)}")
+    number = math.prod(len(axis.values) for axis in axes)
+    require_memory(f"a grid of {number} points", BYTES_OF_POINT * number, "give fewer values, or several grids")
+    for axis in axes:
         _check_axis(axis, network, task, takes)
     solver = _complete_settings("solving", solving, solve) if measure in THEORY else None
     sampler = _complete_settings("sampling", sampling, sample) if measure in POSTERIOR else None
@@ -103,6 +109,9 @@ def _read_axis(name: Any, values: Any) -> Axis:
     if not isinstance(name, str):
         raise ValueError(f"grid has the axis {name!r}; the name of an axis must be a string")
     labels, listed = None, values
+    if isinstance(values, range | np.ndarray):
+        number = len(values) if isinstance(values, np.ndarray) else (values.stop - values.start) // values.step
+        require_memory(f"axis {name!r} with {number} values", BYTES_OF_VALUE * number, "give fewer values")
     if isinstance(values, Mapping):
         labels, listed = list(values), list(values.values())
     try:
@@ -119,9 +128,11 @@ def _read_axis(name: Any, values: Any) -> Axis:
         labels = [_label_of(name, value, place) for place, value in enumerate(values, 1)]
     numbers = all(isinstance(label, int | float) and not isinstance(label, bool) for label in labels)
     labels = labels if numbers else [str(label) for label in labels]
-    for place, label in enumerate(labels):
-        if label in labels[:place] or label != label:
+    seen: set[Any] = set()
+    for label in labels:
+        if label in seen or label != label:
             raise ValueError(f"axis {name!r} has the value {label!r}{' twice' if label == label else ''}")
+        seen.add(label)
     return Axis(name, tuple(labels), values)
 
 
