@@ -25,6 +25,7 @@ from bayesnet.models.kernel_space import kernel_model, mirror_signs
 from bayesnet.sampling import network_of, task_of
 from theory import arguments
 from theory.covariance import covariance_terms
+from theory.jax_settings import own_settings
 from theory.network import Network
 from theory.task import Task
 
@@ -55,7 +56,7 @@ def log_evidence(posterior: xr.DataTree, seed: int = 0) -> LogEvidence:
 
     Source: Meng and Wong 1996, Statistica Sinica 6; error: Fruehwirth-Schnatter 2004.
     """
-    network, task, seed = network_of(posterior), task_of(posterior), arguments.integer("seed", seed, 0)
+    network, task, seed = network_of(posterior), task_of(posterior), arguments.seed("seed", seed)
     group = posterior["latents"]
     if not set(SITES) <= set(group.data_vars):
         raise ValueError("posterior is not in kernel coordinates; the evidence needs coordinates='kernels'")
@@ -123,7 +124,7 @@ def _log_joint(network: Network, task: Task, latents: np.ndarray) -> np.ndarray:
     model = kernel_model(task.steps, task.patterns, network.width)
     n = task.entries
     # float64 within this call only: the log density is of order N.
-    with jax.enable_x64(True):
+    with own_settings():
         terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
 
         @jax.jit

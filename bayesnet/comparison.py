@@ -19,6 +19,7 @@ from bayesnet.sampling import network_of, task_of
 from theory import arguments
 from theory.covariance import Array, Terms, covariance_terms
 from theory.finite_width import fluctuations
+from theory.jax_settings import own_settings
 from theory.prediction import predict_given_kernel
 from theory.solution import Solution, error_of_repetitions, outputs_of
 
@@ -69,14 +70,8 @@ def compare(
     Raises:
         ValueError: if posterior and solution belong to different tasks, or to networks that differ in more than width.
     """
-    arguments.instance("solution", solution, Solution)
+    require_same_problem(posterior, solution)
     network, task = network_of(posterior), task_of(posterior)
-    if solution.task != task:
-        raise ValueError("solution belongs to another task than the posterior; solve the posterior's own task")
-    if solution.network.replace(width=network.width) != network:
-        raise ValueError(
-            f"solution belongs to {solution.network}, the posterior to {network}; they may differ in width only"
-        )
     observables = default_observables(network, task) if observables is None else list(observables)
     table = summarise(posterior, observables)
     theory = np.array([float(o.evaluate(solution.kernel, solution.prediction)) for o in observables])
@@ -90,6 +85,22 @@ def compare(
     table["z_mcse"] = standard_scores(gap, table["mcse"].to_numpy(), own, solution.randomisations)
     table["verdict"] = [_row_verdict(row) for _, row in table.iterrows()]
     return table[list(COLUMNS)]
+
+
+def require_same_problem(posterior: xr.DataTree, solution: Solution) -> None:
+    """Refuse a posterior and a theory that do not belong together.
+
+    Raises:
+        ValueError: as `compare`.
+    """
+    arguments.instance("solution", solution, Solution)
+    network = network_of(posterior)
+    if solution.task != task_of(posterior):
+        raise ValueError("solution belongs to another task than the posterior; solve the posterior's own task")
+    if solution.network.replace(width=network.width) != network:
+        raise ValueError(
+            f"solution belongs to {solution.network}, the posterior to {network}; they may differ in width only"
+        )
 
 
 @dataclass(frozen=True)
@@ -152,7 +163,7 @@ def theory_error(solution: Solution, observables: Sequence[Observable]) -> np.nd
     common = np.sqrt(np.maximum(np.asarray(solution.standard_error) ** 2 - scatter**2, 0))
     kernels = np.concatenate([kernels, solution.kernel[None], (solution.kernel + common)[None]])
     # float64 within this call only.
-    with jax.enable_x64(True):
+    with own_settings():
         terms = jax.tree.map(jax.numpy.asarray, covariance_terms(solution.network, task))
         flat = kernels.reshape(-1, task.entries, task.entries)
         predictions = np.stack([outputs_of(predict_given_kernel(terms, kernel).mean, task) for kernel in flat])
@@ -201,7 +212,7 @@ def _expected_sd(solution: Solution, width: int, observables: Sequence[Observabl
         return nothing
     task = solution.task
     # float64 within this call only.
-    with jax.enable_x64(True):
+    with own_settings():
         terms = jax.tree.map(jax.numpy.asarray, covariance_terms(network, task))
         keys = jax.random.split(jax.random.key(0), len(kernels))
         outputs = np.asarray(_draw_predictions(terms, kernels.reshape(-1, task.entries, task.entries), keys))

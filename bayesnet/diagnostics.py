@@ -42,7 +42,13 @@ class Gate:
 
 
 def evaluate_observables(posterior: xr.DataTree, observables: Sequence[Observable]) -> dict[str, np.ndarray]:
-    """Label -> draws (chain, draw)."""
+    """Label -> draws (chain, draw).
+
+    Raises:
+        ValueError: if ``observables`` are anything else.
+    """
+    if not isinstance(observables, Sequence) or not all(isinstance(one, Observable) for one in observables):
+        raise ValueError(f"observables is {observables!r}; it must be a list of bayesnet.observables.Observable")
     group = posterior["posterior"]
     kernel, prediction = group["kernel"].to_numpy(), group["prediction"].to_numpy()
     return {observable.label: observable.evaluate(kernel, prediction) for observable in observables}

@@ -19,8 +19,10 @@ from bayesnet.samplers.engine import blank_problem
 from bayesnet.samplers.memory_need import count_latents
 from theory import arguments
 from theory.covariance import covariance_terms
+from theory.jax_settings import own_settings
 from theory.memory import require_memory
 from theory.network import Network
+from theory.seeds import key_of
 from theory.task import Task
 
 
@@ -47,7 +49,7 @@ def sample_prior(
     arguments.instance("network", network, Network)
     arguments.instance("task", task, Task)
     coordinates = choose_coordinates(coordinates, network, task)
-    number, seed = arguments.integer("num_samples", num_samples, 1), arguments.integer("seed", seed, 0)
+    number, seed = arguments.integer("num_samples", num_samples, 1), arguments.seed("seed", seed)
     n, latents = task.entries, count_latents(coordinates, network, task)
     require_memory(
         f"num_samples {number} for steps x patterns = {n}, one at a time in {coordinates} at width {network.width},",
@@ -55,11 +57,11 @@ def sample_prior(
         "fewer draws or other coordinates take less",
     )
     # float64 within this call only.
-    with jax.enable_x64(True):
+    with own_settings():
         terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
         program = _program(coordinates, *blank_problem(coordinates, network, task))
         # Seen to its end before it is read: a result that failed for want of memory must not be.
-        drawn = jax.block_until_ready(program(terms, random.split(random.key(seed), number)))
+        drawn = jax.block_until_ready(program(terms, random.split(key_of(seed), number)))
         kernels, predictions, targets = (np.asarray(part)[None] for part in drawn)
     coords = {"chain": np.arange(1), "draw": np.arange(number)}
     replicas = {"y": (("chain", "draw", "observation"), targets.reshape(1, number, -1))}

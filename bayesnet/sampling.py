@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 
@@ -65,7 +66,7 @@ def sample(
         num_warmup: warm-up draws of each chain, in which the step size adapts; discarded.
         num_samples: draws of each chain.
         num_chains: number of chains. Never fewer than four for a result: chains can freeze in metastable phases.
-        seed: the same seed gives the same draws.
+        seed: the same seed, an integer from 0 to 2^64 - 1, gives the same draws.
         sampler: "nuts" (NumPyro's); "hmc" (`bayesnet.samplers.split_hmc`: trajectories of a quarter period with the
             prior solved exactly), several times faster on wide networks in fields; or "langevin"
             (`bayesnet.samplers.langevin`: noisy gradient descent on the weights from a prior draw, as in training, in
@@ -140,7 +141,7 @@ def sample(
         precision=precision,
         chain_method=chain_method,
     )
-    seed = arguments.integer("seed", seed, 0)
+    seed = arguments.seed("seed", seed)
     description = network.to_dict()  # a network that cannot be stored is refused before anything is compiled
     require_state_memory(replace(settings, chain_method=_method(settings)), network, task)
     directory = None
@@ -164,8 +165,20 @@ def sample(
     tree = assemble(network, task, settings, seed, chains)
     for name in settings.keep:
         if name in KEPT:
-            tree[name] = xr.DataTree(kept_group(tree, name))
+            _keep(tree, name)
     return tree
+
+
+def _keep(tree: xr.DataTree, name: str) -> None:
+    """Add fields or weights of the kept draws; what was sampled stands without them."""
+    try:
+        tree[name] = xr.DataTree(kept_group(tree, name))
+    except Exception as error:
+        warnings.warn(
+            f"keep: {name} could not be drawn back ({type(error).__name__}: {error}); the posterior is complete "
+            "without them, and keeps the latent numbers from which bayesnet.draw_weights may draw them later",
+            stacklevel=3,
+        )
 
 
 def _method(settings: Settings) -> str:

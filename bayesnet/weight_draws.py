@@ -23,6 +23,7 @@ from bayesnet.results import network_of, task_of
 from theory import arguments
 from theory.causal import Trajectory, propagate
 from theory.covariance import covariance_terms
+from theory.jax_settings import own_settings
 from theory.network import Network
 from theory.task import Task
 
@@ -44,12 +45,12 @@ def draw_weights(posterior: xr.DataTree, chain: int = 0, latent_draw: int = -1, 
         passes through are prior draws.
 
     Raises:
-        ValueError: if there is no such chain or kept draw.
+        ValueError: if there is no such chain or kept draw, or if ``seed`` is no integer from 0 to 2^64 - 1.
     """
     network, task = network_of(posterior), task_of(posterior)
     latents, rng = _kept_draw(posterior, chain, latent_draw, seed)
     # float64 within this call only: the weights must reproduce the fields to rounding error.
-    with jax.enable_x64(True):
+    with own_settings():
         if "readout" in latents:
             return Weights(*(np.asarray(part) for part in scale_weights(network, task, latents)))
         trajectory = _trajectory(network, task, latents, rng)
@@ -62,7 +63,7 @@ def draw_fields(posterior: xr.DataTree, chain: int = 0, latent_draw: int = -1, s
     network, task = network_of(posterior), task_of(posterior)
     latents, rng = _kept_draw(posterior, chain, latent_draw, seed)
     # float64 within this call only.
-    with jax.enable_x64(True):
+    with own_settings():
         if "readout" in latents:
             fields = run_fields(network, task, scale_weights(network, task, latents))
             return np.stack([np.asarray(h) for h in fields])
@@ -72,7 +73,7 @@ def draw_fields(posterior: xr.DataTree, chain: int = 0, latent_draw: int = -1, s
 
 def kept_group(posterior: xr.DataTree, name: str) -> xr.Dataset:
     """The fields, or weights, of all kept draws of a posterior as `sample` stores them."""
-    group, seed = posterior["latents"], posterior.attrs["seed"]
+    group, seed = posterior["latents"], int(posterior.attrs["seed"])
     dims = {
         "recurrent": ("recurrent_copy", "neuron", "neuron_bis"),
         "input": ("input_copy", "neuron", "input_dim"),
@@ -96,6 +97,7 @@ def _kept_draw(
     posterior: xr.DataTree, chain: int, latent_draw: int, seed: int
 ) -> tuple[dict[str, np.ndarray], np.random.Generator]:
     """The latent numbers of a kept draw, and the random numbers that complete it."""
+    seed = arguments.seed("seed", seed)
     group = posterior["latents"]
     sizes = {"chain": group.sizes["chain"], "latent_draw": group.sizes["latent_draw"]}
     for name, value in (("chain", chain), ("latent_draw", latent_draw)):

@@ -13,6 +13,7 @@ from bayesnet.results import network_of, task_of
 from bayesnet.weight_draws import draw_weights
 from theory.causal import semidefinite_cholesky
 from theory.covariance import covariance_terms, preactivation_cov
+from theory.jax_settings import own_settings
 from theory.network import Network
 from theory.solution import Solution
 from theory.task import Task
@@ -92,7 +93,7 @@ def learned_spectra(network: Network, task: Task, kernels: np.ndarray) -> list[S
         cov = preactivation_cov(terms, kernel, task.patterns)
         return semidefinite_cholesky(cov, jax.numpy.diagonal(cov))
 
-    with jax.enable_x64(True):
+    with own_settings():
         terms = jax.tree.map(jax.numpy.asarray, covariance_terms(network, task))
         factors = np.asarray(jax.jit(lambda stack: jax.lax.map(factor_of, stack))(jax.numpy.asarray(kernels)))
         averages = [linear_averages(k, f, task.patterns) for k, f in zip(kernels, factors, strict=True)]

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 Kind = TypeVar("Kind")
+LARGEST_SEED = 2**64 - 1
 
 
 def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
@@ -18,6 +19,11 @@ def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> i
     if not whole or value < least or (most is not None and value > most):
         raise ValueError(f"{name} is {value!r}; it must be {allowed}")
     return int(value)
+
+
+def seed(name: str, value: Any) -> int:
+    """A seed: an integer of 64 bits, from 0 to 2^64 - 1. Every bit of it counts."""
+    return integer(name, value, 0, LARGEST_SEED)
 
 
 def real(name: str, value: Any) -> float:

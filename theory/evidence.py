@@ -14,13 +14,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from theory import arguments
 from theory.covariance import covariance_terms, target_cov
 from theory.finite_width import NEURONS, draw_sets, jackknife, kernel_covariance, require_stable, second_variation
+from theory.jax_settings import own_settings
 from theory.solution import Solution
 from theory.symmetry import flip_sign, has_sign_symmetry
 
@@ -121,7 +121,7 @@ def _half_log_det(second_variation: np.ndarray) -> float:
 def _normalisation(solution: Solution) -> float:
     n = solution.task.entries
     # float64 within this call only.
-    with jax.enable_x64(True):
+    with own_settings():
         terms = covariance_terms(solution.network, solution.task)
         cov = np.asarray(target_cov(terms, jnp.asarray(solution.kernel.reshape(n, n))))
     log_det = float(np.linalg.slogdet(2 * math.pi * float(terms.scale) * cov)[1])

@@ -20,6 +20,7 @@ import numpy as np
 
 from theory import arguments
 from theory.covariance import covariance_terms
+from theory.jax_settings import own_settings
 from theory.kernel_action import bordered_matrix, linear_curvature, pairs_of, sampled_curvature, symmetric_of
 from theory.memory import require_memory
 from theory.nonlinear.neuron_sampling import Neurons, draw_neurons
@@ -54,9 +55,9 @@ class Fluctuations:
         derivative vanishes (squared overlaps).
 
         Raises:
-            ValueError: if ``num`` is not a positive integer or ``seed`` not an integer of at least 0.
+            ValueError: if ``num`` is not a positive integer or ``seed`` no seed.
         """
-        num, seed = arguments.integer("num", num), arguments.integer("seed", seed, 0)
+        num, seed = arguments.integer("num", num), arguments.seed("seed", seed)
         n = self.solution.task.entries
         require_memory(f"num {num} for steps x patterns = {n}", 32.0 * num * n**2, "draw fewer kernels")
         rows, columns = pairs_of(n)
@@ -125,20 +126,18 @@ def jackknife(matrices: list[np.ndarray], function: Callable) -> tuple[np.ndarra
 def draw_sets(solution: Solution, neurons: int, seed: int) -> list[Neurons | None]:
     """Independent sets of neurons from q, weighted so that averages are precise; for a linear network, which needs
     none, one None."""
-    neurons, seed = arguments.integer("neurons", neurons, 1024), arguments.integer("seed", seed, 0)
+    neurons, seed = arguments.integer("neurons", neurons, 1024), arguments.seed("seed", seed)
     network, n = solution.network, solution.task.entries
-    require_memory(
-        f"the second derivatives of the free energy for steps x patterns = {n}", 8.0 * n**4, "give a smaller task"
-    )
+    what = f"the second derivatives of the free energy for steps x patterns = {n}"
+    require_memory(what, 8.0 * n**4, "give a smaller task")
     if network.activation == "linear":
         return [None]
-    require_memory(
-        f"neurons {neurons} for steps x patterns = {n}", 8.0 * REPETITIONS * neurons * n, "draw fewer neurons"
-    )
+    what = f"neurons {neurons} for steps x patterns = {n}"
+    require_memory(what, 8.0 * REPETITIONS * neurons * n, "draw fewer neurons")
     cov, conjugate = solution.preactivation_cov.reshape(n, n), solution.conjugate.reshape(n, n)
     phi, seeds = network.phi.function, [part(seed, number) for number in range(REPETITIONS)]
     # float64 within this call only, as everywhere in the theory.
-    with jax.enable_x64(True):
+    with own_settings():
         terms = covariance_terms(network, solution.task)
         return [draw_neurons(terms, cov, conjugate, phi, neurons, each, tilted=True) for each in seeds]
 
@@ -149,7 +148,7 @@ def second_variation(solution: Solution, neurons: Neurons | None) -> np.ndarray:
     n = task.entries
     kernel, conjugate = solution.kernel.reshape(n, n), solution.conjugate.reshape(n, n)
     # float64 within this call only: second derivatives.
-    with jax.enable_x64(True):
+    with own_settings():
         terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
         if neurons is None:
             curvature = linear_curvature(kernel, conjugate)

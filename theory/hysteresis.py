@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import xarray as xr
 
 from theory import arguments
+from theory.jax_settings import own_settings
 from theory.lazy import nngp
 from theory.linear.saddle import LinearFollower
 from theory.network import Network
@@ -59,7 +59,7 @@ def continuation(
     arguments.instance("network", network, Network)
     arguments.instance("task", task, Task)
     ordered = _checked(factors)
-    seed = arguments.integer("seed", seed, 0)
+    seed = arguments.seed("seed", seed)
     points = arguments.integer("points", points, 1024)
     randomisations = arguments.integer("randomisations", randomisations, 2)
     tolerance = arguments.positive("tolerance", tolerance)
@@ -72,7 +72,7 @@ def continuation(
         else:
             follower = NonlinearFollower(network, task, points, randomisations, seed, tolerance)
         # float64 within this call only: as in solve.
-        with jax.enable_x64(True):
+        with own_settings():
             up = _sweep(follower, ordered)
             down = _sweep(follower, ordered[::-1], start=up[-1])[::-1]
     return _dataset(network, task, ordered, ([pair[0] for pair in up], [pair[0] for pair in down]))

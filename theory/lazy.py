@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 
 from theory import arguments
 from theory.covariance import covariance_terms, preactivation_cov
+from theory.jax_settings import own_settings
 from theory.network import Network
 from theory.prediction import data_term, predict_given_kernel
 from theory.solution import Solution, kernel_of, outputs_of
@@ -42,7 +42,7 @@ def nngp(network: Network, task: Task) -> Solution:
     arguments.instance("task", task, Task)
     task.require_kernel_memory()
     # float64 within this call only: the result is a reference value.
-    with jax.enable_x64(True):
+    with own_settings():
         terms, kernel = covariance_terms(network, task), prior_kernel(network, task)
         predictive = predict_given_kernel(terms, kernel)
         cov = preactivation_cov(terms, kernel, task.patterns)

@@ -26,6 +26,7 @@ from theory.covariance import covariance_terms
 from theory.extension import new_patterns, predictors
 from theory.finite_width import draw_sets, kernel_covariance, require_stable, second_variation
 from theory.influence import linear_variance, sampled_variance
+from theory.jax_settings import own_settings
 from theory.lazy import prior_kernel
 from theory.network import WEIGHTS
 from theory.nonlinear.neuron import live_entries
@@ -108,6 +109,7 @@ def predict(solution: Solution, task: Task | None = None, *, neurons: int = NEUR
             weight is not shared over the steps, if the solution is unstable, or if an argument is out of its range.
     """
     arguments.instance("solution", solution, Solution)
+    seed = arguments.seed("seed", seed)
     task = solution.task if task is None else task
     _check(solution, task)
     known = ~np.isnan(task.targets).any(axis=-1)
@@ -115,7 +117,7 @@ def predict(solution: Solution, task: Task | None = None, *, neurons: int = NEUR
     if solution.kind != "lazy limit":
         require_stable(solution)
     # float64 within this call only, as everywhere in the theory.
-    with jax.enable_x64(True):
+    with own_settings():
         if solution.kind == "lazy limit":
             means, variances = _lazy_prediction(solution, task)
         else:

@@ -6,12 +6,12 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import jax
 import numpy as np
 import xarray as xr
 
 from theory import arguments
 from theory.covariance import covariance_terms, scale_of
+from theory.jax_settings import own_settings
 from theory.memory import require_memory
 from theory.network import Network
 from theory.nonlinear.neuron_sampling import draw_neurons
@@ -90,14 +90,14 @@ class Solution:
             seed: of the draws.
 
         Raises:
-            ValueError: if ``num`` is not a positive integer or ``seed`` not an integer of at least 0, or if no
+            ValueError: if ``num`` is not a positive integer or ``seed`` no seed, or if no
                 such law can be drawn from (a solution that has not converged).
         """
-        num, seed = arguments.integer("num", num), arguments.integer("seed", seed, 0)
+        num, seed = arguments.integer("num", num), arguments.seed("seed", seed)
         n = self.task.entries
         require_memory(f"num {num} for steps x patterns = {n}", 16.0 * num * n, "draw fewer neurons")
         # float64 within this call only, as everywhere in the theory.
-        with jax.enable_x64(True):
+        with own_settings():
             terms = covariance_terms(self.network, self.task)
             cov, conjugate = self.preactivation_cov.reshape(n, n), self.conjugate.reshape(n, n)
             drawn = draw_neurons(terms, cov, conjugate, self.network.phi.function, num, seed)

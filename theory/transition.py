@@ -27,6 +27,7 @@ import scipy.optimize
 from theory import arguments
 from theory.causal_reach import needed_task
 from theory.covariance import Terms, covariance_terms
+from theory.jax_settings import own_settings
 from theory.linear.noise_gram import free_energy_and_gradient, hessian
 from theory.linear.saddle import minimise
 from theory.network import Network
@@ -131,7 +132,7 @@ def critical_signal(
     arguments.instance("network", network, Network)
     arguments.instance("task", task, Task)
     task.require_kernel_memory()
-    seed = arguments.integer("seed", seed, 0)
+    seed = arguments.seed("seed", seed)
     points = arguments.integer("points", points, 1024)
     randomisations = arguments.integer("randomisations", randomisations, 2)
     if not np.any(task.supervised_targets):
@@ -153,14 +154,14 @@ def critical_signal(
 
 def _linear(network: Network, task: Task) -> CriticalSignal:
     # float64 within these calls only.
-    with jax.enable_x64(True):
+    with own_settings():
         branch = _Branches(network, task)
         instability = branch.find_instability()
     if math.isinf(instability):
         return CriticalSignal(instability)
 
     def follow() -> Thresholds:
-        with jax.enable_x64(True):
+        with own_settings():
             path = branch.follow_broken(instability)
             spinodal = path[-1][0]
             if spinodal > (1 - HYSTERESIS) * instability:
@@ -172,7 +173,7 @@ def _linear(network: Network, task: Task) -> CriticalSignal:
 
 def _nonlinear(network: Network, task: Task, seed: int, points: int, randomisations: int) -> CriticalSignal:
     # float64 within these calls only.
-    with jax.enable_x64(True):
+    with own_settings():
         symmetric = SymmetricBranch(network, task, points, seed)
         seeds = [part(seed, number) for number in range(1 if symmetric.exact else randomisations)]
         found = [symmetric.find_instability(each) for each in seeds]
@@ -181,7 +182,7 @@ def _nonlinear(network: Network, task: Task, seed: int, points: int, randomisati
         return CriticalSignal(instability)
 
     def follow() -> Thresholds:
-        with jax.enable_x64(True):
+        with own_settings():
             paths = [follow_broken(symmetric, found[0], points, seeds[0])]
             if not paths[0].exact:
                 for number in range(1, randomisations):

@@ -20,13 +20,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from theory import arguments
 from theory.covariance import covariance_terms, shift_later
 from theory.finite_width import draw_sets
+from theory.jax_settings import own_settings
 from theory.network import Network
 from theory.nonlinear.neuron import derivatives, live_entries, range_of
 from theory.nonlinear.neuron_sampling import Neurons
@@ -91,7 +91,7 @@ def spectrum(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -> Sp
     arguments.instance("solution", solution, Solution)
     network, task = solution.network, solution.task
     # float64 within this call only, as everywhere in the theory.
-    with jax.enable_x64(True):
+    with own_settings():
         found = [_learned(solution, drawn) for drawn in draw_sets(solution, neurons, seed)]
     average = LearnedWeights(*(np.mean(parts, axis=0) for parts in zip(*found, strict=True)))
     result = spectrum_of_averages(network, task, average)

@@ -20,7 +20,9 @@ from bayesnet.models.kernel_space import mirror_signs
 from bayesnet.samplers.checkpoints import Lane, pack, unpack
 from bayesnet.samplers.engine import ANNEALING_WEIGHTS, BLOCK, Machine, Settings, build_machine
 from theory.covariance import Terms, covariance_terms
+from theory.jax_settings import own_settings
 from theory.network import Network
+from theory.seeds import key_of
 from theory.task import Task
 
 FULL = (1.0, 1.0)
@@ -87,11 +89,11 @@ def run_chains(
         OSError: if a checkpoint cannot be written.
     """
     started = time.perf_counter() - max(lane.seconds for lane in lanes)
-    with jax.enable_x64(settings.precision == "float64"):
+    with own_settings(settings.precision == "float64"):
         machine = build_machine(settings, network, task)
         terms = jax.tree.map(jnp.asarray, covariance_terms(network, task))
         mirror = jnp.asarray(mirror_signs(network, task), float) if settings.coordinates in FRAMED else None
-        keys = random.split(random.key(seed), (settings.num_chains, 2))
+        keys = random.split(key_of(seed), (settings.num_chains, 2))
     schedule = make_schedule(settings)
     together = settings.chain_method == "vectorized"
     unfinished = [index for index, lane in enumerate(lanes) if lane.blocks < len(schedule)]
@@ -191,7 +193,7 @@ def _follow(
     # for instance, may wait for it for ever, so each is seen to its end before the next.
     finished = jax.block_until_ready
     # float64 within this call only; the switch is local to a thread.
-    with jax.enable_x64(settings.precision == "float64"):
+    with own_settings(settings.precision == "float64"):
         chain = None
         for block in schedule[lane.blocks :]:
             if stop.is_set():

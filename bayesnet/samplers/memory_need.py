@@ -9,6 +9,7 @@ import jax
 
 from bayesnet.models.weight_space import weight_shapes
 from bayesnet.samplers.engine import BLOCK, Settings, count_devices
+from bayesnet.weight_draws import KEPT
 from theory.memory import memory_limit, require_memory
 from theory.network import Network
 from theory.task import Task
@@ -27,11 +28,11 @@ def require_record_memory(settings: Settings, network: Network, task: Task) -> N
     n, itemsize = task.entries, _itemsize(settings)
     observed = len(task.supervised_entries) * task.output_dim
     draw = n**2 + n * task.output_dim + observed
-    if settings.keep:
-        kept = settings.num_samples // settings.thin
-    else:
-        kept = min(settings.num_latents, settings.num_samples)
-    numbers = settings.num_samples * draw + kept * count_latents(settings.coordinates, network, task)
+    number = settings.num_samples
+    kept = number // settings.thin if settings.keep else min(settings.num_latents, number)
+    drawn_back = [name for name in KEPT if name in settings.keep]
+    each = sum(count_latents(name, network, task) for name in (settings.coordinates, *drawn_back))
+    numbers = number * draw + kept * each
     blocks = (settings.num_warmup + settings.num_samples) / BLOCK * PER_BLOCK
     require_memory(
         f"what is kept of num_chains {settings.num_chains} with num_samples {settings.num_samples} and num_warmup "

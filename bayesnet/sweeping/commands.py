@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-from bayesnet.config import read_assignment, read_tables
+from bayesnet.config import assign, read_tables
 from bayesnet.storage import ENGINE, replacing
 from bayesnet.sweeping.config import DEFAULT_DIAGRAM, SweepConfig, build_sweep_config
 from bayesnet.sweeping.executors import LocalProcesses, connect_dask
@@ -115,8 +116,7 @@ def _sweep(options: argparse.Namespace) -> int:
     axes = read_axes(config.grid)
     settings: dict[str, Any] = {"seed": config.seed, "sampling": config.sampling, "solving": config.solving}
     points = make_points(config.network, config.task, axes, measure, **settings)
-    directory, store = _directories(options)
-    with _executor(options) as executor:
+    with _executor(options) as executor, _store(options) as (directory, store):
         swept = measure_grid(axes, points, executor, store, options.retry_failed, progress=True)
     path = directory / "sweep.nc"
     with replacing(path) as partial:
@@ -129,11 +129,13 @@ def _sweep(options: argparse.Namespace) -> int:
 def _phase_diagram(options: argparse.Namespace) -> int:
     config = _read_config(options, DEFAULT_DIAGRAM)
     if len(config.grid) != 2:
-        raise ValueError(f"[grid] has the axes {', '.join(config.grid) or 'none'}; a phase diagram needs two, x and y")
+        raise ValueError(
+            f"[grid] has the axes {', '.join(config.grid) or 'none'}; a phase diagram needs two, x and y; "
+            "--set 'grid={X = [...], Y = [...]}' replaces them all"
+        )
     x, y = config.grid.items()
     posterior = _posterior_places(options.posterior)
-    directory, store = _directories(options)
-    with _executor(options) as executor:
+    with _executor(options) as executor, _store(options) as (directory, store):
         diagram = phase_diagram(
             config.network,
             config.task,
@@ -156,16 +158,35 @@ def _phase_diagram(options: argparse.Namespace) -> int:
 
 def _read_config(options: argparse.Namespace, default: Mapping[str, Any]) -> SweepConfig:
     tables = read_tables(options.file) if options.file else {name: dict(values) for name, values in default.items()}
+    axes = list(default.get("grid", {})) if not options.file else []
+    named: list[str] = []
     for assignment in options.set:
-        section, key, value = read_assignment(assignment)
-        tables.setdefault(section, {})[key] = value
+        section, key = assign(tables, assignment)
+        if section == "grid":
+            named.append(key)
+    # Default axes are there only where no other ones are asked for.
+    for axis in [name for name in axes[::-1] if name not in named]:
+        if len(tables["grid"]) > len(axes) and "" not in named:
+            del tables["grid"][axis]
     return build_sweep_config(tables)
 
 
-def _directories(options: argparse.Namespace) -> tuple[Path, Path]:
+@contextlib.contextmanager
+def _store(options: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
+    """The output directory and the store; what goes wrong is followed by where finished points are."""
     directory = Path(options.out)
+    new = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
-    return directory, Path(options.store) if options.store else directory / "store"
+    store = Path(options.store) if options.store else directory / "store"
+    try:
+        yield directory, store
+    except BaseException:
+        if store.is_dir():
+            print(f"bayesnet: finished points are kept in {store}; the same command goes on from them", file=sys.stderr)
+        if new:
+            with contextlib.suppress(OSError):  # a refusal leaves nothing; what is not empty stays
+                directory.rmdir()
+        raise
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from theory import arguments, solve
 from theory.activations import canonical_activation
 from theory.memory import require_memory
 from theory.network import WEIGHTS, Network
+from theory.saddle import check_settings
 from theory.task import Task
 
 NETWORK_FIELDS = tuple(field.name for field in fields(Network))
@@ -88,7 +89,7 @@ def make_points(
         _check_axis(axis, network, task, takes)
     solver = _complete_settings("solving", solving, solve) if measure in THEORY else None
     sampler = _complete_settings("sampling", sampling, sample) if measure in POSTERIOR else None
-    seed = arguments.integer("seed", seed, 0)
+    seed = arguments.seed("seed", seed)
     points = []
     for places in itertools.product(*(range(len(axis.values)) for axis in axes)):
         labels = {axis.name: axis.labels[i] for axis, i in zip(axes, places, strict=True)}
@@ -97,6 +98,8 @@ def make_points(
             here = network.replace(**{name: values[name] for name in NETWORK_FIELDS if name in values})
             here.to_dict()  # what cannot be stored cannot be hashed
             asked = _make_task(task, values, takes)
+            if solver is not None:
+                check_settings(asked, **solver)
             if sampler is not None:
                 make_settings(here, asked, **sampler)
         except Exception as error:  # the user's function may raise anything
@@ -109,8 +112,8 @@ def _read_axis(name: Any, values: Any) -> Axis:
     if not isinstance(name, str):
         raise ValueError(f"grid has the axis {name!r}; the name of an axis must be a string")
     labels, listed = None, values
-    if isinstance(values, range | np.ndarray):
-        number = len(values) if isinstance(values, np.ndarray) else (values.stop - values.start) // values.step
+    if isinstance(values, range):
+        number = (values.stop - values.start) // values.step  # beyond what len() can tell
         require_memory(f"axis {name!r} with {number} values", BYTES_OF_VALUE * number, "give fewer values")
     if isinstance(values, Mapping):
         labels, listed = list(values), list(values.values())
@@ -172,7 +175,7 @@ def _check_axis(axis: Axis, network: Network, task: Task | TaskMaker, takes: tup
     checks: dict[str, Callable[[Any], Any]] = {
         **{name: partial(_replace_field, network, name) for name in NETWORK_FIELDS},
         "factor": partial(arguments.real, "factor"),
-        "seed": lambda value: arguments.integer("seed", value, 0),
+        "seed": partial(arguments.seed, "seed"),
     }
     if isinstance(task, Task):
         checks["factor"] = task.scaled

@@ -3,9 +3,9 @@
 import re
 
 import pytest
+from small_problems import chain
 
 import theory
-from small_problems import chain
 from theory import memory
 from theory.memory import in_words, require_memory
 
@@ -46,9 +46,9 @@ def test_tasks_whose_kernels_do_not_fit(function, activation, monkeypatch):
 def test_numbers_that_cannot_be_meant():
     network, task = theory.Network.rnn(8), chain(2, 1.0)
     solution = theory.solve(network, task)
-    with pytest.raises(ValueError, match="num 1000000000000 .* takes at least"):
+    with pytest.raises(ValueError, match=r"num 1000000000000 .* takes at least"):
         solution.sample_neurons(10**12)
-    with pytest.raises(ValueError, match="num 1000000000000 .* takes at least"):
+    with pytest.raises(ValueError, match=r"num 1000000000000 .* takes at least"):
         theory.fluctuations(solution).draw_kernels(10**12)
     with pytest.raises(ValueError, match="starts 1000000000000 takes at least"):
         theory.solve(network, task, starts=10**12)

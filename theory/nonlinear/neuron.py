@@ -25,6 +25,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from theory.covariance import Array
+from theory.jax_settings import own_settings
 
 KINK_TOLERANCE = 1e-3
 TOUCHING = 1e-8
@@ -89,7 +90,7 @@ def range_of(cov: Array, live: tuple[int, ...]) -> Range:
 
 def has_kinks(phi: Callable) -> bool:
     """Whether phi'' misses part of phi: <x phi'(x)> = v <phi''(x)> is tested on shifted Gaussians."""
-    with jax.enable_x64(True):
+    with own_settings():
         first, second = map(np.asarray, _two_sides(phi))
     return not bool(np.all(np.abs(first - second) < KINK_TOLERANCE * (1 + np.abs(first))))
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from theory.causal_reach import connected_entries, extend_kernel, needed_task
 from theory.covariance import covariance_terms, preactivation_cov, scale_of
+from theory.jax_settings import own_settings
 from theory.network import Network
 from theory.nonlinear.neuron_chain import FIELDS, POINTS_PER_FIELD
 from theory.nonlinear.saddle import SAME_BRANCH, Branch, find_branches, follow_branch
@@ -35,7 +36,7 @@ def solve_nonlinear(
     """The stable saddle point of smallest free energy, of two mirror images the one whose neighbouring steps overlap
     more; arguments as for `theory.solve`."""
     # float64 within this call only: residuals of 1e-9 are not reachable in float32.
-    with jax.enable_x64(True):
+    with own_settings():
         size = points or FIRST_POINTS
         found = _search(network, task, size, randomisations, seed)
         solution = _gather(found, network, task, seed, tolerance)

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 import bayesnet as bn
-from bayesnet.sampling import make_settings
 from bayesnet.samplers.engine import Machine
 from bayesnet.samplers.memory_need import require_state_memory
+from bayesnet.sampling import make_settings
 from bayesnet.sweeping.config import build_sweep_config
 from theory import memory
 
@@ -103,5 +103,5 @@ def test_grids_that_cannot_be_meant(monkeypatch):
 )
 def test_tasks_that_cannot_be_meant(make, monkeypatch):
     monkeypatch.setattr("theory.memory.memory_limit", lambda: 1e9)
-    with pytest.raises(ValueError, match="a task of steps 100000 with patterns .* takes at least"):
+    with pytest.raises(ValueError, match=r"a task of steps 100000 with patterns .* takes at least"):
         make()
