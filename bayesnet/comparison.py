@@ -21,6 +21,7 @@ from theory.covariance import Array, Terms, covariance_terms
 from theory.finite_width import fluctuations
 from theory.jax_settings import own_settings
 from theory.prediction import predict_given_kernel
+from theory.seeds import key_of
 from theory.solution import Solution, error_of_repetitions, outputs_of
 
 COLUMNS = (
@@ -214,7 +215,7 @@ def _expected_sd(solution: Solution, width: int, observables: Sequence[Observabl
     # float64 within this call only.
     with own_settings():
         terms = jax.tree.map(jax.numpy.asarray, covariance_terms(network, task))
-        keys = jax.random.split(jax.random.key(0), len(kernels))
+        keys = jax.random.split(key_of(0), len(kernels))
         outputs = np.asarray(_draw_predictions(terms, kernels.reshape(-1, task.entries, task.entries), keys))
     predictions = np.stack([outputs_of(output, task) for output in outputs])
     return np.array([np.std(o.evaluate(kernels, predictions), ddof=1) for o in observables])

@@ -49,7 +49,7 @@ from theory.nonlinear.partition_function import divergence
 from theory.nonlinear.stability import is_stable
 from theory.nonlinear.symmetric_branch import softest_of
 from theory.prediction import data_term
-from theory.seeds import part
+from theory.seeds import key_of, part
 from theory.symmetry import has_sign_symmetry
 from theory.task import Task
 
@@ -215,7 +215,7 @@ def _come_to_rest(
     independent = rng.normal(size=(task.entries, FLOW_NEURONS))
     common = np.tile(rng.normal(size=(patterns, FLOW_NEURONS)), (task.steps, 1))
     noise = np.sqrt(1 - coherence) * independent + np.sqrt(coherence) * common
-    steps, step, key = FLOW_STEPS * 2**attempt, FLOW_STEP / 2**attempt, jax.random.key(part(seed, 1))
+    steps, step, key = FLOW_STEPS * 2**attempt, FLOW_STEP / 2**attempt, key_of(part(seed, 1))
     settled = flow(terms, noise, key, network.phi.function, patterns, steps, step, first_targets)
     kernel, response = map(np.asarray, settled)
     if not np.isfinite(kernel).all():
