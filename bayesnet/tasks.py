@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from theory import arguments
+from theory.arrays import plain_array, real_array
 from theory.memory import require_memory
 from theory.task import Task
 
@@ -251,36 +252,19 @@ def _digit_classes(value: Any) -> list[int]:
 
 
 def _pattern_rows(value: Any) -> np.ndarray:
-    try:
-        rows = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"inputs is not a rectangular array (patterns, input dimensions): {error}") from None
-    if rows.dtype.kind not in "iuf" or rows.ndim != 2 or isinstance(value, np.ma.MaskedArray):
-        raise ValueError(
-            f"inputs has shape {rows.shape} and dtype {rows.dtype}; it must be a plain array of real numbers "
-            "(patterns, input dimensions)"
-        )
-    return rows
+    return real_array("inputs", value, "(patterns, input dimensions)", ranks=(2,))
 
 
 def _supervised_mask(value: Any, patterns: int, steps: int) -> np.ndarray:
-    allowed = (
-        f"allowed: distinct integers from 0 to {steps - 1}, "
-        f"or a boolean mask of shape ({steps},) or ({patterns}, {steps})"
-    )
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"supervised is not a rectangular array ({error}); {allowed}") from None
-    if array.dtype == np.bool_ and not isinstance(value, np.ma.MaskedArray):
+    allowed = f"distinct integers from 0 to {steps - 1}, or a boolean mask of shape ({steps},) or ({patterns}, {steps})"
+    array = plain_array("supervised", value, f"of {allowed}")
+    if array.dtype == np.bool_:
         if array.shape not in ((steps,), (patterns, steps)):
-            raise ValueError(f"supervised has shape {array.shape}; {allowed}")
+            raise ValueError(f"supervised has shape {array.shape}; allowed: {allowed}")
         return np.broadcast_to(array, (patterns, steps))
     steps_named = array.dtype.kind in "iu" and array.ndim == 1 and array.size > 0
-    if not steps_named or isinstance(value, np.ma.MaskedArray):
-        raise ValueError(f"supervised is {value!r}; {allowed}")
-    if array.min() < 0 or array.max() >= steps or len(np.unique(array)) < len(array):
-        raise ValueError(f"supervised is {value!r}; {allowed}")
+    if not steps_named or array.min() < 0 or array.max() >= steps or len(np.unique(array)) < len(array):
+        raise ValueError(f"supervised is {value!r}; allowed: {allowed}")
     return np.broadcast_to(np.isin(np.arange(steps), array), (patterns, steps))
 
 

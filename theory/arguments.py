@@ -8,12 +8,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from theory.arrays import scalar
+
 Kind = TypeVar("Kind")
 LARGEST_SEED = 2**64 - 1
 
 
 def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
     """An integer (no boolean) from ``least`` to ``most``."""
+    value = scalar(value)
     allowed = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):
@@ -73,6 +76,7 @@ def instance(name: str, value: Any, kind: type[Kind]) -> Kind:
 
 def _as_float(value: Any) -> float:
     """The value as a float: NaN for what is no real number, infinite for integers beyond its range."""
+    value = scalar(value)
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         return math.nan
     try:

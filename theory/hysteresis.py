@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from theory import arguments
+from theory.arrays import real_array
 from theory.jax_settings import own_settings
 from theory.lazy import nngp
 from theory.linear.saddle import LinearFollower
@@ -92,11 +93,8 @@ def _sweep(follower: Any, factors: np.ndarray, start: tuple[Solution, Any] | Non
 
 
 def _checked(factors: Any) -> np.ndarray:
-    try:
-        values = np.array(factors, dtype=float)
-    except (TypeError, ValueError):
-        values = np.array(np.nan)
-    fine = values.ndim == 1 and values.size > 0 and np.isfinite(values).all() and (values >= 0).all()
+    values = real_array("factors", factors, "of finite numbers of at least 0", ranks=(1,))
+    fine = np.isfinite(values).all() and (values >= 0).all()
     if not fine or len(np.unique(values)) < len(values):
         raise ValueError(
             f"factors is {factors!r}; it must be a sequence of finite numbers of at least 0, no two of them equal"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from theory import arguments
+from theory.arrays import plain_array, real_array
 from theory.memory import require_memory
 
 KERNELS = 4  # matrices between all entries that any computation needs at the same time
@@ -23,12 +24,12 @@ class Task:
     Args:
         inputs: x, real array (P, T, D): patterns, steps, input dimensions; finite. D matters only through the
             input kernel x_t . x_s / D.
-        targets: y, real array (P, T) or (P, T, O). NaN where no target is known.
+        targets: y, real array (P, T) or (P, T, O). NaN, masked or missing where no target is known.
         supervised: boolean array (P, T): the entries that enter the likelihood. By default those whose target
             is not NaN. A target that is known but not supervised is kept as truth for scoring.
 
-    The stored arrays are float64 (P, T, D), (P, T, O) and boolean (P, T), read-only. Tasks compare and hash
-    by content.
+    Arrays of NumPy, JAX, PyTorch, xarray and pandas are taken, of any type of real numbers. The stored arrays are
+    float64 (P, T, D), (P, T, O) and boolean (P, T), read-only. Tasks compare and hash by content.
 
     Raises:
         ValueError: naming the argument, what was wrong with it and what is allowed.
@@ -39,8 +40,10 @@ class Task:
     supervised: np.ndarray = None  # type: ignore[assignment]  # the default is derived from the targets
 
     def __post_init__(self) -> None:
-        inputs = _real_array("inputs", self.inputs, "(patterns, steps, input dimensions)", ranks=(3,))
-        targets = _real_array("targets", self.targets, "(patterns, steps) or (patterns, steps, outputs)", (2, 3))
+        inputs = real_array("inputs", self.inputs, "(patterns, steps, input dimensions)", ranks=(3,))
+        targets = real_array(
+            "targets", self.targets, "(patterns, steps) or (patterns, steps, outputs)", (2, 3), missing=True
+        )
         targets = targets if targets.ndim == 3 else targets[:, :, None]
         if not np.isfinite(inputs).all():
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(inputs))[0])
@@ -202,36 +205,18 @@ def _squared_norms(inputs: np.ndarray) -> np.ndarray:
 
 def _path(value: Any) -> Path:
     try:
-        return Path(value)
+        path = Path(value)
     except TypeError:
-        raise ValueError(f"path is {value!r}; it must be the name of a file") from None
-
-
-def _plain_array(name: str, value: Any, shape: str) -> np.ndarray:
-    if isinstance(value, np.ma.MaskedArray):
-        raise ValueError(f"{name} is a masked array; give a plain array {shape}")
-    try:
-        return np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is not a rectangular array {shape}: {error}") from None
-
-
-def _real_array(name: str, value: Any, shape: str, ranks: tuple[int, ...]) -> np.ndarray:
-    array = _plain_array(name, value, shape)
-    if array.dtype.kind not in "iuf":
-        raise ValueError(f"{name} has dtype {array.dtype}; it must be an array of real numbers {shape}")
-    if array.ndim not in ranks:
-        raise ValueError(f"{name} has shape {array.shape}; it must be {shape}")
-    if 0 in array.shape:
-        raise ValueError(f"{name} has shape {array.shape}; every size must be at least 1")
-    with np.errstate(over="ignore"):
-        return np.array(array, dtype=np.float64, order="C")
+        path = None
+    if path is None or "\0" in str(path):
+        raise ValueError(f"path is {value!r}; it must be the name of a file")
+    return path
 
 
 def _boolean_mask(value: Any, default: np.ndarray) -> np.ndarray:
     if value is None:
         return default
-    mask = _plain_array("supervised", value, "(patterns, steps)")
+    mask = plain_array("supervised", value, "(patterns, steps)")
     if mask.dtype != np.bool_:
         raise ValueError(f"supervised has dtype {mask.dtype}; it must be boolean")
     if mask.shape != default.shape:
