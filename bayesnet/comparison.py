@@ -13,8 +13,8 @@ import scipy.stats
 import xarray as xr
 
 from bayesnet.coordinates import draw_prediction
-from bayesnet.diagnostics import ESS_LIMIT, R_HAT_LIMIT, Gate, check_gates, summarise
-from bayesnet.observables import Observable, default_observables
+from bayesnet.diagnostics import ESS_LIMIT, NOTHING, R_HAT_LIMIT, Gate, check_gates, summarise
+from bayesnet.observables import Observable, check_observables, default_observables
 from bayesnet.sampling import network_of, task_of
 from theory import arguments
 from theory.covariance import Array, Terms, covariance_terms
@@ -73,8 +73,12 @@ def compare(
     """
     require_same_problem(posterior, solution)
     network, task = network_of(posterior), task_of(posterior)
-    observables = default_observables(network, task) if observables is None else list(observables)
+    if observables is None:
+        observables = default_observables(network, task)
+    check_observables(observables)
     table = summarise(posterior, observables)
+    if table.empty:
+        return table.reindex(columns=list(COLUMNS)).astype({"verdict": str})
     theory = np.array([float(o.evaluate(solution.kernel, solution.prediction)) for o in observables])
     table.insert(0, "theory", theory)
     # A constant observable that the theory hits has z = 0, not 0/0.
@@ -132,6 +136,9 @@ def _judge(posterior: xr.DataTree, table: pd.DataFrame) -> Verdict:
     failed = [f"{gate.name}: {gate.detail}" for gate in gates if not gate.passed]
     if failed:
         return Verdict("FAIL", "the sampler did not converge: " + "; ".join(failed), gates)
+    if table.empty:
+        reason = "no input reaches any entry" if not task_of(posterior).has_input.any() else "no observables"
+        return Verdict("PASS", f"the sampler converged; {NOTHING}: {reason}", gates)
     if "verdict" not in table:
         return Verdict("PASS", "the sampler converged; no theory to compare with", gates)
     counts = table["verdict"].value_counts()
@@ -157,7 +164,7 @@ def theory_error(solution: Solution, observables: Sequence[Observable]) -> np.nd
     """Error of each observable of a solution, (K,): from its values on the solution's repetitions, and from what it
     changes by if all kernel entries change together by the part of their ``standard_error`` that is no scatter."""
     task, kernels = solution.task, np.asarray(solution.repetitions)
-    if len(kernels) == 0:
+    if len(kernels) == 0 or not observables:
         return np.zeros(len(observables))
     # Entries that count as following from earlier ones (`theory.nonlinear.solution`) are off alike on all repetitions.
     scatter = error_of_repetitions(kernels, solution.randomisations)

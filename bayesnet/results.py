@@ -19,6 +19,26 @@ from theory.network import Network
 from theory.solution import KERNEL_DIMS, OUTPUT_DIMS, entry_coords
 from theory.task import Task
 
+CHAIN_DRAW = ("chain", "draw")
+INVARIANTS = {"kernel": (*CHAIN_DRAW, *KERNEL_DIMS), "prediction": (*CHAIN_DRAW, *OUTPUT_DIMS)}
+# The variables that each group must have, and the dims of theirs.
+LAYOUT: dict[str, dict[str, tuple[str, ...]]] = {
+    "posterior": {**INVARIANTS, "log_likelihood_marginal": CHAIN_DRAW},
+    "prior": INVARIANTS,
+    "sample_stats": {"lp": CHAIN_DRAW},
+    "latents": {},
+    "constant_data": {
+        "inputs": ("pattern", "step", "input_dim"),
+        "targets": OUTPUT_DIMS,
+        "supervised": ("pattern", "step"),
+    },
+}
+LEADING = {
+    "posterior": CHAIN_DRAW,
+    "prior": CHAIN_DRAW,
+    "sample_stats": CHAIN_DRAW,
+    "latents": ("chain", "latent_draw"),
+}
 PACKAGES = ("bayesnet", "jax", "jaxlib", "numpyro", "arviz", "xarray", "numpy")
 
 
@@ -70,9 +90,64 @@ def network_of(posterior: xr.DataTree) -> Network:
 
 
 def task_of(posterior: xr.DataTree) -> Task:
-    """The task that a posterior was sampled for."""
+    """The task that a posterior was sampled for.
+
+    Raises:
+        ValueError: as `require_whole`.
+    """
+    require_whole(posterior, "constant_data")
     data = posterior["constant_data"]
     return Task(data["inputs"].to_numpy(), data["targets"].to_numpy(), data["supervised"].to_numpy().astype(bool))
+
+
+def require_whole(posterior: xr.DataTree, *groups: str) -> None:
+    """Refuse a posterior of which dimensions, steps, patterns, variables or the ``groups`` were selected away.
+
+    Chains and draws may be selected, by lists or slices, which keep their dimensions.
+
+    Raises:
+        ValueError: naming what is missing and what to write instead.
+    """
+    network_of(posterior)
+    for group in groups:
+        if group not in posterior.children:
+            raise ValueError(f"posterior has no group {group!r}; it must be whole, as bayesnet.sample returned it")
+    for group in LAYOUT.keys() & posterior.children.keys():
+        data = posterior[group]
+        for name in [*LAYOUT[group], *data.data_vars]:
+            if name not in data.data_vars:
+                raise ValueError(f"posterior has no {name!r} in its group {group!r}; it must be whole")
+            dims = LAYOUT[group].get(str(name), LEADING.get(group, ()))
+            if data[name].dims[: len(dims)] != dims:
+                raise ValueError(_lost(str(name), data[name].dims, dims))
+    if "constant_data" in posterior.children:
+        _require_all_entries(posterior)
+
+
+def _lost(name: str, found: tuple, wanted: tuple) -> str:
+    gone = [dim for dim in wanted if dim not in found]
+    if not gone:
+        return f"posterior has the dims {found} of {name}; they must be {wanted}, in this order"
+    if gone[0] in ("chain", "draw", "latent_draw"):
+        advice = f"select with a list or a slice, isel({gone[0]}=[0]), which keeps it"
+    else:
+        advice = f"keep every {gone[0]}, and select from what is computed"
+    return f"posterior has lost the dimension {gone[0]!r} of {name}; {advice}"
+
+
+def _require_all_entries(posterior: xr.DataTree) -> None:
+    data = posterior["constant_data"]
+    for name in ("pattern", "step"):
+        labels = data[name].to_numpy().tolist() if name in data.coords else []
+        if labels != list(range(1, len(labels) + 1)) or not labels:
+            raise ValueError(f"posterior has the {name}s {labels} only; keep every {name}, and select afterwards")
+    if "observed_data" in posterior.children:
+        observed = posterior["observed_data"].sizes.get("observation", 0)
+        if observed != int(data["supervised"].sum()) * data.sizes["output"]:
+            raise ValueError(
+                "posterior has lost patterns, steps or outputs, or some of its observations; keep all of them, and "
+                "select from what is computed"
+            )
 
 
 def invariant_data(task: Task, kernels: np.ndarray, predictions: np.ndarray, coords: dict) -> xr.Dataset:

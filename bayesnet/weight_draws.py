@@ -19,7 +19,7 @@ import xarray as xr
 
 from bayesnet.models.kernel_space import bartlett_factor
 from bayesnet.models.weight_space import Weights, run_fields, scale_weights
-from bayesnet.results import network_of, task_of
+from bayesnet.results import network_of, require_whole, task_of
 from theory import arguments
 from theory.causal import Trajectory, propagate
 from theory.covariance import covariance_terms
@@ -97,6 +97,7 @@ def _kept_draw(
     posterior: xr.DataTree, chain: int, latent_draw: int, seed: int
 ) -> tuple[dict[str, np.ndarray], np.random.Generator]:
     """The latent numbers of a kept draw, and the random numbers that complete it."""
+    require_whole(posterior, "latents")
     seed = arguments.seed("seed", seed)
     group = posterior["latents"]
     sizes = {"chain": group.sizes["chain"], "latent_draw": group.sizes["latent_draw"]}
