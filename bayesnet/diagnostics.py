@@ -83,8 +83,7 @@ def summarise_draws(draws: dict[str, np.ndarray]) -> pd.DataFrame:
     table = pd.DataFrame({name: values["x"].values for name, values in columns.items()}, index=list(draws))
     table.insert(0, "sd", stacked.std(axis=(0, 1), ddof=1))
     table.insert(0, "mean", stacked.mean(axis=(0, 1)))
-    table.loc[constant, ["sd", "mcse", "ess_bulk", "ess_tail"]] = [0.0, 0.0, ramp.size, ramp.size]
-    table.loc[constant, "r_hat"] = 1.0 if stacked.shape[0] > 1 else np.nan
+    table.loc[constant, ["sd", "mcse", "r_hat", "ess_bulk", "ess_tail"]] = [0.0, 0.0, 1.0, ramp.size, ramp.size]
     return table
 
 

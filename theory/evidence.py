@@ -19,7 +19,15 @@ import numpy as np
 
 from theory import arguments
 from theory.covariance import covariance_terms, target_cov
-from theory.finite_width import NEURONS, draw_sets, jackknife, kernel_covariance, require_stable, second_variation
+from theory.finite_width import (
+    NEURONS,
+    draw_sets,
+    in_own_units,
+    jackknife,
+    kernel_covariance,
+    require_stable,
+    second_variation,
+)
 from theory.jax_settings import own_settings
 from theory.solution import Solution
 from theory.symmetry import flip_sign, has_sign_symmetry
@@ -115,7 +123,7 @@ def log_bayes_factor(solution: Solution, other: Solution, *, neurons: int = NEUR
 def _half_log_det(second_variation: np.ndarray) -> float:
     """-1/2 ln |det Gamma|; refuses what sits at a transition."""
     kernel_covariance(second_variation)
-    return -np.linalg.slogdet(second_variation)[1] / 2
+    return -np.linalg.slogdet(in_own_units(second_variation)[0])[1] / 2
 
 
 def _normalisation(solution: Solution) -> float:

@@ -164,16 +164,29 @@ def kernel_covariance(second_variation: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: if it is not positive semi-definite.
     """
-    d = len(second_variation) // 2
+    matrix, units = in_own_units(second_variation)
+    d = len(units)
     try:
-        inverse = np.linalg.inv(second_variation)[:d, :d]
+        inverse = np.linalg.inv(matrix)[:d, :d]
     except np.linalg.LinAlgError:
         inverse = np.full((d, d), -1.0)
     inverse = (inverse + inverse.T) / 2
     values = np.linalg.eigvalsh(inverse)
     if values[0] < -1e-3 * values[-1]:
         raise ValueError("solution sits at a transition: a direction without curvature has no Gaussian law")
-    return inverse
+    return inverse * np.outer(units, units)
+
+
+def in_own_units(second_variation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gamma (2d, 2d) with each pair of entries in units of its own, and these, (d,); the determinant is the same.
+
+    The unit is the spread of phi_i phi_j over neurons, so that nothing depends on the units of the activities.
+    """
+    d = len(second_variation) // 2
+    spread = np.sqrt(np.abs(np.diagonal(second_variation)[d:]))
+    units = np.where(spread > 0, spread, 1.0)
+    scale = np.concatenate([units, 1 / units])
+    return second_variation * scale[:, None] * scale, units
 
 
 def _by_entry(pairs: np.ndarray, n: int) -> np.ndarray:
