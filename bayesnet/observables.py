@@ -7,8 +7,9 @@ sign symmetry holds (`theory.has_sign_symmetry`), what it flips enters squared.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,16 @@ class Observable:
 
     label: str
     evaluate: Evaluate
+
+
+def check_observables(observables: Any) -> None:
+    """A list of observables.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if not isinstance(observables, Sequence) or not all(isinstance(one, Observable) for one in observables):
+        raise ValueError(f"observables is {observables!r}; it must be a list of bayesnet.observables.Observable")
 
 
 def overlaps(kernel: np.ndarray) -> np.ndarray:

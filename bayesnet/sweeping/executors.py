@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 import jax
 from tqdm import tqdm
@@ -23,6 +24,7 @@ from bayesnet.sweeping.scratch import Scratch
 from theory import arguments
 
 PATIENCE = 10.0  # seconds for a process to end that has nothing left to do
+SCHEMES = ("tcp", "tls", "ws", "wss", "ucx")  # that Dask listens at
 ATTEMPTS = 3  # how often a call may take its worker process down before it counts as failed; Dask's own number
 
 
@@ -193,12 +195,24 @@ def connect_dask(address: str) -> Iterator[Executor]:
         address: of the scheduler, "tcp://host:8786" for instance.
 
     Raises:
-        ValueError: if Dask is not installed.
+        ValueError: if ``address`` has another form, or Dask is not installed.
         OSError: if no scheduler answers at the address.
     """
+    _check_address(address)
     try:
         from distributed import Client
     except ImportError:
         raise ValueError("dask is not installed; pip install 'bayesnet[dask]'") from None
     with Client(address, set_as_default=False) as client:
         yield client.get_executor(pure=False)
+
+
+def _check_address(address: Any) -> None:
+    """Dask itself would look for a scheduler at any address for minutes."""
+    try:
+        parts = urlsplit(address)
+        found = parts.scheme == "inproc" or (parts.scheme in SCHEMES and parts.hostname and parts.port)
+    except (ValueError, TypeError, AttributeError):
+        found = False
+    if not isinstance(address, str) or not found:
+        raise ValueError(f"address of the Dask scheduler is {address!r}; it must be tcp://HOST:PORT")
