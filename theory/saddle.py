@@ -64,8 +64,8 @@ def solve(
     arguments.instance("network", network, Network)
     arguments.instance("task", task, Task)
     seed = arguments.seed("seed", seed)
-    check_settings(task, starts=starts, points=points, randomisations=randomisations, tolerance=tolerance)
     task.require_kernel_memory(network.layers)
+    check_settings(task, starts=starts, points=points, randomisations=randomisations, tolerance=tolerance)
     if network.scaling == "standard":
         return nngp(network, task)
     if network.activation != "linear":
