@@ -118,8 +118,9 @@ def require_whole(posterior: xr.DataTree, *groups: str) -> None:
             if name not in data.data_vars:
                 raise ValueError(f"posterior has no {name!r} in its group {group!r}; it must be whole")
             dims = LAYOUT[group].get(str(name), LEADING.get(group, ()))
-            if data[name].dims[: len(dims)] != dims:
-                raise ValueError(_lost(str(name), data[name].dims, dims))
+            found = tuple(data.to_dataset()[name].dims)
+            if found[: len(dims)] != dims:
+                raise ValueError(_lost(str(name), found, dims))
     if "constant_data" in posterior.children:
         _require_all_entries(posterior)
 
