@@ -14,7 +14,7 @@ import xarray as xr
 
 from bayesnet.coordinates import draw_prediction
 from bayesnet.diagnostics import ESS_LIMIT, NOTHING, R_HAT_LIMIT, Gate, check_gates, summarise
-from bayesnet.observables import Observable, check_observables, default_observables
+from bayesnet.observables import Observable, check_observables, default_observables, unit_of
 from bayesnet.sampling import network_of, task_of
 from theory import arguments
 from theory.finite_width import fluctuations
@@ -41,6 +41,7 @@ AGREE, SPREAD, DIFFER, UNRELIABLE = "agree", "within spread", "differ", "unrelia
 MCSE_LIMIT = 4.0
 SPREAD_LIMIT = 2.0
 EXPECTED_DRAWS = 1000
+ROUNDING = 1e-12
 
 
 def compare(
@@ -81,8 +82,10 @@ def compare(
         return table.reindex(columns=list(COLUMNS)).astype({"verdict": str})
     theory = np.array([float(o.evaluate(solution.kernel, solution.prediction)) for o in observables])
     table.insert(0, "theory", theory)
-    # A constant observable that the theory hits has z = 0, not 0/0.
-    gap = np.where(np.isclose(table["mean"], theory, rtol=1e-12, atol=1e-12), 0.0, table["mean"] - theory)
+    # A constant observable that the theory hits up to rounding has z = 0, not 0/0.
+    units = np.array([unit_of(o, network, solution.kernel, task.output_dim) for o in observables])
+    gap = table["mean"].to_numpy() - theory
+    gap = np.where(np.abs(gap) <= ROUNDING * (np.abs(theory) + units), 0.0, gap)
     table["expected_sd"] = _expected_sd(solution, network.width, observables)
     spread = table["expected_sd"].fillna(table["sd"]).to_numpy()
     table["z_sd"] = _ratio(gap, spread)

@@ -71,6 +71,9 @@ def summarise_draws(draws: dict[str, np.ndarray]) -> pd.DataFrame:
         table = pd.DataFrame(np.nan, index=list(draws), columns=list(SUMMARY))
         return table.assign(mean=stacked.mean(axis=(0, 1)))
     constant = np.ptp(stacked, axis=(0, 1)) == 0
+    # In units of their own, powers of two so that nothing is rounded: ArviZ takes a range below 1e-15 for none at all.
+    _, exponents = np.frexp(np.abs(stacked).max(axis=(0, 1)))
+    stacked = np.ldexp(stacked, -exponents)
     # Constants are swapped for a ramp so that ArviZ has something to rank, and put back below.
     ramp = np.linspace(0, 1, stacked.shape[0] * stacked.shape[1]).reshape(stacked.shape[:2])
     data = xr.Dataset({"x": (("chain", "draw", "observable"), np.where(constant, ramp[..., None], stacked))})
@@ -83,6 +86,8 @@ def summarise_draws(draws: dict[str, np.ndarray]) -> pd.DataFrame:
     table = pd.DataFrame({name: values["x"].values for name, values in columns.items()}, index=list(draws))
     table.insert(0, "sd", stacked.std(axis=(0, 1), ddof=1))
     table.insert(0, "mean", stacked.mean(axis=(0, 1)))
+    for name in ("mean", "sd", "mcse"):
+        table[name] = np.ldexp(table[name], exponents)
     table.loc[constant, ["sd", "mcse", "r_hat", "ess_bulk", "ess_tail"]] = [0.0, 0.0, 1.0, ramp.size, ramp.size]
     return table
 

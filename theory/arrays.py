@@ -55,9 +55,8 @@ def real_array(name: str, value: Any, shape: str, ranks: tuple[int, ...], missin
     with np.errstate(over="ignore"):
         converted = np.array(array, dtype=np.float64, order="C")
     if array.dtype.kind in "iu":
-        inexact = np.argwhere([int(number) != float(number) for number in array.ravel()]) if _large(array) else []
-        if len(inexact):
-            number = array.ravel()[int(inexact[0, 0])]
+        numbers = array.ravel().tolist() if _large(array) else []
+        for number in [number for number in numbers if int(float(number)) != number]:
             raise ValueError(f"{name} has the integer {number}, which no float64 number equals; give floats")
     converted += 0.0  # -0 becomes 0
     converted[np.isnan(converted)] = np.nan

@@ -18,7 +18,7 @@ def key_of(seed: int) -> Any:
     Args:
         seed: from 0 to 2^64 - 1.
     """
-    words = np.array([seed >> 32, seed & 0xFFFFFFFF], dtype=np.uint32)
+    words: Any = np.array([seed >> 32, seed & 0xFFFFFFFF], dtype=np.uint32)
     return jax.random.wrap_key_data(words, impl=GENERATOR)
 
 
