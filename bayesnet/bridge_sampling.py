@@ -20,17 +20,20 @@ import scipy.linalg
 import xarray as xr
 from numpyro.infer.util import log_density
 
+from bayesnet.diagnostics import FEWEST_DRAWS as FEWEST_USED
 from bayesnet.diagnostics import summarise_draws
 from bayesnet.models.kernel_space import kernel_model, latent_signs
+from bayesnet.results import require_whole
 from bayesnet.sampling import network_of, task_of
 from theory import arguments
+from theory.jax_settings import own_settings
 from theory.model import build_model
 from theory.network import Network
 from theory.task import Task
 
 SITES = ("bartlett_diagonal", "bartlett_lower")
 ITERATIONS = 100
-FEWEST_DRAWS = 2  # times the number of latents, to fit a Gaussian
+FEWEST_FITTED = 2  # times the number of latents, to fit a Gaussian
 
 
 class LogEvidence(NamedTuple):
@@ -47,7 +50,8 @@ def log_evidence(posterior: xr.DataTree, seed: int = 0) -> LogEvidence:
 
     Args:
         posterior: what `sample` returned, in kernel coordinates, with the latent numbers of many draws kept
-            (``num_latents``): at least 4 times as many, over all chains, as there are latent numbers, n (n+1)/2.
+            (``num_latents``): at least 8 of each chain, and 4 times as many, over all chains, as there are latent
+            numbers, n (n+1)/2.
         seed: of the draws from the Gaussian.
 
     Raises:
@@ -55,17 +59,23 @@ def log_evidence(posterior: xr.DataTree, seed: int = 0) -> LogEvidence:
 
     Source: Meng and Wong 1996, Statistica Sinica 6; error: Fruehwirth-Schnatter 2004.
     """
-    network, task, seed = network_of(posterior), task_of(posterior), arguments.integer("seed", seed, 0)
+    network, task, seed = network_of(posterior), task_of(posterior), arguments.seed("seed", seed)
+    require_whole(posterior, "latents")
     group = posterior["latents"]
     if not set(SITES) <= set(group.data_vars):
         raise ValueError("posterior is not in kernel coordinates; the evidence needs coordinates='kernels'")
     draws = np.concatenate([group[name].to_numpy() for name in SITES], axis=-1).astype(float)
     half = draws.shape[1] // 2
     fitted, used = draws[:, :half].reshape(-1, draws.shape[-1]), draws[:, half:]
-    if len(fitted) < FEWEST_DRAWS * fitted.shape[1]:
+    if len(fitted) < FEWEST_FITTED * fitted.shape[1]:
         raise ValueError(
             f"posterior keeps the latent numbers of {draws.shape[0] * draws.shape[1]} draws; its evidence needs those "
-            f"of at least {2 * FEWEST_DRAWS * fitted.shape[1]} (num_latents, over all chains)"
+            f"of at least {2 * FEWEST_FITTED * fitted.shape[1]} (num_latents, over all chains)"
+        )
+    if used.shape[1] < FEWEST_USED:
+        raise ValueError(
+            f"posterior keeps the latent numbers of {draws.shape[1]} draws of each chain; the error of its evidence "
+            f"needs those of at least {2 * FEWEST_USED}"
         )
     gaussian = _Gaussian(fitted, latent_signs(network, task))
     proposed = gaussian.draw(used.shape[0] * used.shape[1], np.random.default_rng(seed))
@@ -122,7 +132,7 @@ def _log_joint(network: Network, task: Task, latents: np.ndarray) -> np.ndarray:
     """ln p(x) p(y | x) of each row of latents."""
     posterior = kernel_model(network.width)
     # float64 within this call only: the log density is of order N.
-    with jax.enable_x64(True):
+    with own_settings():
         model = build_model(network, task).on_device()
 
         @jax.jit

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import xarray as xr
 
 import bayesnet as bn
 import theory
-from bayesnet.config import Config, build_config, default_tables, read_assignment, read_tables, to_toml
+from bayesnet.config import Config, assign, build_config, default_tables, read_tables, set_value, to_toml
 from bayesnet.sweeping import commands as sweep_commands
+from bayesnet.sweeping.points import name_error
 from theory import files
 
 ERROR, GATE_FAILED, INTERRUPTED = 2, 1, 130
@@ -28,7 +33,8 @@ Sample, solve, compare, report.
 Without FILE: the digits task (8 handwritten zeros and ones, 3 steps), RNN and DNN at width 512.
 FILE may be a TOML configuration (`bayesnet config` prints the default one, to be edited) or a task archive .npz with
 the arrays inputs (patterns, steps, input dimensions), targets (patterns, steps[, outputs]) and, optionally, supervised
-(patterns, steps)."""
+(patterns, steps).
+A theory that cannot be had is a sentence in the report; the posterior stands without it."""
 
 EPILOG = """\
 examples:
@@ -61,9 +67,16 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("bayesnet: interrupted; no file is half-written", file=sys.stderr)
         return INTERRUPTED
-    except (ValueError, OSError, ArithmeticError, NotImplementedError) as error:
-        print(f"bayesnet: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return ERROR
+    except (ValueError, OSError, ArithmeticError, NotImplementedError, MemoryError) as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+    except SystemExit as stop:  # of a module that a configuration names; the parser's own came before
+        message = f"a module that was imported for an activation ends the program (exit code {stop.code})"
+    except Exception as error:
+        if sys.flags.dev_mode:
+            raise
+        message = f"{name_error(error)} (a fault of bayesnet's own; python -X dev -m bayesnet shows where)"
+    print(f"bayesnet: error: {message}", file=sys.stderr)
+    return ERROR
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,10 +124,9 @@ def _report(arguments: argparse.Namespace) -> int:
     for option, (section, key, _, _) in OPTIONS.items():
         value = getattr(arguments, option.removeprefix("--").replace("-", "_"))
         if value is not None:
-            tables.setdefault(section, {})[key] = value
+            set_value(tables, section, key, value)
     for assignment in arguments.set:
-        section, key, value = read_assignment(assignment)
-        tables.setdefault(section, {})[key] = value
+        assign(tables, assignment)
     config = build_config(tables)
     checkpoint = None if arguments.checkpoint is None else files.directory_path("--checkpoint", arguments.checkpoint)
     with files.made_directory(files.directory_path("--out", arguments.out)) as directory:
@@ -122,23 +134,56 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _run(config: Config, directory: Path, checkpoint: Path | None, save: bool, strict: bool) -> int:
-    posteriors, solutions = {}, {}
-    for name, network in config.networks.items():
-        print(f"{name}: sampling", file=sys.stderr, flush=True)
-        place = None if checkpoint is None else checkpoint / f"{name}.checkpoint"
-        posteriors[name] = bn.sample(network, config.task, checkpoint=place, **config.sampling)
-        print(f"{name}: solving the infinite-width theory", file=sys.stderr, flush=True)
-        try:
-            solutions[name] = theory.solve(network, config.task)
-        except NotImplementedError as error:
-            print(f"{name}: no theory: {error}", file=sys.stderr)
-    print("writing the report", file=sys.stderr, flush=True)
-    report = bn.report(posteriors, solutions, directory / "report.html")
-    if save:
-        for name, posterior in posteriors.items():
-            bn.save(posterior, directory / f"{name}.nc")
-        for name, solution in solutions.items():
-            bn.save(solution, directory / f"{name}-theory.nc")
+    posteriors: dict[str, xr.DataTree] = {}
+    solutions: dict[str, theory.Solution | str] = {}
+    saved: set[str] = set()
+    with _keeping(posteriors, saved, directory, checkpoint):
+        for name, network in config.networks.items():
+            print(f"{name}: sampling", file=sys.stderr, flush=True)
+            place = None if checkpoint is None else checkpoint / f"{name}.checkpoint"
+            posteriors[name] = bn.sample(network, config.task, checkpoint=place, **config.sampling)
+            if save:
+                bn.save(posteriors[name], directory / f"{name}.nc")
+                saved.add(name)
+            print(f"{name}: solving the infinite-width theory", file=sys.stderr, flush=True)
+            solution = solutions[name] = _theory_of(network, config.task)
+            if isinstance(solution, str):
+                print(f"{name}: {solution}", file=sys.stderr)
+            elif save:
+                bn.save(solution, directory / f"{name}-theory.nc")
+        print("writing the report", file=sys.stderr, flush=True)
+        report = bn.report(posteriors, solutions, directory / "report.html")
     print(f"{report.status}: {report.message}")
     print(report.path)
     return GATE_FAILED if strict and report.status == "FAIL" else 0
+
+
+def _theory_of(network: bn.Network, task: bn.Task) -> theory.Solution | str:
+    """The theory, or why there is none: whatever it fails of, what was sampled stands without it."""
+    try:
+        return theory.solve(network, task)
+    except Exception as error:
+        return f"the theory could not be solved: {name_error(error)}"
+
+
+@contextlib.contextmanager
+def _keeping(
+    posteriors: dict[str, xr.DataTree], saved: set[str], directory: Path, checkpoint: Path | None
+) -> Iterator[None]:
+    """Save the posteriors that were finished when anything goes wrong, and say where they, or their draws, are."""
+    try:
+        yield
+    except BaseException:
+        for name in posteriors:
+            path = directory / f"{name}.nc"
+            try:
+                if name not in saved and checkpoint is None:
+                    bn.save(posteriors[name], path)
+                    saved.add(name)
+            except (OSError, ValueError) as error:
+                print(f"bayesnet: the posterior of {name} cannot be saved: {error}", file=sys.stderr)
+            if name in saved:
+                print(f"bayesnet: kept the posterior of {name} in {path}", file=sys.stderr)
+        if checkpoint is not None:
+            print(f"bayesnet: kept what was drawn in {checkpoint}; the same command goes on from it", file=sys.stderr)
+        raise

@@ -13,13 +13,15 @@ import scipy.stats
 import xarray as xr
 
 from bayesnet.coordinates import draw_prediction
-from bayesnet.diagnostics import ESS_LIMIT, R_HAT_LIMIT, Gate, check_gates, summarise
-from bayesnet.observables import Observable, default_observables
+from bayesnet.diagnostics import ESS_LIMIT, NOTHING, R_HAT_LIMIT, Gate, check_gates, summarise
+from bayesnet.observables import Observable, check_observables, default_observables, unit_of
 from bayesnet.sampling import network_of, task_of
 from theory import arguments
 from theory.finite_width import fluctuations
+from theory.jax_settings import own_settings
 from theory.kernels import flat_of, outputs_of
 from theory.model import Array, Model, build_model, output_law
+from theory.seeds import key_of
 from theory.solution import Solution, error_of_repetitions
 
 COLUMNS = (
@@ -39,6 +41,7 @@ AGREE, SPREAD, DIFFER, UNRELIABLE = "agree", "within spread", "differ", "unrelia
 MCSE_LIMIT = 4.0
 SPREAD_LIMIT = 2.0
 EXPECTED_DRAWS = 1000
+ROUNDING = 1e-12
 
 
 def compare(
@@ -69,20 +72,20 @@ def compare(
     Raises:
         ValueError: if posterior and solution belong to different tasks, or to networks that differ in more than width.
     """
-    arguments.instance("solution", solution, Solution)
+    require_same_problem(posterior, solution)
     network, task = network_of(posterior), task_of(posterior)
-    if solution.task != task:
-        raise ValueError("solution belongs to another task than the posterior; solve the posterior's own task")
-    if solution.network.replace(width=network.width) != network:
-        raise ValueError(
-            f"solution belongs to {solution.network}, the posterior to {network}; they may differ in width only"
-        )
-    observables = default_observables(network, task) if observables is None else list(observables)
+    if observables is None:
+        observables = default_observables(network, task)
+    check_observables(observables)
     table = summarise(posterior, observables)
+    if table.empty:
+        return table.reindex(columns=list(COLUMNS)).astype({"verdict": str})
     theory = np.array([float(o.evaluate(solution.kernel, solution.prediction)) for o in observables])
     table.insert(0, "theory", theory)
-    # A constant observable that the theory hits has z = 0, not 0/0.
-    gap = np.where(np.isclose(table["mean"], theory, rtol=1e-12, atol=1e-12), 0.0, table["mean"] - theory)
+    # A constant observable that the theory hits up to rounding has z = 0, not 0/0.
+    units = np.array([unit_of(o, network, solution.kernel, task.output_dim) for o in observables])
+    gap = table["mean"].to_numpy() - theory
+    gap = np.where(np.abs(gap) <= ROUNDING * (np.abs(theory) + units), 0.0, gap)
     table["expected_sd"] = _expected_sd(solution, network.width, observables)
     spread = table["expected_sd"].fillna(table["sd"]).to_numpy()
     table["z_sd"] = _ratio(gap, spread)
@@ -90,6 +93,22 @@ def compare(
     table["z_mcse"] = standard_scores(gap, table["mcse"].to_numpy(), own, solution.randomisations)
     table["verdict"] = [_row_verdict(row) for _, row in table.iterrows()]
     return table[list(COLUMNS)]
+
+
+def require_same_problem(posterior: xr.DataTree, solution: Solution) -> None:
+    """Refuse a posterior and a theory that do not belong together.
+
+    Raises:
+        ValueError: as `compare`.
+    """
+    arguments.instance("solution", solution, Solution)
+    network = network_of(posterior)
+    if solution.task != task_of(posterior):
+        raise ValueError("solution belongs to another task than the posterior; solve the posterior's own task")
+    if solution.network.replace(width=network.width) != network:
+        raise ValueError(
+            f"solution belongs to {solution.network}, the posterior to {network}; they may differ in width only"
+        )
 
 
 @dataclass(frozen=True)
@@ -120,6 +139,9 @@ def _judge(posterior: xr.DataTree, table: pd.DataFrame) -> Verdict:
     failed = [f"{gate.name}: {gate.detail}" for gate in gates if not gate.passed]
     if failed:
         return Verdict("FAIL", "the sampler did not converge: " + "; ".join(failed), gates)
+    if table.empty:
+        reason = "no input reaches any entry" if not task_of(posterior).has_input.any() else "no observables"
+        return Verdict("PASS", f"the sampler converged; {NOTHING}: {reason}", gates)
     if "verdict" not in table:
         return Verdict("PASS", "the sampler converged; no theory to compare with", gates)
     counts = table["verdict"].value_counts()
@@ -145,14 +167,14 @@ def theory_error(solution: Solution, observables: Sequence[Observable]) -> np.nd
     """Error of each observable of a solution, (K,): from its values on the solution's repetitions, and from what it
     changes by if all kernel entries change together by the part of their ``standard_error`` that is no scatter."""
     task, kernels = solution.task, np.asarray(solution.repetitions)
-    if len(kernels) == 0:
+    if len(kernels) == 0 or not observables:
         return np.zeros(len(observables))
     # Entries that count as following from earlier ones (`theory.nonlinear.solution`) are off alike on all repetitions.
     scatter = error_of_repetitions(kernels, solution.randomisations)
     common = np.sqrt(np.maximum(np.asarray(solution.standard_error) ** 2 - scatter**2, 0))
     kernels = np.concatenate([kernels, solution.kernel[None], (solution.kernel + common)[None]])
     # float64 within this call only.
-    with jax.enable_x64(True):
+    with own_settings():
         model = solution.model
         means = np.stack([model.read_out(output_law(model, kernel).mean) for kernel in flat_of(kernels)])
         predictions = outputs_of(means, task)
@@ -200,9 +222,9 @@ def _expected_sd(solution: Solution, width: int, observables: Sequence[Observabl
     except ValueError:  # a lazy limit, an unstable solution or one at its transition has no Gaussian fluctuations
         return nothing
     # float64 within this call only.
-    with jax.enable_x64(True):
+    with own_settings():
         model = build_model(network, solution.task).on_device()
-        keys = jax.random.split(jax.random.key(0), len(kernels))
+        keys = jax.random.split(key_of(0), len(kernels))
         outputs = np.asarray(_draw_predictions(model, flat_of(kernels), keys))
     predictions = outputs_of(outputs, solution.task)
     return np.array([np.std(o.evaluate(kernels, predictions), ddof=1) for o in observables])

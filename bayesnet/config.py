@@ -6,13 +6,13 @@ import inspect
 import json
 import os
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from bayesnet import tasks
-from bayesnet.sampling import sample
-from theory import files
+from bayesnet.sampling import make_settings, sample
+from theory import arguments, files
 from theory.network import WEIGHTS, Network
 from theory.task import Task
 
@@ -25,11 +25,13 @@ TASKS: dict[str, Callable[..., Task]] = {
 }
 NETWORK_FIELDS = ("width", "activation", "recurrent_gain", "input_gain", "readout_gain", "noise", "scaling")
 COMMENTS = {
-    "task": f'one of {", ".join(TASKS)} with its own arguments, or file = "task.npz" (inputs, targets, supervised)',
+    "task": f'one of {", ".join(TASKS)} with its own arguments, or file = "task.npz" (inputs, targets, supervised), '
+    "with a factor that multiplies its targets if need be",
     "network": "what the networks have in common",
     "networks": "name = the weights it shares over the steps",
     "sampling": "arguments of bayesnet.sample",
 }
+LONGEST_NAME = 200  # bytes; file systems take 255 with the endings
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,10 @@ def read_tables(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     with open(path, "rb") as file:
         try:
             tables = tomllib.load(file)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise ValueError(f"file {str(path)!r} is not TOML: {error}") from None
+        except RecursionError:
+            raise ValueError(f"file {str(path)!r} is nested too deeply for a configuration") from None
     task = tables.get("task")
     if isinstance(task, dict) and isinstance(task.get("file"), str):
         task["file"] = str(path.parent / files.user_path("[task] file", task["file"]))
@@ -86,7 +90,7 @@ def build_config(tables: dict[str, Any]) -> Config:
     """Tables over the defaults -> `Config`.
 
     A ``[task]`` with another name or a file replaces the default task; ``[networks]`` replaces the default networks;
-    everything else is merged key by key.
+    everything else is merged key by key. Whatever sampling or saving would refuse is refused here.
 
     Raises:
         ValueError: naming the table and key, what was wrong and what is allowed.
@@ -96,7 +100,7 @@ def build_config(tables: dict[str, Any]) -> Config:
         if section not in merged:
             raise ValueError(f"table [{section}] is unknown; allowed are {', '.join(f'[{name}]' for name in merged)}")
         if not isinstance(values, dict):
-            raise ValueError(f"[{section}] is {values!r}; it must be a table of keys and values")
+            raise ValueError(_no_table(section, values))
         if section == "networks":
             merged[section] = values
         elif section == "task":
@@ -108,11 +112,13 @@ def build_config(tables: dict[str, Any]) -> Config:
             merged[section] |= values
     if not merged["networks"]:
         raise ValueError("[networks] is empty; it needs at least one name = [shared weights]")
-    _check_file_names(merged["networks"])
+    _check_names(list(merged["networks"]))
     networks = {
         name: Network(**merged["network"], shared=_shared(name, shared)) for name, shared in merged["networks"].items()
     }
-    return Config(build_task(merged["task"]), networks, merged["sampling"])
+    config = Config(build_task(merged["task"]), networks, merged["sampling"])
+    _check_sampling(config)
+    return config
 
 
 def to_toml(tables: dict[str, dict[str, Any]]) -> str:
@@ -135,20 +141,57 @@ def _plain(default: Any) -> Any:
     return list(default) if isinstance(default, tuple) else default
 
 
-def read_assignment(text: str) -> tuple[str, str, Any]:
-    """'table.key=value' -> table, key, value; what is no TOML value is taken as a string.
+def assign(tables: dict[str, Any], text: str) -> tuple[str, str]:
+    """Put 'table.key=value' into the tables, or replace a whole one by 'table={key = value, ...}'.
+
+    What is no TOML value is taken as a string.
+
+    Returns:
+        The table and the key; no key where a whole table was given.
 
     Raises:
-        ValueError: if it has another form.
+        ValueError: if the text has another form, or ``table`` is none.
     """
     name, equals, value = text.partition("=")
     section, dot, key = name.strip().partition(".")
-    if not (equals and dot and section and key):
+    if not (equals and section and bool(dot) == bool(key)):
         raise ValueError(f"--set is {text!r}; it must be TABLE.KEY=VALUE, for instance task.signal=2.0")
+    read = _read_value(text, value)
+    if key:
+        set_value(tables, section, key, read)
+    elif isinstance(read, dict):
+        tables[section] = read
+    else:
+        raise ValueError(f"--set is {text!r}; it must be TABLE.KEY=VALUE, or TABLE={{KEY = VALUE, ...}}")
+    return section, key
+
+
+def set_value(tables: dict[str, Any], section: str, key: str, value: Any) -> None:
+    """Put a value into a table, which is made where it is missing.
+
+    Raises:
+        ValueError: if there is something else in the table's place.
+    """
+    table = tables.setdefault(section, {})
+    if not isinstance(table, dict):
+        raise ValueError(_no_table(section, table))
+    table[key] = value
+
+
+def _read_value(text: str, value: str) -> Any:
     try:
-        return section, key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return section, key, value.strip()
+        read = tomllib.loads(f"value = {value}")
+    except RecursionError:
+        raise ValueError(f"--set is {text[:60]!r}...; it is nested too deeply") from None
+    except ValueError:
+        return value.strip()
+    if set(read) != {"value"}:
+        raise ValueError(f"--set is {text!r}; it must have one value, with nothing on a new line after it")
+    return read["value"]
+
+
+def _no_table(section: str, value: Any) -> str:
+    return f"[{section}] is {value!r}; it must be a table of keys and values"
 
 
 def merge_task(values: dict[str, Any]) -> dict[str, Any]:
@@ -158,8 +201,9 @@ def merge_task(values: dict[str, Any]) -> dict[str, Any]:
         ValueError: naming the key, what was wrong and what is allowed.
     """
     if "file" in values:
-        if len(values) > 1:
-            raise ValueError(f"[task] file stands alone; found {', '.join(values)}")
+        others = [key for key in values if key not in ("file", "factor")]
+        if others:
+            raise ValueError(f"[task] file takes a factor and nothing else beside it; found {', '.join(others)}")
         return values
     name = values.get("name", "digits")
     if not isinstance(name, str) or name not in TASKS:
@@ -175,32 +219,53 @@ def merge_task(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def build_task(values: dict[str, Any]) -> Task:
-    """The task that a merged table describes."""
+    """The task that a merged table describes.
+
+    Raises:
+        ValueError: naming the key, what was wrong and what is allowed.
+        OSError: if its file cannot be read.
+    """
     if "file" in values:
         if not isinstance(values["file"], str):
             raise ValueError(f"[task] file is {values['file']!r}; it must be the path of an .npz archive")
-        return Task.from_npz(values["file"])
+        return Task.from_npz(values["file"]).scaled(arguments.real("[task] factor", values.get("factor", 1.0)))
     return TASKS[values["name"]](**{key: value for key, value in values.items() if key != "name"})
 
 
-def _shared(name: str, value: Any) -> list[str]:
-    if not name or not all(letter.isalnum() or letter in " _-+." for letter in name):
-        raise ValueError(f"[networks] {name!r} is no name; allowed are letters, digits, spaces and _ - + .")
-    if not isinstance(value, list):
-        raise ValueError(f"[networks] {name} is {value!r}; it must be a list out of {', '.join(map(repr, WEIGHTS))}")
-    return value
-
-
-def _check_file_names(names: Iterable[str]) -> None:
-    """Networks are saved under their names: two must not end in one file, on no file system."""
+def _check_names(names: list[str]) -> None:
+    """Networks are saved under their names: these must be names of files, no two in one file on any file system."""
     owners: dict[str, str] = {}
     for name in names:
+        plain = name.isprintable() and all(letter.isalnum() or letter in " _-+." for letter in name)
+        if not (plain and name == name.strip() and name[:1].isalnum() and len(name.encode()) <= LONGEST_NAME):
+            shown = name if len(name) <= LONGEST_NAME else f"{name[:20]}..."
+            raise ValueError(
+                f"[networks] {shown!r} is no name; allowed are letters, digits, spaces and _ - + . after a letter or "
+                f"digit, no space at the end, {LONGEST_NAME} bytes at most"
+            )
         for file in (f"{name}.nc", f"{name}-theory.nc", f"{name}.checkpoint"):
-            owner = owners.setdefault(file.casefold(), name)
+            owner = owners.setdefault(file.casefold(), name)  # some file systems ignore the case
             if owner != name:
                 raise ValueError(
                     f"[networks] {owner!r} and {name!r} would both be saved as {file!r}; rename one of them"
                 )
+
+
+def _check_sampling(config: Config) -> None:
+    """What `bayesnet.sample` would refuse of any of the networks."""
+    settings = {key: value for key, value in config.sampling.items() if key != "seed"}
+    arguments.seed("seed", config.sampling["seed"])
+    for name, network in config.networks.items():
+        try:
+            make_settings(network, config.task, **settings)
+        except ValueError as error:
+            raise ValueError(f"network {name!r}: {error}") from None
+
+
+def _shared(name: str, value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise ValueError(f"[networks] {name} is {value!r}; it must be a list out of {', '.join(map(repr, WEIGHTS))}")
+    return value
 
 
 def _toml_value(value: Any) -> str:

@@ -17,13 +17,17 @@ import pandas as pd
 import xarray as xr
 
 from bayesnet.agreement import mirror_modes, name_disagreement, name_modes
-from bayesnet.observables import Observable, default_observables
+from bayesnet.observables import Observable, check_observables, default_observables
+from bayesnet.results import require_whole
 from bayesnet.sampling import network_of, task_of
 
 R_HAT_LIMIT = 1.01
 ESS_LIMIT = 400
 BFMI_LIMIT = 0.3
 MOVING_LIMIT = 0.1  # share of proposals accepted
+FEWEST_DRAWS = 4  # of each chain, for halves of it to be compared
+SUMMARY = ("mean", "sd", "mcse", "r_hat", "ess_bulk", "ess_tail")
+NOTHING = "nothing to observe"
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,13 @@ class Gate:
 
 
 def evaluate_observables(posterior: xr.DataTree, observables: Sequence[Observable]) -> dict[str, np.ndarray]:
-    """Label -> draws (chain, draw)."""
+    """Label -> draws (chain, draw).
+
+    Raises:
+        ValueError: if ``observables`` are anything else.
+    """
+    check_observables(observables)
+    require_whole(posterior, "posterior")
     group = posterior["posterior"]
     kernel, prediction = group["kernel"].to_numpy(), group["prediction"].to_numpy()
     return {observable.label: observable.evaluate(kernel, prediction) for observable in observables}
@@ -51,22 +61,33 @@ def evaluate_observables(posterior: xr.DataTree, observables: Sequence[Observabl
 def summarise_draws(draws: dict[str, np.ndarray]) -> pd.DataFrame:
     """Mean, sd, MCSE of the mean, R-hat, bulk and tail ESS of each row of draws (chain, draw).
 
-    A constant has no Monte Carlo error: mcse 0, R-hat 1, ESS the number of draws.
+    A constant has no Monte Carlo error: mcse 0, R-hat 1, ESS the number of draws. NaN stands for what is not known: the
+    R-hat of a single chain, and all but the mean of fewer than `FEWEST_DRAWS` draws of each chain.
     """
+    if not draws:
+        return pd.DataFrame({name: np.empty(0) for name in SUMMARY}, index=pd.Index([], dtype=str))
     stacked = np.stack(list(draws.values()), axis=-1)
+    if stacked.shape[1] < FEWEST_DRAWS:
+        table = pd.DataFrame(np.nan, index=list(draws), columns=list(SUMMARY))
+        return table.assign(mean=stacked.mean(axis=(0, 1)))
     constant = np.ptp(stacked, axis=(0, 1)) == 0
+    # In units of their own, powers of two so that nothing is rounded: ArviZ takes a range below 1e-15 for none at all.
+    _, exponents = np.frexp(np.abs(stacked).max(axis=(0, 1)))
+    stacked = np.ldexp(stacked, -exponents)
     # Constants are swapped for a ramp so that ArviZ has something to rank, and put back below.
     ramp = np.linspace(0, 1, stacked.shape[0] * stacked.shape[1]).reshape(stacked.shape[:2])
     data = xr.Dataset({"x": (("chain", "draw", "observable"), np.where(constant, ramp[..., None], stacked))})
     columns = {
         "mcse": az.mcse(data, method="mean"),
-        "r_hat": az.rhat(data),
+        "r_hat": az.rhat(data) if stacked.shape[0] > 1 else xr.full_like(data.isel(chain=0, draw=0), np.nan),
         "ess_bulk": az.ess(data, method="bulk"),
         "ess_tail": az.ess(data, method="tail"),
     }
     table = pd.DataFrame({name: values["x"].values for name, values in columns.items()}, index=list(draws))
     table.insert(0, "sd", stacked.std(axis=(0, 1), ddof=1))
     table.insert(0, "mean", stacked.mean(axis=(0, 1)))
+    for name in ("mean", "sd", "mcse"):
+        table[name] = np.ldexp(table[name], exponents)
     table.loc[constant, ["sd", "mcse", "r_hat", "ess_bulk", "ess_tail"]] = [0.0, 0.0, 1.0, ramp.size, ramp.size]
     return table
 
@@ -88,6 +109,7 @@ def check_gates(posterior: xr.DataTree, table: pd.DataFrame | None = None) -> li
         posterior: what `sample` returned.
         table: of `summarise` (or `compare`); computed where not given.
     """
+    require_whole(posterior, "posterior", "sample_stats")
     table = summarise(posterior) if table is None else table
     stats = posterior["sample_stats"]
     ess = table[["ess_bulk", "ess_tail"]].min(axis=1)
@@ -113,9 +135,9 @@ def check_gates(posterior: xr.DataTree, table: pd.DataFrame | None = None) -> li
 
 def _r_hat_gate(posterior: xr.DataTree, r_hat: pd.Series) -> Gate:
     passed, detail = _extreme(r_hat, R_HAT_LIMIT, "largest", ".4f")
-    worst = r_hat.fillna(np.inf).idxmax()
+    worst = r_hat.fillna(np.inf).idxmax() if len(r_hat) else None
     known = {o.label: o for o in default_observables(network_of(posterior), task_of(posterior))}
-    if not passed and worst in known:
+    if not passed and worst in known and np.isfinite(r_hat[worst]):
         draws = evaluate_observables(posterior, [known[worst]])[str(worst)]
         log_likelihood = posterior["posterior"]["log_likelihood_marginal"].to_numpy()
         detail = f"{detail}: {name_disagreement(draws, log_likelihood)}"
@@ -138,11 +160,13 @@ def _bfmi(energy: np.ndarray) -> np.ndarray:
 
 
 def _extreme(values: pd.Series, limit: float, which: str, form: str) -> tuple[bool, str]:
+    if values.empty:
+        return True, NOTHING
     # Too few draws leave R-hat or ESS undefined: that is a failure, not a pass.
     filled = values.fillna(np.inf)
     label = str(filled.idxmax())
     worst = abs(filled[label])
-    shown = "undefined (too few draws)" if np.isinf(worst) else format(worst, form if worst < 1e6 else ".0e")
+    shown = "undefined (too few chains or draws)" if np.isinf(worst) else format(worst, form if worst < 1e6 else ".0e")
     return bool(filled[label] <= limit), f"{which} {shown} ({label})"
 
 

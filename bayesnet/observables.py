@@ -7,8 +7,9 @@ sign symmetry holds (`theory.has_sign_symmetry`), what it flips enters squared.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,30 @@ class Observable:
 
     label: str
     evaluate: Evaluate
+
+
+def unit_of(observable: Observable, network: Network, kernel: np.ndarray, output_dim: int) -> float:
+    """What an observable is like where kernels are of the size of ``kernel`` (S, P, S, P): rounding is judged by it.
+
+    Its modulus at a generic kernel and prediction of that size, so that it has the units of the observable.
+    """
+    sites, patterns = kernel.shape[:2]
+    n, rng = sites * patterns, np.random.default_rng(0)
+    rows = rng.normal(size=(n, n))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    size = np.max(np.diagonal(kernel.reshape(n, n)), initial=0.0) or 1.0
+    outputs = network.readout_gain * np.sqrt(size) * rng.normal(size=(patterns, sites // network.layers, output_dim))
+    return float(np.abs(observable.evaluate(size * (rows @ rows.T).reshape(kernel.shape), outputs)))
+
+
+def check_observables(observables: Any) -> None:
+    """A list of observables.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if not isinstance(observables, Sequence) or not all(isinstance(one, Observable) for one in observables):
+        raise ValueError(f"observables is {observables!r}; it must be a list of bayesnet.observables.Observable")
 
 
 def overlaps(kernel: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayesnet.results import require_whole
 from bayesnet.sampling import network_of, task_of
 from theory import arguments
 from theory.evidence import log_evidence
@@ -38,6 +39,7 @@ def weigh_phases(posterior: xr.DataTree, solution: Solution) -> pd.DataFrame:
         ValueError: if the solution is of another task, or of a network that differs in more than its width.
     """
     arguments.instance("solution", solution, Solution)
+    require_whole(posterior, "posterior")
     network, task = network_of(posterior), task_of(posterior)
     if solution.task != task or solution.network.replace(width=network.width) != network:
         raise ValueError(

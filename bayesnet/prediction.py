@@ -7,9 +7,10 @@ import numpy as np
 import xarray as xr
 
 from bayesnet.models.weight_space import run_network
-from bayesnet.results import network_of, task_of
+from bayesnet.results import network_of, require_whole, task_of
 from bayesnet.weight_draws import draw_weights
 from theory import arguments
+from theory.jax_settings import own_settings
 from theory.kernels import OUTPUT_DIMS, entry_coords
 from theory.network import Network
 from theory.task import Task
@@ -37,10 +38,11 @@ def predict(posterior: xr.DataTree, task: Task, seed: int = 0) -> xr.Dataset:
     """
     network, seen = network_of(posterior), task_of(posterior)
     _check(network, seen, task)
+    require_whole(posterior, "latents")
     sizes = posterior["latents"].sizes
     outputs = np.empty((sizes["chain"], sizes["latent_draw"], task.patterns, task.steps, task.output_dim))
     # float64 within this call only.
-    with jax.enable_x64(True):
+    with own_settings():
         run = jax.jit(lambda weights: run_network(network, task, weights)[1])
         for chain, draw in np.ndindex(outputs.shape[:2]):
             outputs[chain, draw] = np.asarray(run(draw_weights(posterior, chain, draw, seed)))

@@ -15,9 +15,13 @@ from numpyro import handlers
 from bayesnet.coordinates import build_coordinates, choose_coordinates
 from bayesnet.results import constant_data, installed_versions, invariant_data, observation_coords, observed_data
 from bayesnet.samplers.engine import blank_problem
+from bayesnet.samplers.memory_need import count_latents, entries_in_words
 from theory import arguments
+from theory.jax_settings import own_settings
+from theory.memory import require_memory
 from theory.model import build_model
 from theory.network import Network
+from theory.seeds import key_of
 from theory.task import Task
 
 
@@ -44,12 +48,20 @@ def sample_prior(
     arguments.instance("network", network, Network)
     arguments.instance("task", task, Task)
     coordinates = choose_coordinates(coordinates, network, task)
-    number, seed = arguments.integer("num_samples", num_samples, 1), arguments.integer("seed", seed, 0)
+    number, seed = arguments.integer("num_samples", num_samples, 1), arguments.seed("seed", seed)
+    n, latents = network.layers * task.entries, count_latents(coordinates, network, task)
+    require_memory(
+        f"num_samples {number} for {entries_in_words(network, task)}, one at a time in {coordinates} at width "
+        f"{network.width},",
+        8.0 * (number * (2 * n**2 + task.entries * task.output_dim) + 2 * latents),
+        "fewer draws or other coordinates take less",
+    )
     # float64 within this call only.
-    with jax.enable_x64(True):
+    with own_settings():
         model = build_model(network, task).on_device()
         program = _program(coordinates, *blank_problem(coordinates, network, task))
-        drawn = program(model, random.split(random.key(seed), number))
+        # Seen to its end before it is read: a result that failed for want of memory must not be.
+        drawn = jax.block_until_ready(program(model, random.split(key_of(seed), number)))
         kernels, predictions, targets = (np.asarray(part)[None] for part in drawn)
     coords = {"chain": np.arange(1), "draw": np.arange(number)}
     replicas = {"y": (("chain", "draw", "observation"), targets.reshape(1, number, -1))}

@@ -21,7 +21,7 @@ NOTHING = 1e-12  # rounding error, shown as 0
 
 @dataclass(frozen=True)
 class Run:
-    """One network of a report: posterior, theory (or None), table of observables and verdict."""
+    """One network of a report: posterior, theory (or None, and why), table of observables and verdict."""
 
     name: str
     posterior: xr.DataTree
@@ -30,6 +30,7 @@ class Run:
     task: Task
     table: pd.DataFrame
     verdict: Verdict
+    no_theory: str = ""
 
 
 def headline_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -38,6 +38,7 @@ from theory.task import Task
 PANELS = 6  # of kernels, of overlaps and of predictions
 SLOWEST = 2  # invariants traced for each network
 BAND = (5, 50, 95)  # percentiles
+NO_INPUT = "no input reaches any entry: there is nothing to show"
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def task_pictures(task: Task) -> list[Picture]:
         caption += f"Inputs of {task.patterns - 8} further patterns are left out."
 
     def build() -> tuple[Figure, str]:
+        if not task.has_input.any():
+            raise ValueError(NO_INPUT)
         shown = np.flatnonzero(np.any(task.inputs != 0, axis=(0, 2))) + 1
         when = f"step {shown[0]} only" if len(shown) == 1 else f"{len(shown)} of {task.steps} steps"
         reading = (
@@ -167,6 +170,8 @@ def _densities(runs: Sequence[Run]) -> Picture:
     )
 
     def build() -> tuple[Figure, str]:
+        if not chosen:
+            raise ValueError(NO_INPUT)
         readings = []
         for run in runs:
             if run.solution is None:
@@ -242,8 +247,8 @@ def _eigenvalues(runs: Sequence[Run]) -> Picture:
     caption = (
         "Eigenvalues of the recurrent weights W, drawn back from the posterior with their prior noise, "
         "in the complex plane (dimensionless). Prior noise fills the circle of radius recurrent_gain; its rim frays by "
-        "about 1/sqrt(N). Squares: outliers that the infinite-width theory predicts (linear networks). A mirror mode "
-        "has all signs turned."
+        "about 1/sqrt(N). Squares: outliers that the infinite-width theory predicts. A mirror mode has all signs "
+        "turned."
     )
 
     def build() -> tuple[Figure, str]:
@@ -276,9 +281,13 @@ def _traces(run: Run) -> Picture:
 
     def build() -> tuple[Figure, str]:
         draws = evaluate_observables(run.posterior, default_observables(run.network, run.task))
+        if not draws:
+            raise ValueError(NO_INPUT)
         moving = {label: values for label, values in draws.items() if np.ptp(values) > 0}
         if not moving:
-            raise ValueError("no observable ever changes along the chains: the sampler is frozen")
+            single = run.posterior["posterior"].sizes["draw"] == 1
+            why = "there is one draw only" if single else "the sampler is frozen"
+            raise ValueError(f"no observable ever changes along the chains: {why}")
         ess = summarise_draws(moving)["ess_bulk"].fillna(0).sort_values()
         slowest = [str(label) for label in ess.index[:SLOWEST]]
         total = next(iter(moving.values())).size

@@ -17,7 +17,7 @@ import xarray as xr
 
 from bayesnet import report_content as content
 from bayesnet import report_pictures as pictures
-from bayesnet.comparison import MCSE_LIMIT, SPREAD_LIMIT, Verdict, compare, judge
+from bayesnet.comparison import MCSE_LIMIT, SPREAD_LIMIT, Verdict, compare, judge, require_same_problem
 from bayesnet.diagnostics import Gate, summarise
 from bayesnet.report_content import Run
 from bayesnet.sampling import network_of, task_of
@@ -49,7 +49,7 @@ class Report:
 
 def report(
     posteriors: xr.DataTree | Mapping[str, xr.DataTree],
-    solutions: Solution | Mapping[str, Solution] | None,
+    solutions: Solution | Mapping[str, Solution | str] | None,
     path: str | os.PathLike,
 ) -> Report:
     """Write one HTML report on the posteriors of one or more networks on one task, and summary.json beside it.
@@ -60,8 +60,9 @@ def report(
     Args:
         posteriors: what `sample` returned, or {name: such}, all of the same task. A single one is called RNN or DNN by
             what it shares, else "network".
-        solutions: the theory of the same names; names may be missing, and None stands for none at all. A lazy limit of
-            a network in muP scaling is shown but not judged by: it holds for vanishing targets only.
+        solutions: the theory of the same names; names may be missing, or have a sentence on why there is no theory in
+            its place, and None stands for none at all. A lazy limit of a network in muP scaling is shown but not judged
+            by: it holds for vanishing targets only.
         path: the HTML file; its directory must exist.
 
     Raises:
@@ -142,20 +143,28 @@ def _runs(posteriors: dict[str, xr.DataTree], solutions: Any) -> list[Run]:
             raise ValueError(
                 f"solutions has the name {name!r}; allowed are those of posteriors: {', '.join(posteriors)}"
             )
-        if not isinstance(solution, Solution):
-            raise ValueError(f"solutions[{name!r}] is {type(solution).__name__}; it must be a theory.Solution")
+        if not isinstance(solution, Solution | str):
+            raise ValueError(
+                f"solutions[{name!r}] is {type(solution).__name__}; it must be a theory.Solution, or a sentence on why "
+                "there is none"
+            )
     return [_run(name, posterior, solutions.get(name)) for name, posterior in posteriors.items()]
 
 
-def _run(name: str, posterior: xr.DataTree, solution: Solution | None) -> Run:
+def _run(name: str, posterior: xr.DataTree, solution: Solution | str | None) -> Run:
     network, task = network_of(posterior), task_of(posterior)
-    if solution is None:
+    if isinstance(solution, Solution):
+        try:
+            require_same_problem(posterior, solution)
+        except ValueError as error:
+            raise ValueError(f"solutions[{name!r}]: {error}") from None
+        try:
+            table = compare(posterior, solution)
+        except Exception as error:  # whatever it is, the posterior is reported without it
+            solution = f"the theory cannot be compared with the posterior: {type(error).__name__}: {error}"
+    if not isinstance(solution, Solution):
         table = summarise(posterior)
-        return Run(name, posterior, None, network, task, table, judge(posterior, table))
-    try:
-        table = compare(posterior, solution)
-    except ValueError as error:
-        raise ValueError(f"solutions[{name!r}]: {error}") from None
+        return Run(name, posterior, None, network, task, table, judge(posterior, table), solution or "")
     if solution.kind == "lazy limit" and network.scaling == "mup":
         table = table.drop(columns=["verdict", "expected_sd"])
         verdict = judge(posterior, table)
@@ -212,6 +221,7 @@ def _network_summary(run: Run) -> dict[str, Any]:
         "status": run.verdict.status,
         "message": run.verdict.message,
         "gates": [asdict(gate) for gate in run.verdict.gates],
+        "no_theory": run.no_theory,
         "theory": None
         if solution is None
         else {

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import math
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import jax
@@ -15,11 +16,19 @@ import xarray as xr
 from bayesnet.observables import overlaps
 from bayesnet.samplers.chains import Chains
 from bayesnet.samplers.engine import Settings
-from bayesnet.schema import stored_mapping, task_from
+from bayesnet.schema import DRAWS, GROUPS, Variables, of_sites, stored_mapping, task_from
 from theory.kernels import OUTPUT_DIMS, entry_coords, kernel_labels, kernel_of, outputs_of
 from theory.network import Network
 from theory.task import Task
 
+# The variables that each group must have, and their dims.
+LAYOUT: Mapping[str, Variables] = {**GROUPS, "latents": {}}
+LEADING = {
+    "posterior": DRAWS,
+    "prior": DRAWS,
+    "sample_stats": DRAWS,
+    "latents": ("chain", "latent_draw"),
+}
 PACKAGES = ("bayesnet", "jax", "jaxlib", "numpyro", "arviz", "xarray", "numpy")
 
 
@@ -77,11 +86,63 @@ def task_of(posterior: xr.DataTree) -> Task:
     """The task that a posterior was sampled for.
 
     Raises:
-        ValueError: if it holds no task.
+        ValueError: as `require_whole`.
     """
-    if not isinstance(posterior, xr.DataTree) or "constant_data" not in posterior.children:
-        raise ValueError(f"posterior is {type(posterior).__name__} without a task; it must come from bayesnet.sample")
+    require_whole(posterior, "constant_data")
     return task_from(posterior["constant_data"].to_dataset())
+
+
+def require_whole(posterior: xr.DataTree, *groups: str) -> None:
+    """Refuse a posterior of which dimensions, steps, patterns, variables or the ``groups`` were selected away.
+
+    Chains and draws may be selected, by lists or slices, which keep their dimensions.
+
+    Raises:
+        ValueError: naming what is missing and what to write instead.
+    """
+    network_of(posterior)
+    for group in groups:
+        if group not in posterior.children:
+            raise ValueError(f"posterior has no group {group!r}; it must be whole, as bayesnet.sample returned it")
+    for group in LAYOUT.keys() & posterior.children.keys():
+        data = posterior[group]
+        for name in [*LAYOUT[group], *data.data_vars]:
+            if name not in data.data_vars:
+                raise ValueError(f"posterior has no {name!r} in its group {group!r}; it must be whole")
+            dims = LAYOUT[group].get(str(name), LEADING.get(group, ()))
+            found = tuple(data.to_dataset()[name].dims)
+            if found[: len(dims)] not in (dims, of_sites(dims)):
+                raise ValueError(_lost(str(name), found, of_sites(dims) if "site" in data.dims else dims))
+    if "constant_data" in posterior.children:
+        _require_all_entries(posterior)
+
+
+def _lost(name: str, found: tuple, wanted: tuple) -> str:
+    gone = [dim for dim in wanted if dim not in found]
+    if not gone:
+        return f"posterior has the dims {found} of {name}; they must be {wanted}, in this order"
+    if gone[0] in ("chain", "draw", "latent_draw"):
+        advice = f"select with a list or a slice, isel({gone[0]}=[0]), which keeps it"
+    else:
+        advice = f"keep every {gone[0]}, and select from what is computed"
+    return f"posterior has lost the dimension {gone[0]!r} of {name}; {advice}"
+
+
+def _require_all_entries(posterior: xr.DataTree) -> None:
+    data = posterior["constant_data"]
+    of_kernels = [posterior[group] for group in ("posterior", "prior") if group in posterior.children]
+    sites = [("site", group) for group in of_kernels if "site" in group.dims]
+    for name, group in [("pattern", data), ("step", data), *sites]:
+        labels = group[name].to_numpy().tolist() if name in group.coords else []
+        if labels != list(range(1, len(labels) + 1)) or not labels:
+            raise ValueError(f"posterior has the {name}s {labels} only; keep every {name}, and select afterwards")
+    if "observed_data" in posterior.children:
+        observed = posterior["observed_data"].sizes.get("observation", 0)
+        if observed != int(data["supervised"].sum()) * data.sizes["output"]:
+            raise ValueError(
+                "posterior has lost patterns, steps or outputs, or some of its observations; keep all of them, and "
+                "select from what is computed"
+            )
 
 
 def invariant_data(task: Task, kernels: np.ndarray, predictions: np.ndarray, coords: dict) -> xr.Dataset:

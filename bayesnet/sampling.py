@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 
@@ -18,6 +19,7 @@ from bayesnet.results import assemble, installed_versions, network_of, task_of, 
 from bayesnet.samplers.chains import Progress, open_lanes, run_chains
 from bayesnet.samplers.checkpoints import describe_run, open_checkpoint
 from bayesnet.samplers.engine import Settings
+from bayesnet.samplers.memory_need import require_record_memory, require_state_memory
 from bayesnet.weight_draws import KEPT, kept_group
 from theory import arguments
 from theory.network import Network
@@ -27,6 +29,8 @@ __all__ = ["make_settings", "network_of", "sample", "task_of", "version_of"]
 
 SAMPLERS = ("nuts", "hmc", "langevin")
 CHAIN_METHODS = ("auto", "parallel", "sequential", "vectorized")
+LARGEST_COUNT = 2**31 - 1  # 32-bit integers count what a chain does
+LARGEST_DEPTH = 30  # of a tree, whose leapfrog steps they count too
 
 
 def sample(
@@ -62,7 +66,7 @@ def sample(
         num_warmup: warm-up draws of each chain, in which the step size adapts; discarded.
         num_samples: draws of each chain.
         num_chains: number of chains. Never fewer than four for a result: chains can freeze in metastable phases.
-        seed: the same seed gives the same draws.
+        seed: the same seed, an integer from 0 to 2^64 - 1, gives the same draws.
         sampler: "nuts" (NumPyro's); "hmc" (`bayesnet.samplers.split_hmc`: trajectories of a quarter period with the
             prior solved exactly), several times faster on wide networks in fields; or "langevin"
             (`bayesnet.samplers.langevin`: noisy gradient descent on the weights from a prior draw, as in training, in
@@ -112,8 +116,10 @@ def sample(
         three times while the tree is built; and a few dozen states of the sampler, N n numbers each in fields.
 
     Raises:
-        ValueError: naming the argument, what was wrong with it and what is allowed.
+        ValueError: naming the argument, what was wrong with it and what is allowed; also where draws or chains cannot
+            fit into memory, before anything is compiled.
         FloatingPointError: if a log density stops being finite, naming the chain, the draw and the likely cause.
+        MemoryError: if memory runs out all the same.
         OSError: if the checkpoint cannot be written; what was written before stays.
     """
     settings = make_settings(
@@ -135,7 +141,8 @@ def sample(
         precision=precision,
         chain_method=chain_method,
     )
-    seed = arguments.integer("seed", seed, 0)
+    seed = arguments.seed("seed", seed)
+    require_state_memory(replace(settings, chain_method=_method(settings)), network, task)
     directory = None
     if checkpoint is not None:
         # How chains are run side by side is no part of what is drawn; in lockstep it is.
@@ -157,8 +164,20 @@ def sample(
     tree = assemble(network, task, settings, seed, chains)
     for name in settings.keep:
         if name in KEPT:
-            tree[name] = xr.DataTree(kept_group(tree, name))
+            _keep(tree, name)
     return tree
+
+
+def _keep(tree: xr.DataTree, name: str) -> None:
+    """Add fields or weights of the kept draws; what was sampled stands without them."""
+    try:
+        tree[name] = xr.DataTree(kept_group(tree, name))
+    except Exception as error:
+        warnings.warn(
+            f"keep: {name} could not be drawn back ({type(error).__name__}: {error}); the posterior is complete "
+            "without them, and keeps the latent numbers from which bayesnet.draw_weights may draw them later",
+            stacklevel=3,
+        )
 
 
 def _method(settings: Settings) -> str:
@@ -220,11 +239,11 @@ def make_settings(
     settings = Settings(
         coordinates=coordinates,
         sampler=sampler,
-        num_warmup=arguments.integer("num_warmup", num_warmup, 0),
-        num_samples=arguments.integer("num_samples", num_samples, 1),
-        num_chains=arguments.integer("num_chains", num_chains, 1),
+        num_warmup=arguments.integer("num_warmup", num_warmup, 0, LARGEST_COUNT),
+        num_samples=arguments.integer("num_samples", num_samples, 1, LARGEST_COUNT),
+        num_chains=arguments.integer("num_chains", num_chains, 1, LARGEST_COUNT),
         target_accept=arguments.fraction("target_accept", target_accept),
-        max_tree_depth=arguments.integer("max_tree_depth", max_tree_depth, 1),
+        max_tree_depth=arguments.integer("max_tree_depth", max_tree_depth, 1, LARGEST_DEPTH),
         anneal=arguments.flag("anneal", anneal),
         num_latents=arguments.integer("num_latents", num_latents, 1),
         precision=arguments.one_of("precision", precision, ("float64", "float32")),
@@ -232,10 +251,11 @@ def make_settings(
         keep=_names_to_keep(keep),
         thin=arguments.integer("thin", thin, 1),
         step_size=arguments.positive("step_size", step_size),
-        steps_per_draw=arguments.integer("steps_per_draw", steps_per_draw, 1),
+        steps_per_draw=arguments.integer("steps_per_draw", steps_per_draw, 1, LARGEST_COUNT),
     )
     if settings.keep and settings.thin > settings.num_samples:
         raise ValueError(f"thin is {thin}; it must be at most num_samples, {num_samples}, for keep to keep anything")
+    require_record_memory(settings, network, task)
     return settings
 
 

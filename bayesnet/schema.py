@@ -142,14 +142,14 @@ def _check_variables(dataset: xr.Dataset, wanted: Variables, place: str, text: t
         if name not in dataset.variables:
             raise ValueError(f"it lacks the variable {place}{name}")
         variable = dataset[name]
-        if variable.dims not in (dims, _of_sites(dims)):
+        if variable.dims not in (dims, of_sites(dims)):
             raise ValueError(f"its variable {place}{name} has the dims {variable.dims}; it must have {dims}")
         if (variable.dtype.kind in "biuf") == (name in text):
             allowed = "text" if name in text else "numbers"
             raise ValueError(f"its variable {place}{name} is of dtype {variable.dtype}; it must hold {allowed}")
 
 
-def _of_sites(dims: tuple[str, ...]) -> tuple[str, ...]:
+def of_sites(dims: tuple[str, ...]) -> tuple[str, ...]:
     """The dims of a kernel of several layers; others as they are."""
     lead = len(dims) - len(KERNEL_DIMS)
     return (*dims[:lead], *SITE_DIMS) if dims[lead:] == KERNEL_DIMS else dims

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from theory import arguments
+from theory.arrays import plain_array, real_array
+from theory.memory import require_memory
 from theory.task import Task
 
 LARGEST_SIZE = 100_000  # kernels hold (steps x patterns)^2 numbers
@@ -57,6 +59,7 @@ def endpoint(steps: int, signal: float, patterns: int = 2, inputs: Any = None) -
     )
     signal = arguments.real("signal", signal)
     if inputs is None:
+        _require_room(steps, patterns, patterns)
         shown = math.sqrt(patterns) * np.eye(patterns)
     else:
         shown = _pattern_rows(inputs)
@@ -92,6 +95,7 @@ def rotation(steps: int, period: float, patterns: int = 1, signal: float = 1.0, 
     period, signal = arguments.real("period", period), arguments.real("signal", signal)
     if period < 2:
         raise ValueError(f"period is {period}; it must be at least 2 steps")
+    _require_room(steps, patterns, 2)
     phases = math.pi * np.arange(patterns) / patterns
     kicks = math.sqrt(2) * np.stack([np.cos(phases), np.sin(phases)], axis=-1)
     targets = signal * np.cos(2 * math.pi * np.arange(steps) / period + phases[:, None])
@@ -184,7 +188,14 @@ def co2(windows: int = 4, steps: int = 12, history: int = 12, signal: float = 1.
     return _shown_first(months[:, :history], targets, _supervised_mask(chosen, windows, steps))
 
 
+def _require_room(steps: int, patterns: int, input_dim: int) -> None:
+    """Refuse a task whose own arrays do not fit into memory."""
+    what = f"a task of steps {steps} with patterns {patterns} and {input_dim} input dimensions"
+    require_memory(what, 16.0 * steps * patterns * input_dim, "give fewer steps or patterns")
+
+
 def _shown_first(shown: np.ndarray, targets: np.ndarray, supervised: Any = None) -> Task:
+    _require_room(targets.shape[1], *shown.shape)
     inputs = np.zeros((len(shown), targets.shape[1], shown.shape[1]))
     inputs[:, 0] = shown
     return Task(inputs, targets, supervised)
@@ -241,36 +252,19 @@ def _digit_classes(value: Any) -> list[int]:
 
 
 def _pattern_rows(value: Any) -> np.ndarray:
-    try:
-        rows = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"inputs is not a rectangular array (patterns, input dimensions): {error}") from None
-    if rows.dtype.kind not in "iuf" or rows.ndim != 2 or isinstance(value, np.ma.MaskedArray):
-        raise ValueError(
-            f"inputs has shape {rows.shape} and dtype {rows.dtype}; it must be a plain array of real numbers "
-            "(patterns, input dimensions)"
-        )
-    return rows
+    return real_array("inputs", value, "(patterns, input dimensions)", ranks=(2,))
 
 
 def _supervised_mask(value: Any, patterns: int, steps: int) -> np.ndarray:
-    allowed = (
-        f"allowed: distinct integers from 0 to {steps - 1}, "
-        f"or a boolean mask of shape ({steps},) or ({patterns}, {steps})"
-    )
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"supervised is not a rectangular array ({error}); {allowed}") from None
-    if array.dtype == np.bool_ and not isinstance(value, np.ma.MaskedArray):
+    allowed = f"distinct integers from 0 to {steps - 1}, or a boolean mask of shape ({steps},) or ({patterns}, {steps})"
+    array = plain_array("supervised", value, f"of {allowed}")
+    if array.dtype == np.bool_:
         if array.shape not in ((steps,), (patterns, steps)):
-            raise ValueError(f"supervised has shape {array.shape}; {allowed}")
+            raise ValueError(f"supervised has shape {array.shape}; allowed: {allowed}")
         return np.broadcast_to(array, (patterns, steps))
     steps_named = array.dtype.kind in "iu" and array.ndim == 1 and array.size > 0
-    if not steps_named or isinstance(value, np.ma.MaskedArray):
-        raise ValueError(f"supervised is {value!r}; {allowed}")
-    if array.min() < 0 or array.max() >= steps or len(np.unique(array)) < len(array):
-        raise ValueError(f"supervised is {value!r}; {allowed}")
+    if not steps_named or array.min() < 0 or array.max() >= steps or len(np.unique(array)) < len(array):
+        raise ValueError(f"supervised is {value!r}; allowed: {allowed}")
     return np.broadcast_to(np.isin(np.arange(steps), array), (patterns, steps))
 
 

@@ -20,10 +20,11 @@ import xarray as xr
 
 from bayesnet.models.kernel_space import bartlett_factor
 from bayesnet.models.weight_space import PROCESS_NOISE, Weights, latent_shapes, run_fields, scale_weights, unit
-from bayesnet.results import network_of, task_of
+from bayesnet.results import network_of, require_whole, task_of
 from theory import arguments
 from theory.causal import Trajectory, propagate
 from theory.connections import Connection
+from theory.jax_settings import own_settings
 from theory.model import build_model
 from theory.network import Network
 from theory.task import Task
@@ -46,12 +47,12 @@ def draw_weights(posterior: xr.DataTree, chain: int = 0, latent_draw: int = -1, 
         weights that nothing passes through are prior draws.
 
     Raises:
-        ValueError: if there is no such chain or kept draw.
+        ValueError: if there is no such chain or kept draw, or if ``seed`` is no integer from 0 to 2^64 - 1.
     """
     network, task = network_of(posterior), task_of(posterior)
     latents, rng = _kept_draw(posterior, chain, latent_draw, seed)
     # float64 within this call only: the weights must reproduce the fields to rounding error.
-    with jax.enable_x64(True):
+    with own_settings():
         if "readout" in latents:
             return jax.tree.map(np.asarray, scale_weights(network, task, latents))
         trajectory = _trajectory(network, task, latents, rng)
@@ -67,7 +68,7 @@ def draw_fields(posterior: xr.DataTree, chain: int = 0, latent_draw: int = -1, s
     network, task = network_of(posterior), task_of(posterior)
     latents, rng = _kept_draw(posterior, chain, latent_draw, seed)
     # float64 within this call only.
-    with jax.enable_x64(True):
+    with own_settings():
         if "readout" in latents:
             fields = run_fields(network, task, scale_weights(network, task, latents))
             return np.stack([np.asarray(h) for h in fields])
@@ -77,7 +78,7 @@ def draw_fields(posterior: xr.DataTree, chain: int = 0, latent_draw: int = -1, s
 
 def kept_group(posterior: xr.DataTree, name: str) -> xr.Dataset:
     """The fields, or weights, of all kept draws of a posterior as `sample` stores them."""
-    group, seed = posterior["latents"], posterior.attrs["seed"]
+    group, seed = posterior["latents"], int(posterior.attrs["seed"])
     network = network_of(posterior)
     columns = {"activity": "neuron_bis", "input": "input_dim", "bias": "one", "output": "neuron"}
     dims = {
@@ -104,6 +105,8 @@ def _kept_draw(
     posterior: xr.DataTree, chain: int, latent_draw: int, seed: int
 ) -> tuple[dict[str, np.ndarray], np.random.Generator]:
     """The latent numbers of a kept draw, and the random numbers that complete it."""
+    require_whole(posterior, "latents")
+    seed = arguments.seed("seed", seed)
     group = posterior["latents"]
     sizes = {"chain": group.sizes["chain"], "latent_draw": group.sizes["latent_draw"]}
     for name, value in (("chain", chain), ("latent_draw", latent_draw)):
@@ -144,7 +147,7 @@ def weights_given_fields(
         noise = white[:, at:].reshape(network.width, wiring.sites, task.patterns)
         latents[PROCESS_NOISE] = noise.swapaxes(0, 1)
     latents[wiring.readout.name] = _readout(network, task, activity, rng)
-    with jax.enable_x64(True):
+    with own_settings():
         return jax.tree.map(np.asarray, scale_weights(network, task, latents))
 
 

@@ -12,6 +12,7 @@ import xarray as xr
 from bayesnet.results import network_of, task_of
 from bayesnet.weight_draws import draw_weights
 from theory.causal import semidefinite_cholesky
+from theory.jax_settings import own_settings
 from theory.kernels import flat_of
 from theory.model import build_model, preactivation_cov
 from theory.network import Network
@@ -96,7 +97,7 @@ def learned_spectra(network: Network, task: Task, kernels: np.ndarray) -> list[S
         cov = preactivation_cov(model, kernel)
         return semidefinite_cholesky(cov, jax.numpy.diagonal(cov))
 
-    with jax.enable_x64(True):
+    with own_settings():
         model = build_model(network, task).on_device()
         factors = np.asarray(jax.jit(lambda stack: jax.lax.map(factor_of, stack))(jax.numpy.asarray(kernels)))
         averages = [linear_averages(model, k, f) for k, f in zip(kernels, factors, strict=True)]

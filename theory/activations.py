@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import jax.scipy.special
 import numpy as np
 
+from theory.jax_settings import own_settings
+
 QUADRATURE_NODES = 160
 PUBLIC = (jax.numpy, jax.nn, jax.scipy.special, jax.lax)  # where JAX has elementwise functions
 QUADRATURE_REACH = 9.0  # standard deviations; the Gaussian weight beyond is 1e-18
@@ -64,7 +66,7 @@ def _quadrature(function, c_aa, c_bb, c_ab):
     slope = np.divide(c_ab, deviation, out=np.zeros_like(deviation), where=deviation > 0)
     rest = np.sqrt(np.maximum(c_bb - slope**2, 0))
     # float64 for this call only: the averages feed the reference solution.
-    with jax.enable_x64(True):
+    with own_settings():
         triples = jnp.stack([jnp.ravel(jnp.asarray(v, float)) for v in (deviation, slope, rest)], axis=-1)
         return np.asarray(_average_pairs(function, triples)).reshape(c_aa.shape)
 

@@ -8,16 +8,25 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from theory.arrays import scalar
+
 Kind = TypeVar("Kind")
+LARGEST_SEED = 2**64 - 1
 
 
 def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
     """An integer (no boolean) from ``least`` to ``most``."""
+    value = scalar(value)
     allowed = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):
         raise ValueError(f"{name} is {value!r}; it must be {allowed}")
     return int(value)
+
+
+def seed(name: str, value: Any) -> int:
+    """A seed: an integer of 64 bits, from 0 to 2^64 - 1. Every bit of it counts."""
+    return integer(name, value, 0, LARGEST_SEED)
 
 
 def real(name: str, value: Any) -> float:
@@ -83,6 +92,7 @@ def instance(name: str, value: Any, kind: type[Kind]) -> Kind:
 
 def _as_float(value: Any) -> float:
     """The value as a float: NaN for what is no real number, infinite for integers beyond its range."""
+    value = scalar(value)
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         return math.nan
     try:

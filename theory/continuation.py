@@ -6,12 +6,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import xarray as xr
 
 from theory import arguments
+from theory.arrays import real_array
 from theory.family import SIGNAL, Family
+from theory.jax_settings import own_settings
 from theory.kernels import OUTPUT_DIMS, entry_coords, kernel_labels
 from theory.lazy import nngp
 from theory.linear.saddle import LinearFollower
@@ -65,7 +66,7 @@ def continuation(
     family, ordered = Family(network, task, along), _checked(values)
     for value in ordered:
         family.at(float(value))  # refuses what the parameter cannot be
-    seed = arguments.integer("seed", seed, 0)
+    seed = arguments.seed("seed", seed)
     points = arguments.integer("points", points, 1024)
     randomisations = arguments.integer("randomisations", randomisations, 2)
     tolerance = arguments.positive("tolerance", tolerance)
@@ -78,7 +79,7 @@ def continuation(
         else:
             follower = NonlinearFollower(family, points, randomisations, seed, tolerance)
         # float64 within this call only: as in solve.
-        with jax.enable_x64(True):
+        with own_settings():
             up = _sweep(follower, ordered)
             down = _sweep(follower, ordered[::-1], start=up[-1])[::-1]
     return _dataset(family, ordered, ([pair[0] for pair in up], [pair[0] for pair in down]))
@@ -98,11 +99,8 @@ def _sweep(follower: Any, values: np.ndarray, start: tuple[Solution, Any] | None
 
 
 def _checked(given: Any) -> np.ndarray:
-    try:
-        values = np.array(given, dtype=float)
-    except (TypeError, ValueError):
-        values = np.array(np.nan)
-    fine = values.ndim == 1 and values.size > 0 and np.isfinite(values).all() and (values >= 0).all()
+    values = real_array("values", given, "of finite numbers of at least 0", ranks=(1,))
+    fine = np.isfinite(values).all() and (values >= 0).all()
     if not fine or len(np.unique(values)) < len(values):
         raise ValueError(
             f"values is {given!r}; it must be a sequence of finite numbers of at least 0, no two of them equal"

@@ -14,12 +14,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from theory import arguments
-from theory.finite_width import NEURONS, draw_sets, jackknife, kernel_covariance, require_stable, second_variation
+from theory.finite_width import (
+    NEURONS,
+    draw_sets,
+    in_own_units,
+    jackknife,
+    kernel_covariance,
+    require_stable,
+    second_variation,
+)
+from theory.jax_settings import own_settings
 from theory.kernels import flat_of
 from theory.model import target_cov
 from theory.solution import Solution
@@ -119,12 +127,12 @@ def log_bayes_factor(solution: Solution, other: Solution, *, neurons: int = NEUR
 def _half_log_det(second_variation: np.ndarray) -> float:
     """-1/2 ln |det Gamma|; refuses what sits at a transition."""
     kernel_covariance(second_variation)
-    return -np.linalg.slogdet(second_variation)[1] / 2
+    return -np.linalg.slogdet(in_own_units(second_variation)[0])[1] / 2
 
 
 def _normalisation(solution: Solution) -> float:
     # float64 within this call only.
-    with jax.enable_x64(True):
+    with own_settings():
         cov = np.asarray(target_cov(solution.model, jnp.asarray(flat_of(solution.kernel))))
     log_det = float(np.linalg.slogdet(2 * math.pi * float(solution.model.scale) * cov)[1])
     return -solution.task.output_dim / 2 * log_det

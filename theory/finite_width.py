@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 
 from theory import arguments
+from theory.jax_settings import own_settings
 from theory.kernel_action import bordered_matrix, linear_curvature, pairs_of, sampled_curvature, symmetric_of
 from theory.kernels import flat_of
+from theory.memory import require_memory
 from theory.nonlinear.neuron_sampling import Neurons, draw_neurons
 from theory.seeds import part
 from theory.solution import Saddle, Solution
@@ -52,10 +53,11 @@ class Fluctuations:
         derivative vanishes (squared overlaps).
 
         Raises:
-            ValueError: if ``num`` is not a positive integer or ``seed`` not an integer of at least 0.
+            ValueError: if ``num`` is not a positive integer or ``seed`` no seed.
         """
-        num, seed = arguments.integer("num", num), arguments.integer("seed", seed, 0)
+        num, seed = arguments.integer("num", num), arguments.seed("seed", seed)
         n = self.solution.model.entries
+        require_memory(f"num {num} for sites x patterns = {n}", 32.0 * num * n**2, "draw fewer kernels")
         rows, columns = pairs_of(n)
         pairs = rows * n + columns
         values, vectors = np.linalg.eigh(self.kernel_cov.reshape(n * n, n * n)[np.ix_(pairs, pairs)])
@@ -123,20 +125,25 @@ def jackknife(matrices: list[np.ndarray], function: Callable) -> tuple[np.ndarra
 def draw_sets(saddle: Saddle, neurons: int, seed: int) -> list[Neurons | None]:
     """Independent sets of neurons from q, weighted so that averages are precise; for a linear network, which needs
     none, one None."""
-    neurons, seed = arguments.integer("neurons", neurons, 1024), arguments.integer("seed", seed, 0)
+    neurons, seed = arguments.integer("neurons", neurons, 1024), arguments.seed("seed", seed)
+    n = saddle.model.entries
+    what = f"the second derivatives of the free energy for sites x patterns = {n}"
+    require_memory(what, 8.0 * n**4, "give a smaller task")
     if saddle.linear:
         return [None]
+    what = f"neurons {neurons} for sites x patterns = {n}"
+    require_memory(what, 8.0 * REPETITIONS * neurons * n, "draw fewer neurons")
     law = saddle.model, saddle.cov, saddle.conjugate, saddle.phi.function
     seeds = [part(seed, number) for number in range(REPETITIONS)]
     # float64 within this call only, as everywhere in the theory.
-    with jax.enable_x64(True):
+    with own_settings():
         return [draw_neurons(*law, neurons, each, tilted=True) for each in seeds]
 
 
 def second_variation(saddle: Saddle, neurons: Neurons | None) -> np.ndarray:
     """Gamma (2d, 2d) at a stable saddle point, from one of `draw_sets`."""
     # float64 within this call only: second derivatives.
-    with jax.enable_x64(True):
+    with own_settings():
         if neurons is None:
             curvature = linear_curvature(saddle.kernel, saddle.conjugate)
         else:
@@ -150,16 +157,29 @@ def kernel_covariance(second_variation: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: if it is not positive semi-definite.
     """
-    d = len(second_variation) // 2
+    matrix, units = in_own_units(second_variation)
+    d = len(units)
     try:
-        inverse = np.linalg.inv(second_variation)[:d, :d]
+        inverse = np.linalg.inv(matrix)[:d, :d]
     except np.linalg.LinAlgError:
         inverse = np.full((d, d), -1.0)
     inverse = (inverse + inverse.T) / 2
     values = np.linalg.eigvalsh(inverse)
     if values[0] < -1e-3 * values[-1]:
         raise ValueError("solution sits at a transition: a direction without curvature has no Gaussian law")
-    return inverse
+    return inverse * np.outer(units, units)
+
+
+def in_own_units(second_variation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gamma (2d, 2d) with each pair of entries in units of its own, and these, (d,); the determinant is the same.
+
+    The unit is the spread of phi_i phi_j over neurons, so that nothing depends on the units of the activities.
+    """
+    d = len(second_variation) // 2
+    spread = np.sqrt(np.abs(np.diagonal(second_variation)[d:]))
+    units = np.where(spread > 0, spread, 1.0)
+    scale = np.concatenate([units, 1 / units])
+    return second_variation * scale[:, None] * scale, units
 
 
 def _by_entry(pairs: np.ndarray, n: int) -> np.ndarray:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 
 from theory import arguments
 from theory.activations import Activation
+from theory.jax_settings import own_settings
 from theory.kernels import kernel_of, outputs_of
 from theory.model import Model, build_model, data_term, output_law, preactivation_cov
 from theory.network import Network
@@ -40,8 +40,9 @@ def nngp(network: Network, task: Task) -> Solution:
     """
     arguments.instance("network", network, Network)
     arguments.instance("task", task, Task)
+    task.require_kernel_memory(network.layers)
     # float64 within this call only: the result is a reference value.
-    with jax.enable_x64(True):
+    with own_settings():
         model = build_model(network, task)
         kernel = prior_kernel(model, network.phi)
         law = output_law(model, kernel)

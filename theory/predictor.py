@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
@@ -22,6 +21,7 @@ from theory import arguments
 from theory.extension import joined, joint_model, predictors, same_model
 from theory.finite_width import draw_sets, kernel_covariance, require_stable, second_variation
 from theory.influence import linear_variance, sampled_variance
+from theory.jax_settings import own_settings
 from theory.kernels import OUTPUT_DIMS, entry_coords, outputs_of
 from theory.lazy import prior_kernel
 from theory.model import build_model, output_law
@@ -105,6 +105,7 @@ def predict(solution: Solution, task: Task | None = None, *, neurons: int = NEUR
             weight is not shared over the steps, if the solution is unstable, or if an argument is out of its range.
     """
     arguments.instance("solution", solution, Solution)
+    seed = arguments.seed("seed", seed)
     anew = task is not None
     task = solution.task if task is None else task
     _check(solution, task)
@@ -113,7 +114,7 @@ def predict(solution: Solution, task: Task | None = None, *, neurons: int = NEUR
     if solution.kind != "lazy limit":
         require_stable(solution)
     # float64 within this call only, as everywhere in the theory.
-    with jax.enable_x64(True):
+    with own_settings():
         if solution.kind == "lazy limit":
             means, variances = _lazy_prediction(solution, task if anew else None)
         else:

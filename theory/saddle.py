@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import jax
-
 from theory import arguments
+from theory.jax_settings import own_settings
 from theory.lazy import nngp
 from theory.linear.saddle import TOLERANCE, LinearProblem
+from theory.memory import require_memory
 from theory.network import Network
 from theory.nonlinear.solution import solve_nonlinear
 from theory.solution import Solution, only_stable
@@ -63,17 +63,15 @@ def solve(
     """
     arguments.instance("network", network, Network)
     arguments.instance("task", task, Task)
-    starts, seed = arguments.integer("starts", starts, 0), arguments.integer("seed", seed, 0)
-    if points is not None:
-        points = arguments.integer("points", points, 1024)
-    randomisations = arguments.integer("randomisations", randomisations, 2)
-    tolerance = arguments.positive("tolerance", tolerance)
+    seed = arguments.seed("seed", seed)
+    task.require_kernel_memory(network.layers)
+    check_settings(task, starts=starts, points=points, randomisations=randomisations, tolerance=tolerance)
     if network.scaling == "standard":
         return nngp(network, task)
     if network.activation != "linear":
         return solve_nonlinear(network, task, points, randomisations, seed, tolerance)
     # float64 within this call only: residuals of 1e-9 are not reachable in float32.
-    with jax.enable_x64(True):
+    with own_settings():
         problem = LinearProblem(network, task)
         found = [problem.solution(point) for point in problem.find_saddle_points(starts, seed)]
     branches = tuple(sorted(found, key=lambda solution: solution.free_energy))
@@ -81,3 +79,19 @@ def solve(
     unsolved = "" if best.converged else f"; NOT CONVERGED: its residual exceeds {TOLERANCE:g}"
     message = f"{best.message}; {len(branches)} saddle point(s) found from {starts} random starts and the fixed ones"
     return only_stable(replace(best, branches=branches, message=message + unsolved))
+
+
+def check_settings(task: Task, *, starts: int, points: int | None, randomisations: int, tolerance: float) -> None:
+    """The arguments of `solve` that say how to solve a task, checked; nothing is computed.
+
+    Raises:
+        ValueError: naming the argument, what was wrong with it and what is allowed.
+    """
+    arguments.integer("starts", starts, 0)
+    arguments.integer("randomisations", randomisations, 2)
+    arguments.positive("tolerance", tolerance)
+    require_memory(f"starts {starts}", 4.0 * starts * task.entries**2, "give fewer starts")
+    if points is not None:
+        arguments.integer("points", points, 1024)
+        sets = 8.0 * randomisations * points * task.entries
+        require_memory(f"points {points} with randomisations {randomisations}", sets, "give fewer points")

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import xarray as xr
 
 from theory import arguments
 from theory.activations import Activation
+from theory.jax_settings import own_settings
 from theory.kernels import OUTPUT_DIMS, entry_coords, flat_of, kernel_labels, largest_relative
+from theory.memory import require_memory
 from theory.model import Model, build_model
 from theory.network import Network
 from theory.nonlinear.neuron_sampling import draw_neurons
@@ -108,7 +109,7 @@ class Solution:
     def model(self) -> Model:
         """The network on the task in arrays (`theory.model`), float64."""
         # float64 within this call only, as everywhere in the theory.
-        with jax.enable_x64(True):
+        with own_settings():
             return build_model(self.network, self.task).on_device()
 
     @property
@@ -127,12 +128,14 @@ class Solution:
             seed: of the draws.
 
         Raises:
-            ValueError: if ``num`` is not a positive integer or ``seed`` not an integer of at least 0, or if no
+            ValueError: if ``num`` is not a positive integer or ``seed`` no seed, or if no
                 such law can be drawn from (a solution that has not converged).
         """
-        num, seed = arguments.integer("num", num), arguments.integer("seed", seed, 0)
+        num, seed = arguments.integer("num", num), arguments.seed("seed", seed)
+        n = self.model.entries
+        require_memory(f"num {num} for sites x patterns = {n}", 16.0 * num * n, "draw fewer neurons")
         # float64 within this call only, as everywhere in the theory.
-        with jax.enable_x64(True):
+        with own_settings():
             _, phi, _, _, conjugate, cov = self.saddle
             drawn = draw_neurons(self.model, cov, conjugate, phi.function, num, seed)
         return drawn.preactivation.reshape(num, *self.kernel.shape[:2])

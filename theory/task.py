@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 
 from theory import arguments, files
+from theory.arrays import plain_array, real_array
+from theory.memory import require_memory
+
+KERNELS = 4  # matrices between all entries that any computation needs at the same time
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,12 +24,12 @@ class Task:
     Args:
         inputs: x, real array (P, T, D): patterns, steps, input dimensions; finite. D matters only through the
             input kernel x_t . x_s / D.
-        targets: y, real array (P, T) or (P, T, O). NaN where no target is known.
+        targets: y, real array (P, T) or (P, T, O). NaN, masked or missing where no target is known.
         supervised: boolean array (P, T): the entries that enter the likelihood. By default those whose target
             is not NaN. A target that is known but not supervised is kept as truth for scoring.
 
-    The stored arrays are float64 (P, T, D), (P, T, O) and boolean (P, T), read-only. Tasks compare and hash
-    by content.
+    Arrays of NumPy, JAX, PyTorch, xarray and pandas are taken, of any type of real numbers. The stored arrays are
+    float64 (P, T, D), (P, T, O) and boolean (P, T), read-only. Tasks compare and hash by content.
 
     Raises:
         ValueError: naming the argument, what was wrong with it and what is allowed.
@@ -36,8 +40,10 @@ class Task:
     supervised: np.ndarray = None  # type: ignore[assignment]  # the default is derived from the targets
 
     def __post_init__(self) -> None:
-        inputs = _real_array("inputs", self.inputs, "(patterns, steps, input dimensions)", ranks=(3,))
-        targets = _real_array("targets", self.targets, "(patterns, steps) or (patterns, steps, outputs)", (2, 3))
+        inputs = real_array("inputs", self.inputs, "(patterns, steps, input dimensions)", ranks=(3,))
+        targets = real_array(
+            "targets", self.targets, "(patterns, steps) or (patterns, steps, outputs)", (2, 3), missing=True
+        )
         targets = targets if targets.ndim == 3 else targets[:, :, None]
         if not np.isfinite(inputs).all():
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(inputs))[0])
@@ -96,9 +102,27 @@ class Task:
     @cached_property
     def input_kernel(self) -> np.ndarray:
         """Gram matrix of the inputs, x_t^mu . x_s^nu / D, of shape (T, P, T, P)."""
+        self.require_kernel_memory()
         flat = self.inputs.transpose(1, 0, 2).reshape(self.entries, self.input_dim)
         gram = flat @ flat.T / self.input_dim
         return _read_only(gram.reshape(self.steps, self.patterns, self.steps, self.patterns))
+
+    def require_kernel_memory(self, layers: int = 1) -> None:
+        """Refuse a task whose kernels, a few (n, n) matrices, cannot fit into memory.
+
+        Args:
+            layers: of the network, each of which has entries of its own.
+
+        Raises:
+            ValueError: naming the number of entries, what they take and what there is.
+        """
+        of_layers = "" if layers == 1 else f" in each of {layers} layers"
+        require_memory(
+            f"task has steps x patterns = {self.steps} x {self.patterns} entries{of_layers}; "
+            "what computes with their kernels",
+            KERNELS * 8.0 * (layers * self.entries) ** 2,
+            "give fewer steps or patterns",
+        )
 
     @cached_property
     def has_input(self) -> np.ndarray:
@@ -179,31 +203,10 @@ def _squared_norms(inputs: np.ndarray) -> np.ndarray:
         return (inputs**2).sum(-1)
 
 
-def _plain_array(name: str, value: Any, shape: str) -> np.ndarray:
-    if isinstance(value, np.ma.MaskedArray):
-        raise ValueError(f"{name} is a masked array; give a plain array {shape}")
-    try:
-        return np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is not a rectangular array {shape}: {error}") from None
-
-
-def _real_array(name: str, value: Any, shape: str, ranks: tuple[int, ...]) -> np.ndarray:
-    array = _plain_array(name, value, shape)
-    if array.dtype.kind not in "iuf":
-        raise ValueError(f"{name} has dtype {array.dtype}; it must be an array of real numbers {shape}")
-    if array.ndim not in ranks:
-        raise ValueError(f"{name} has shape {array.shape}; it must be {shape}")
-    if 0 in array.shape:
-        raise ValueError(f"{name} has shape {array.shape}; every size must be at least 1")
-    with np.errstate(over="ignore"):
-        return np.array(array, dtype=np.float64, order="C")
-
-
 def _boolean_mask(value: Any, default: np.ndarray) -> np.ndarray:
     if value is None:
         return default
-    mask = _plain_array("supervised", value, "(patterns, steps)")
+    mask = plain_array("supervised", value, "(patterns, steps)")
     if mask.dtype != np.bool_:
         raise ValueError(f"supervised has dtype {mask.dtype}; it must be boolean")
     if mask.shape != default.shape:

@@ -22,13 +22,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import jax
 import numpy as np
 import scipy.optimize
 
 from theory import arguments
 from theory.activations import Activation
 from theory.family import SHARED, SIGNAL, Family
+from theory.jax_settings import own_settings
 from theory.linear.noise_gram import free_energy_and_gradient, hessian
 from theory.linear.saddle import minimise
 from theory.model import Model, signal_of
@@ -162,16 +162,17 @@ def critical_point(
             and ``order``, if the broken branch is lost before it is known how it ends.
     """
     family = Family(network, task, along)
+    task.require_kernel_memory(network.layers)
     if not (along in GROWING or along.startswith(SHARED)):
         raise ValueError(f"along is {along!r}; allowed are {', '.join(GROWING)} and degrees of sharing")
-    seed = arguments.integer("seed", seed, 0)
+    seed = arguments.seed("seed", seed)
     points = arguments.integer("points", points, 1024)
     randomisations = arguments.integer("randomisations", randomisations, 2)
     if not np.any(task.supervised_targets):
         raise ValueError("task has only zero targets; no factor makes a signal of them")
 
     # float64 within these calls only, as everywhere in the theory.
-    with jax.enable_x64(True):
+    with own_settings():
         model = needed_part(family.model(1.0))[0]
     if network.scaling == "standard" or not _ties_sites(model):
         return CriticalPoint(math.inf)
@@ -194,14 +195,14 @@ def _ties_sites(model: Model) -> bool:
 
 
 def _linear(model_at: Callable[[float], Model], largest: float) -> CriticalPoint:
-    with jax.enable_x64(True):
+    with own_settings():
         branch = _Branches(model_at, largest)
         instability = branch.find_instability()
     if math.isinf(instability):
         return CriticalPoint(instability)
 
     def follow() -> Thresholds:
-        with jax.enable_x64(True):
+        with own_settings():
             path = branch.follow_broken(instability)
             spinodal = path[-1][0]
             if spinodal > (1 - HYSTERESIS) * instability:
@@ -220,7 +221,7 @@ def _nonlinear(
     points: int,
     randomisations: int,
 ) -> CriticalPoint:
-    with jax.enable_x64(True):
+    with own_settings():
         symmetric = SymmetricBranch(model_at, phi, points, seed, signal, largest)
         seeds = [part(seed, number) for number in range(1 if symmetric.exact else randomisations)]
         found = [symmetric.find_instability(each) for each in seeds]
@@ -229,7 +230,7 @@ def _nonlinear(
         return CriticalPoint(instability)
 
     def follow() -> Thresholds:
-        with jax.enable_x64(True):
+        with own_settings():
             paths = [follow_broken(symmetric, found[0], points, seeds[0])]
             if not paths[0].exact:
                 for number in range(1, randomisations):

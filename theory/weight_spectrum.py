@@ -23,7 +23,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse.linalg
@@ -31,6 +30,7 @@ import scipy.sparse.linalg
 from theory import arguments
 from theory.connections import NOWHERE
 from theory.finite_width import draw_sets
+from theory.jax_settings import own_settings
 from theory.kernel_action import covariance_of_pairs, pairs_of, symmetric_of
 from theory.model import Model, mix_transposed
 from theory.nonlinear.neuron import derivatives, live_entries, range_of
@@ -109,7 +109,7 @@ def spectrum(solution: Solution, *, weights: str = "recurrent", neurons: int = N
     number = between_neurons(solution, weights)
     saddle = solution.saddle
     # float64 within this call only, as everywhere in the theory.
-    with jax.enable_x64(True):
+    with own_settings():
         found = [_learned(saddle, solution, drawn) for drawn in draw_sets(saddle, neurons, seed)]
     average = Learned(*(np.mean(parts, axis=0) for parts in zip(*found, strict=True)))
     result = spectrum_of_averages(saddle.model, number, average)

@@ -19,8 +19,10 @@ from jax import random
 from bayesnet.models.kernel_space import latent_signs
 from bayesnet.samplers.checkpoints import Lane, pack, unpack
 from bayesnet.samplers.engine import ANNEALING_WEIGHTS, BLOCK, Machine, Settings, build_machine
+from theory.jax_settings import own_settings
 from theory.model import Model, build_model
 from theory.network import Network
+from theory.seeds import key_of
 from theory.task import Task
 
 FULL = (1.0, 1.0)
@@ -83,14 +85,15 @@ def run_chains(
 
     Raises:
         FloatingPointError: if a log density stops being finite, naming the chain, the draw and the likely cause.
+        MemoryError: if memory runs out.
         OSError: if a checkpoint cannot be written.
     """
     started = time.perf_counter() - max(lane.seconds for lane in lanes)
-    with jax.enable_x64(settings.precision == "float64"):
+    with own_settings(settings.precision == "float64"):
         machine = build_machine(settings, network, task)
         model = build_model(network, task).on_device()
         mirror = jnp.asarray(latent_signs(network, task), float) if settings.coordinates in FRAMED else None
-        keys = random.split(random.key(seed), (settings.num_chains, 2))
+        keys = random.split(key_of(seed), (settings.num_chains, 2))
     schedule = make_schedule(settings)
     together = settings.chain_method == "vectorized"
     unfinished = [index for index, lane in enumerate(lanes) if lane.blocks < len(schedule)]
@@ -124,10 +127,20 @@ def run_chains(
         finally:
             stop.set()  # an interrupt reaches this thread only; the chains end with their block
     if failures:
-        raise failures[0]
+        raise _in_words(failures[0])
     kept = np.array([block.first + block.number - 1 for block in schedule if block.keep_latents])
     record, latents = _join(lanes, "draws", together), _join(lanes, "latents", together)
     return Chains(record, latents, kept, max(lane.seconds for lane in lanes))
+
+
+def _in_words(error: BaseException) -> BaseException:
+    """A chain's error; where memory ran out, with what would take less of it."""
+    if not isinstance(error, jax.errors.JaxRuntimeError) or "RESOURCE_EXHAUSTED" not in str(error):
+        return error
+    advice = "a smaller width, other coordinates, precision='float32' or chain_method='sequential' takes less"
+    words = MemoryError(f"memory ran out while sampling ({str(error).splitlines()[0]}); {advice}")
+    words.__cause__ = error
+    return words
 
 
 def make_schedule(settings: Settings) -> list[Block]:
@@ -176,8 +189,11 @@ def _follow(
     """One chain, or several in lockstep with a leading axis of ``keys``, through what is left of the schedule."""
     together = keys.ndim == 2
     chains = keys.shape[0] if together else 1
+    # JAX computes in the background. A program that is handed the result of another one that failed, for want of memory
+    # for instance, may wait for it for ever, so each is seen to its end before the next.
+    finished = jax.block_until_ready
     # float64 within this call only; the switch is local to a thread.
-    with jax.enable_x64(settings.precision == "float64"):
+    with own_settings(settings.precision == "float64"):
         chain = None
         for block in schedule[lane.blocks :]:
             if stop.is_set():
@@ -185,11 +201,11 @@ def _follow(
             if chain is None and lane.blocks:
                 chain = lane.state(jax.eval_shape(machine.start, keys[..., 0], model, mirror))
             elif chain is None:
-                chain = machine.start(keys[..., 0], model, mirror)
+                chain = finished(machine.start(keys[..., 0], model, mirror))
             if block.fit_frame:
-                chain = machine.fit(chain, model)
+                chain = finished(machine.fit(chain, model))
             weight = np.choose(np.remainder(members, 2), block.weights)
-            chain, record = machine.advance(chain, keys[..., 1], model, weight, block.first, block.number)
+            chain, record = finished(machine.advance(chain, keys[..., 1], model, weight, block.first, block.number))
             # Draws lead, whether or not chains come before them.
             draws = {
                 site: np.moveaxis(np.asarray(values), int(together), 0)[: block.number]

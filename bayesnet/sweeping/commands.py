@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-from bayesnet.config import read_assignment, read_tables
+from bayesnet.config import assign, read_tables
 from bayesnet.netcdf import write_netcdf
 from bayesnet.sweeping.config import DEFAULT_DIAGRAM, SweepConfig, build_sweep_config
 from bayesnet.sweeping.executors import LocalProcesses, connect_dask
@@ -129,7 +130,10 @@ def _sweep(options: argparse.Namespace) -> int:
 def _phase_diagram(options: argparse.Namespace) -> int:
     config = _read_config(options, DEFAULT_DIAGRAM)
     if len(config.grid) != 2:
-        raise ValueError(f"[grid] has the axes {', '.join(config.grid) or 'none'}; a phase diagram needs two, x and y")
+        raise ValueError(
+            f"[grid] has the axes {', '.join(config.grid) or 'none'}; a phase diagram needs two, x and y; "
+            "--set 'grid={X = [...], Y = [...]}' replaces them all"
+        )
     x, y = config.grid.items()
     posterior = _posterior_places(options.posterior)
     with _directories(options) as (directory, store):
@@ -156,19 +160,32 @@ def _phase_diagram(options: argparse.Namespace) -> int:
 
 def _read_config(options: argparse.Namespace, default: Mapping[str, Any]) -> SweepConfig:
     tables = read_tables(options.file) if options.file else {name: dict(values) for name, values in default.items()}
+    axes = list(default.get("grid", {})) if not options.file else []
+    named: list[str] = []
     for assignment in options.set:
-        section, key, value = read_assignment(assignment)
-        tables.setdefault(section, {})[key] = value
+        section, key = assign(tables, assignment)
+        if section == "grid":
+            named.append(key)
+    # Default axes are there only where no other ones are asked for.
+    for axis in [name for name in axes[::-1] if name not in named]:
+        if len(tables["grid"]) > len(axes) and "" not in named:
+            del tables["grid"][axis]
     return build_sweep_config(tables)
 
 
 @contextlib.contextmanager
 def _directories(options: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
-    """Where to write and where to keep points."""
+    """Where to write and where to keep points; what goes wrong is followed by where finished points are."""
     out = files.directory_path("--out", options.out)
     store = files.directory_path("--store", options.store) if options.store else out / "store"
     with files.made_directory(out) as directory:
-        yield directory, store
+        try:
+            yield directory, store
+        except BaseException:
+            if store.is_dir():
+                kept = f"finished points are kept in {store}"
+                print(f"bayesnet: {kept}; the same command goes on from them", file=sys.stderr)
+            raise
 
 
 @contextlib.contextmanager

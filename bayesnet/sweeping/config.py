@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from bayesnet.config import TASKS, build_task, merge_task
-from bayesnet.sweeping.grids import NETWORK_FIELDS, TaskMaker
+from bayesnet.sweeping.grids import BYTES_OF_VALUE, NETWORK_FIELDS, TaskMaker
 from theory import arguments
+from theory.memory import require_memory
 from theory.network import Network
 from theory.task import Task
 
@@ -78,6 +79,7 @@ def _read_values(axis: str, values: Any) -> Any:
         return values
     start, stop = (arguments.real(f"[grid] {axis}.{end}", values[end]) for end in ("start", "stop"))
     number = arguments.integer(f"[grid] {axis}.num", values["num"])
+    require_memory(f"[grid] {axis}.num {number}", BYTES_OF_VALUE * number, "give fewer values")
     spacing = arguments.one_of(f"[grid] {axis}.spacing", values.get("spacing", "linear"), ("linear", "log"))
     if spacing == "log":
         if min(start, stop) <= 0:

@@ -52,7 +52,7 @@ def gather(axes: list[Axis], points: list[Point], records: Mapping[str, Record])
         variables[name] = per_point([r["scalars"].get(name, empty) if r else empty for r in found])
     for name, empty in columns.items():
         variables[name] = per_observable(name, empty)
-    coords: dict[str, Any] = {axis.name: list(axis.labels) for axis in axes}
+    coords: dict[str, Any] = {axis.name: _coordinate(axis) for axis in axes}
     if columns:
         coords["observable"] = np.array(observables, dtype=str)
     dataset = xr.Dataset(variables, coords=coords, attrs=_attributes(points[0]))
@@ -60,6 +60,12 @@ def gather(axes: list[Axis], points: list[Point], records: Mapping[str, Record])
         if name in dataset.variables:
             dataset[name].attrs["long_name"] = text
     return dataset
+
+
+def _coordinate(axis: Axis) -> np.ndarray:
+    """The labels of an axis; whole numbers stay whole, also seeds of 64 bits."""
+    whole = all(isinstance(label, int) for label in axis.labels)
+    return np.array(axis.labels, dtype=np.uint64 if whole and max(axis.labels) > np.iinfo(np.int64).max else None)
 
 
 def _attributes(point: Point) -> dict[str, Any]:

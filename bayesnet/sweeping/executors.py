@@ -13,8 +13,9 @@ import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 import jax
 from tqdm import tqdm
@@ -23,20 +24,32 @@ from bayesnet.sweeping.scratch import Scratch
 from theory import arguments
 
 PATIENCE = 10.0  # seconds for a process to end that has nothing left to do
+SCHEMES = ("tcp", "tls", "ws", "wss", "ucx")  # that Dask listens at
 ATTEMPTS = 3  # how often a call may take its worker process down before it counts as failed; Dask's own number
+
+
+CANNOT_START = (
+    "a worker process ended before it took a call; it begins by running the main program again, which must be a file "
+    "that uses LocalProcesses under if __name__ == '__main__':"
+)
 
 
 class WorkerDied(Exception):
     """A call took its worker process down, and did so again on every attempt."""
 
 
+class WorkersCannotStart(BrokenExecutor):
+    """Worker processes end before they take a call."""
+
+
 class LocalProcesses(Executor):
     """Worker processes on this machine, each with its share of the cores, all with one cache of compiled programs.
 
     The cache is this process's own where it has one (``JAX_COMPILATION_CACHE_DIR``), else it ends with the processes.
-    Processes are spawned, not forked: JAX does not survive a fork. A process that dies (killed, out of memory) is
-    replaced and its call made again, up to 3 times; other calls do not notice. All end with this process, even where it
-    is killed.
+    Processes are spawned, not forked: JAX does not survive a fork. A spawned process begins by running the main program
+    again, so that must be a file that uses `LocalProcesses` under ``if __name__ == "__main__":``. A process that dies
+    (killed, out of memory) is replaced and its call made again, up to 3 times; other calls do not notice. All end with
+    this process, even where it is killed.
 
     Args:
         jobs: the number of processes.
@@ -45,9 +58,13 @@ class LocalProcesses(Executor):
 
     Raises:
         ValueError: if ``jobs`` is no positive integer or ``cores`` is empty.
+        WorkersCannotStart: from the calls, if the main program is no such file.
     """
 
     def __init__(self, jobs: int, cores: Sequence[int] | None = None):
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            # A worker that runs the main program again and comes back here: it ends, and its parent says why.
+            raise SystemExit(1)
         self._jobs = arguments.integer("jobs", jobs)
         cores = _own_cores() if cores is None else list(cores)
         if not cores:
@@ -61,7 +78,7 @@ class LocalProcesses(Executor):
         self._compiled = jax.config.values["jax_compilation_cache_dir"] or self._scratch.name
         self._mine = threading.local()
         self._workers: set[_Worker] = set()
-        self._stopping = threading.Event()
+        self._stopping, self._cannot_start = threading.Event(), threading.Event()
         # A thread for each process hands it one call after the other.
         self._threads = ThreadPoolExecutor(jobs, "bayesnet-worker", initializer=self._claim_cores)
 
@@ -99,6 +116,8 @@ class LocalProcesses(Executor):
             if self._stopping.is_set():
                 break
             worker = self._worker()
+            if self._stopping.is_set():  # while the process was starting
+                break
             try:
                 succeeded, value = worker.ask(function, args, kwargs)
             except (EOFError, ConnectionError):
@@ -114,7 +133,13 @@ class LocalProcesses(Executor):
     def _worker(self) -> _Worker:
         worker = getattr(self._mine, "worker", None)
         if worker is None:
-            worker = self._mine.worker = _Worker(self._compiled)
+            if self._cannot_start.is_set():
+                raise WorkersCannotStart(CANNOT_START)
+            try:
+                worker = self._mine.worker = _Worker(self._compiled)
+            except WorkersCannotStart:
+                self._cannot_start.set()
+                raise
             self._workers.add(worker)
         return worker
 
@@ -128,6 +153,11 @@ class _Worker:
         self._process = context.Process(target=_serve, args=(theirs, compiled), daemon=True)
         self._process.start()
         theirs.close()  # so that its end is noticed here
+        try:
+            self._pipe.recv()  # that it is ready
+        except (EOFError, ConnectionError):
+            self.end()
+            raise WorkersCannotStart(CANNOT_START) from None
 
     def ask(self, *call: Any) -> tuple[bool, Any]:
         """(True, result) or (False, exception). EOFError or ConnectionError where the process has died."""
@@ -152,6 +182,7 @@ def _serve(pipe: Any, compiled: str) -> None:
     jax.config.update("jax_compilation_cache_dir", compiled)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     with contextlib.suppress(EOFError, ConnectionError):
+        pipe.send("ready")
         while True:
             pipe.send_bytes(_answer(pipe.recv_bytes()))
 
@@ -193,12 +224,24 @@ def connect_dask(address: str) -> Iterator[Executor]:
         address: of the scheduler, "tcp://host:8786" for instance.
 
     Raises:
-        ValueError: if Dask is not installed.
+        ValueError: if ``address`` has another form, or Dask is not installed.
         OSError: if no scheduler answers at the address.
     """
+    _check_address(address)
     try:
         from distributed import Client
     except ImportError:
         raise ValueError("dask is not installed; pip install 'bayesnet[dask]'") from None
     with Client(address, set_as_default=False) as client:
         yield client.get_executor(pure=False)
+
+
+def _check_address(address: Any) -> None:
+    """Dask itself would look for a scheduler at any address for minutes."""
+    try:
+        parts = urlsplit(address)
+        found = parts.scheme == "inproc" or (parts.scheme in SCHEMES and parts.hostname and parts.port)
+    except (ValueError, TypeError, AttributeError):
+        found = False
+    if not isinstance(address, str) or not found:
+        raise ValueError(f"address of the Dask scheduler is {address!r}; it must be tcp://HOST:PORT")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -19,11 +20,14 @@ from bayesnet.sampling import make_settings, sample
 from bayesnet.sweeping.points import NOT_SETTINGS, POINT_VARIABLES, POSTERIOR, THEORY, Point, empty_values
 from theory import arguments, solve
 from theory.activation_identity import canonical_activation
+from theory.memory import require_memory
 from theory.network import WEIGHTS, Network
+from theory.saddle import check_settings
 from theory.task import Task
 
 NETWORK_FIELDS = tuple(field.name for field in fields(Network))
 TASK_FIELDS = tuple(field.name for field in fields(Task))
+BYTES_OF_VALUE, BYTES_OF_POINT = 50.0, 2000.0  # at least
 TaskMaker = Callable[..., Task]
 
 
@@ -79,10 +83,13 @@ def make_points(
     for axis in axes:
         if axis.name in taken:
             raise ValueError(f"axis {axis.name!r} has the name of a variable of the result: {', '.join(taken)}")
+    number = math.prod(len(axis.values) for axis in axes)
+    require_memory(f"a grid of {number} points", BYTES_OF_POINT * number, "give fewer values, or several grids")
+    for axis in axes:
         _check_axis(axis, network, task, takes)
     solver = _complete_settings("solving", solving, solve) if measure in THEORY else None
     sampler = _complete_settings("sampling", sampling, sample) if measure in POSTERIOR else None
-    seed = arguments.integer("seed", seed, 0)
+    seed = arguments.seed("seed", seed)
     points = []
     for places in itertools.product(*(range(len(axis.values)) for axis in axes)):
         labels = {axis.name: axis.labels[i] for axis, i in zip(axes, places, strict=True)}
@@ -90,6 +97,8 @@ def make_points(
         try:
             here = network.replace(**{name: values[name] for name in NETWORK_FIELDS if name in values})
             asked = _make_task(task, values, takes)
+            if solver is not None:
+                check_settings(asked, **solver)
             if sampler is not None:
                 make_settings(here, asked, **sampler)
         except Exception as error:  # the user's function may raise anything
@@ -102,6 +111,9 @@ def _read_axis(name: Any, values: Any) -> Axis:
     if not isinstance(name, str):
         raise ValueError(f"grid has the axis {name!r}; the name of an axis must be a string")
     labels, listed = None, values
+    if isinstance(values, range):
+        number = (values.stop - values.start) // values.step  # beyond what len() can tell
+        require_memory(f"axis {name!r} with {number} values", BYTES_OF_VALUE * number, "give fewer values")
     if isinstance(values, Mapping):
         labels, listed = list(values), list(values.values())
     try:
@@ -118,9 +130,11 @@ def _read_axis(name: Any, values: Any) -> Axis:
         labels = [_label_of(name, value, place) for place, value in enumerate(values, 1)]
     numbers = all(isinstance(label, int | float) and not isinstance(label, bool) for label in labels)
     labels = labels if numbers else [str(label) for label in labels]
-    for place, label in enumerate(labels):
-        if label in labels[:place] or label != label:
+    seen: set[Any] = set()
+    for label in labels:
+        if label in seen or label != label:
             raise ValueError(f"axis {name!r} has the value {label!r}{' twice' if label == label else ''}")
+        seen.add(label)
     return Axis(name, tuple(labels), values)
 
 
@@ -160,7 +174,7 @@ def _check_axis(axis: Axis, network: Network, task: Task | TaskMaker, takes: tup
     checks: dict[str, Callable[[Any], Any]] = {
         **{name: partial(_replace_field, network, name) for name in NETWORK_FIELDS},
         "factor": partial(arguments.real, "factor"),
-        "seed": lambda value: arguments.integer("seed", value, 0),
+        "seed": partial(arguments.seed, "seed"),
     }
     if isinstance(task, Task):
         checks["factor"] = task.scaled

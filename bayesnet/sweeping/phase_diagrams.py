@@ -18,7 +18,7 @@ from bayesnet.netcdf import write_netcdf
 from bayesnet.sweeping.grids import Axis, TaskMaker, make_points, read_axes
 from bayesnet.sweeping.phase_figures import draw_diagram
 from bayesnet.sweeping.points import TRANSITION, empty_values
-from bayesnet.sweeping.sweeps import Sweep, measure_grid
+from bayesnet.sweeping.sweeps import Sweep, check_executor, measure_grid
 from theory import arguments, files
 from theory.network import Network
 from theory.task import Task
@@ -115,6 +115,7 @@ def phase_diagram(
     Raises:
         ValueError, ConnectionError, OSError: as in `bayesnet.sweep`.
     """
+    check_executor(executor)
     axes = [_read_plane_axis("y", y), _read_plane_axis("x", x)]
     if axes[0].name == axes[1].name:
         raise ValueError(f"x and y are both {axes[0].name!r}; they must differ")

@@ -6,17 +6,18 @@ import hashlib
 import json
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from bayesnet.comparison import COLUMNS, compare, judge, theory_error
 from bayesnet.diagnostics import summarise
-from bayesnet.observables import default_observables, order_parameter
+from bayesnet.observables import Observable, default_observables, order_parameter
 from bayesnet.sampling import sample, version_of
 from bayesnet.sweeping.memory_maps import make_room
 from theory import critical_signal, solve
@@ -99,9 +100,9 @@ def measure_point(point: Point, version: str) -> Record:
         if version_of("bayesnet") != version:
             raise RuntimeError(f"this worker has bayesnet {version_of('bayesnet')}, the sweep {version}")
         make_room()
-        scalars, table = _measure(point)
-        record["scalars"].update(scalars)
-        record["table"] = {name: column.to_dict() for name, column in table.items()}
+        for scalars, table in _measure(point):
+            record["scalars"].update(scalars)
+            record["table"].update({name: column.to_dict() for name, column in table.items()})
     except Exception as error:
         record["error"] = name_error(error)
         record["traceback"] = traceback.format_exc()
@@ -134,30 +135,39 @@ def empty_values(measure: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return scalars, {name: "" if name == "verdict" else np.nan for name in names[measure]}
 
 
-def _measure(point: Point) -> tuple[dict[str, Any], pd.DataFrame]:
+def _measure(point: Point) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Scalars and columns as they are known: what fails later takes nothing with it that was solved or sampled."""
     network, task, seed = point.network, point.task, point.own_seed
     if point.measure == TRANSITION:
-        return _thresholds(network, task), pd.DataFrame()
+        yield _thresholds(network, task), pd.DataFrame()
+        return
     order, observables = order_parameter(network, task), default_observables(network, task)
-    scalars: dict[str, Any] = {}
-    table = pd.DataFrame(index=[o.label for o in observables])
     if point.measure in THEORY:
         solution = solve(network, task, seed=seed, **point.solving or {})
-        scalars |= _describe(solution)
+        scalars = _describe(solution)
         scalars["order_parameter"] = float(order.evaluate(solution.kernel, solution.prediction))
+        table = pd.DataFrame(index=[o.label for o in observables])
         table["theory"] = [float(o.evaluate(solution.kernel, solution.prediction)) for o in observables]
         table["theory_error"] = theory_error(solution, observables)
+        yield scalars, table
     if point.measure in POSTERIOR:
         posterior = sample(network, task, seed=seed, progress=False, **point.sampling or {})
-        if point.measure == "both":
-            table = compare(posterior, solution, observables).join(table["theory_error"])
-        else:
-            table = summarise(posterior, observables)
-        verdict = judge(posterior, table)
-        row = summarise(posterior, [order]).iloc[0]
-        scalars |= {"order_parameter_mean": float(row["mean"]), "order_parameter_mcse": float(row["mcse"])}
-        scalars |= {"status": verdict.status, "message": verdict.message}
-    return scalars, table
+        table = summarise(posterior, observables)
+        yield _judged(posterior, order, table), table
+    if point.measure == "both":
+        table = compare(posterior, solution, observables)
+        yield _judged(posterior, order, table), table
+
+
+def _judged(posterior: xr.DataTree, order: Observable, table: pd.DataFrame) -> dict[str, Any]:
+    """The order parameter of a posterior, and the verdict on a table of `summarise` or `compare`."""
+    row, verdict = summarise(posterior, [order]).iloc[0], judge(posterior, table)
+    return {
+        "order_parameter_mean": float(row["mean"]),
+        "order_parameter_mcse": float(row["mcse"]),
+        "status": verdict.status,
+        "message": verdict.message,
+    }
 
 
 def _thresholds(network: Network, task: Task) -> dict[str, Any]:

@@ -83,9 +83,23 @@ def sweep(
         OSError: if the store cannot be written.
     """
     measure = arguments.one_of("measure", measure, MEASURES)
+    check_executor(executor)
     axes = read_axes(grid)
     points = make_points(network, task, axes, measure, seed=seed, sampling=sampling, solving=solving)
     return measure_grid(axes, points, executor, store, retry_failed, progress).dataset
+
+
+def check_executor(executor: Any) -> None:
+    """An executor, or None.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if executor is not None and not isinstance(executor, Executor):
+        raise ValueError(
+            f"executor is {type(executor).__name__}; it must be a concurrent.futures.Executor, "
+            "bayesnet.executors.LocalProcesses for instance, or None"
+        )
 
 
 @dataclass(frozen=True)

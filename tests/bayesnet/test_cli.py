@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 import tomllib
+from unittest import mock
 
+import numpy as np
 import pytest
 
 import bayesnet as bn
 import theory
-from bayesnet import cli
+from bayesnet import cli, report_pictures
 from bayesnet.config import default_tables
 from bayesnet.samplers.checkpoints import Lane
 
@@ -67,16 +69,73 @@ def test_config_prints_every_default_as_toml(capsys):
         (["--set", "task.color=3"], "color"),
         (["--num-samples", "-1"], "num_samples"),
         (["--seed", "-1"], "seed"),
+        (["--width", "1099511627776", "--coordinates", "fields"], "memory"),
+        (["--set", "networks={' ' = []}"], "[networks] ' '"),
+        (["--set", "network=5"], "--set is 'network=5'"),
+        (["NUMBER", "--width", "4"], "[network] is 5"),
+        (["NUMBER", "--set", "task.steps=1"], "[task] is 5"),
+        (["DEEP"], "nested too deeply"),
+        (["--activation", "ends_the_program:phi"], "ends the program (exit code 3)"),
     ],
 )
-def test_errors_are_one_line_with_status_2_and_write_nothing(arguments, word, tmp_path, capsys):
+def test_errors_are_one_line_with_status_2_and_write_nothing(arguments, word, tmp_path, capsys, monkeypatch):
+    (tmp_path / "number.toml").write_text("network = 5\ntask = 5\n")
+    (tmp_path / "deep.toml").write_text("task.steps = " + 5000 * "[" + 5000 * "]")
+    (tmp_path / "ends_the_program.py").write_text("import sys\nsys.exit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    files = {"NUMBER": str(tmp_path / "number.toml"), "DEEP": str(tmp_path / "deep.toml")}
     out = tmp_path / "out"
-    assert cli.main(["report", *arguments, "--out", str(out)]) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert lines[-1].startswith("bayesnet: error: ")
-    assert word in lines[-1]
-    assert sum(line.startswith("bayesnet: error: ") for line in lines) == 1
+    assert cli.main(["report", *(files.get(argument, argument) for argument in arguments), "--out", str(out)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()  # nothing before it: no sampling has begun
+    assert line.startswith("bayesnet: error: ")
+    assert word in line
     assert not out.exists()
+
+
+def test_a_fault_of_our_own_is_one_line_too(monkeypatch, capsys):
+    def fault(tables):
+        raise KeyError("nothing")
+
+    monkeypatch.setattr(cli, "build_config", fault)
+    assert cli.main(["report"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert (
+        line
+        == "bayesnet: error: KeyError: 'nothing' (a fault of bayesnet's own; python -X dev -m bayesnet shows where)"
+    )
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("lost"), MemoryError(), np.linalg.LinAlgError("singular")])
+def test_a_theory_that_cannot_be_had_is_a_sentence_in_the_report(failure, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(theory, "solve", mock.Mock(side_effect=failure))
+    for name in ("task_pictures", "result_pictures", "sampler_pictures"):
+        monkeypatch.setattr(report_pictures, name, lambda runs: [])
+    assert cli.main(["report", *SMALL, "--out", str(tmp_path)]) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    sentence = f"the theory could not be solved: {type(failure).__name__}: {failure}".strip()
+    for network in summary["networks"].values():
+        assert network["theory"] is None
+        assert network["no_theory"] == sentence
+    assert sentence in (tmp_path / "report.html").read_text()
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("no picture"), KeyboardInterrupt(), OSError("disk full")])
+@pytest.mark.parametrize("option", [[], ["--save"], ["--checkpoint"]])
+def test_a_report_that_fails_keeps_what_was_sampled(failure, option, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(theory, "solve", mock.Mock(side_effect=RuntimeError("lost")))
+    monkeypatch.setattr(bn, "report", mock.Mock(side_effect=failure))
+    out, checkpoint = tmp_path / "out", str(tmp_path / "draws")
+    arguments = [*option, *([checkpoint] if option == ["--checkpoint"] else [])]
+    assert cli.main(["report", *SMALL, *arguments, "--out", str(out)]) == (130 if str(failure) == "" else 2)
+    *_, kept, last = capsys.readouterr().err.strip().splitlines()
+    assert last.startswith("bayesnet: ")
+    assert str(failure) in last
+    if checkpoint in arguments:
+        assert kept == f"bayesnet: kept what was drawn in {checkpoint}; the same command goes on from it"
+    else:
+        assert kept == f"bayesnet: kept the posterior of DNN in {out / 'DNN.nc'}"
+        assert bn.load(out / "RNN.nc")["posterior"].sizes["draw"] == 50
 
 
 def test_an_output_path_that_is_a_file_is_an_error(tmp_path, capsys):

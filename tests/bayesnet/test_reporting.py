@@ -7,13 +7,14 @@ import os
 import re
 import shutil
 import subprocess
+from unittest import mock
 
 import numpy as np
 import pytest
 
 import bayesnet as bn
 import theory
-from bayesnet import report_pictures
+from bayesnet import report_pictures, reporting
 from bayesnet.reporting import Report
 
 QUICK = {"num_warmup": 100, "num_samples": 100, "progress": False}
@@ -126,6 +127,21 @@ def test_without_theory(chain_posterior, tmp_path):
     network = strict(outcome.summary_path)["networks"]["RNN"]
     assert network["theory"] is None
     assert "theory" not in network["table"][0]
+
+
+def test_why_there_is_no_theory(chain_posterior, tmp_path, without_figures):
+    outcome = bn.report(chain_posterior, {"RNN": "the solver gave up at <3>"}, tmp_path / "r.html")
+    page = outcome.path.read_text(encoding="utf-8")
+    assert page.count("the solver gave up at &lt;3&gt;") == 2
+    assert strict(outcome.summary_path)["networks"]["RNN"]["no_theory"] == "the solver gave up at <3>"
+
+
+def test_a_comparison_that_fails_is_a_sentence(chain_posterior, chain_solution, tmp_path, monkeypatch, without_figures):
+    monkeypatch.setattr(reporting, "compare", mock.Mock(side_effect=np.linalg.LinAlgError("singular")))
+    outcome = bn.report(chain_posterior, chain_solution, tmp_path / "r.html")
+    network = strict(outcome.summary_path)["networks"]["RNN"]
+    assert network["no_theory"] == "the theory cannot be compared with the posterior: LinAlgError: singular"
+    assert "verdict" not in network["table"][0]
 
 
 def test_some_names_without_theory(chain_posterior, chain_solution, tmp_path):

@@ -174,14 +174,14 @@ SIZES = {
 
 @pytest.mark.parametrize(("make", "name"), [(make, name) for make in SIZES for name in SIZES[make]])
 def test_sizes_must_be_positive_integers(make, name):
-    for value in (0, -1, 2.0, True, "3", None, np.nan, [3], np.array(3), 10**30):
+    for value in (0, -1, 2.0, True, "3", None, np.nan, [3], np.array([3]), np.array(3.0), 10**30):
         with pytest.raises(ValueError, match=f"^{name} is .*; it must be an integer from 1 to "):
             make(**{**GOOD[make], name: value})
 
 
 @pytest.mark.parametrize(("make", "name"), [(make, "signal") for make in GOOD] + [(tasks.rotation, "period")])
 def test_numbers_must_be_finite_and_real(make, name):
-    for value in (np.nan, np.inf, True, "3", None, 1j, [3.0], np.array(3.0), 10**400):
+    for value in (np.nan, np.inf, True, "3", None, 1j, [3.0], np.array([3.0]), 10**400):
         with pytest.raises(ValueError, match=f"^{name} is .*; it must be a finite real number"):
             make(**{**GOOD[make], name: value})
 
@@ -220,7 +220,7 @@ def test_unknown_classes(classes):
 
 @pytest.mark.parametrize(
     "inputs",
-    [np.ones(3), 3.0, "ab", [[1j]], [[1.0], [1.0, 2.0]], np.ma.ones((2, 2)), np.ones((2, 0)), [[np.nan]]],
+    [np.ones(3), 3.0, "ab", [[1j]], [[1.0], [1.0, 2.0]], np.ma.masked_equal([[1, 2]], 2), np.ones((2, 0)), [[np.nan]]],
     ids=repr,
 )
 def test_bad_patterns(inputs):
@@ -229,7 +229,7 @@ def test_bad_patterns(inputs):
 
 
 BAD_CHOICES = [[4], [-1], [0, 0], [1.0], [], np.array([], int), 2, "all", [[0, 1]], [[0], [0, 1]], {0, 1}]
-BAD_CHOICES += [np.ones(3, bool), np.ones((4, 2), bool), np.ma.ones(4, bool), True, np.zeros(4, bool)]
+BAD_CHOICES += [np.ones(3, bool), np.ones((4, 2), bool), np.ma.masked_equal([0, 1], 0), True, np.zeros(4, bool)]
 
 
 @pytest.mark.parametrize("supervised", BAD_CHOICES, ids=repr)

@@ -42,7 +42,22 @@ def test_frozen_and_hashed_by_value():
 
 
 POSITIVE = ["recurrent_gain", "input_gain", "readout_gain", "noise"]
-NOT_POSITIVE = [0, -1.0, np.nan, np.inf, -np.inf, True, np.True_, "1", None, 1j, [1.0], np.array(1.0), jnp.ones(())]
+NOT_POSITIVE = [
+    0,
+    -1.0,
+    np.nan,
+    np.inf,
+    -np.inf,
+    True,
+    np.True_,
+    "1",
+    None,
+    1j,
+    [1.0],
+    np.ones(1),
+    np.array(True),
+    jnp.zeros(()),
+]
 NOT_POSITIVE += [10**400, 1e200, 1e-200, -1e-200]
 
 
@@ -53,7 +68,7 @@ def test_gains_and_noise_must_be_positive_numbers(name, value):
         Network(8, **{name: value})
 
 
-@pytest.mark.parametrize("width", [0, -3, 8.0, np.nan, True, "8", None, np.array(8), [8], 2**63, 10**400])
+@pytest.mark.parametrize("width", [0, -3, 8.0, np.nan, True, "8", None, np.array(8.0), [8], 2**63, 10**400])
 def test_width_must_be_a_positive_integer(width):
     with pytest.raises(ValueError, match=r"^width is "):
         Network(width)
@@ -115,3 +130,13 @@ def test_round_trip_through_json(activation, shared):
 def test_from_dict_refuses_unknown_and_missing_fields(fields):
     with pytest.raises(ValueError, match=r"^fields is .*'width'.*noise"):
         Network.from_dict(fields)
+
+
+@pytest.mark.parametrize(
+    "value", [np.array(1.5), np.array(1.5, "f4"), jnp.asarray(1.5), jnp.asarray(1.5, jnp.bfloat16)]
+)
+def test_numbers_in_arrays_without_dimensions_are_taken(value):
+    network = Network(np.array(8), recurrent_gain=value, noise=value)
+    assert network == Network(8, recurrent_gain=1.5, noise=1.5)
+    assert type(network.recurrent_gain) is float
+    assert type(network.width) is int

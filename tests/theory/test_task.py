@@ -5,6 +5,7 @@ import os
 import zipfile
 from dataclasses import FrozenInstanceError
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -51,6 +52,83 @@ def test_labelled_arrays_are_taken():
     assert task == Task(INPUTS, TARGETS[:, :, 0], TARGETS[:, :, 0] > 0)
 
 
+class Tensor:
+    """As much of a PyTorch tensor as matters: NumPy may not touch one that requires a gradient, nor bfloat16."""
+
+    def __init__(self, values, grad=True, half=False):
+        self.values, self.grad, self.half, self.shape = np.asarray(values), grad, half, np.shape(values)
+
+    def detach(self):
+        return Tensor(self.values, False, self.half)
+
+    def cpu(self):
+        return self
+
+    def float(self):
+        return Tensor(self.values.astype(np.float32), self.grad)
+
+    def __array__(self, dtype=None, copy=None):
+        if self.grad:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+        if self.half:
+            raise TypeError("Got unsupported ScalarType BFloat16")
+        return self.values
+
+
+HALVES = np.round(2 * INPUTS) / 2  # exact in every precision
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        jnp.asarray(HALVES, jnp.bfloat16),
+        jnp.asarray(HALVES, jnp.float16),
+        Tensor(HALVES),
+        Tensor(HALVES, half=True),
+        np.ma.masked_array(HALVES, np.zeros((P, T, D), bool)),
+        HALVES.astype(np.longdouble),
+        HALVES.astype(">f4"),
+        xr.DataArray(HALVES),
+    ],
+    ids=["bfloat16", "float16", "tensor", "bfloat16 tensor", "unmasked", "long double", "big endian", "labelled"],
+)
+def test_arrays_of_other_libraries_are_taken_exactly(inputs):
+    assert Task(inputs, TARGETS) == Task(HALVES, TARGETS)
+
+
+def test_masked_and_missing_targets_are_unknown():
+    known = np.array([[1.0, np.nan, 2.0], [3.0, 4.0, 5.0]])
+    for targets in (
+        np.ma.masked_invalid(known),
+        np.ma.masked_array(np.nan_to_num(known).astype(int), np.isnan(known)),
+        pd.DataFrame([[1, None, 2], [3, 4, 5]], dtype="Int64"),
+        pd.DataFrame([[1, None, 2], [3, 4, 5]], dtype="Float32"),
+    ):
+        task = Task(INPUTS, targets)
+        assert task == Task(INPUTS, known)
+        assert not task.supervised[0, 1]
+    whole = pd.DataFrame([[True, False, True]] * P, dtype="boolean")
+    assert Task(INPUTS, TARGETS, whole).supervised.tolist() == [[True, False, True]] * P
+
+
+def test_real_tensors_are_taken():
+    torch = pytest.importorskip("torch")
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        inputs = torch.tensor(HALVES, dtype=dtype, requires_grad=True)
+        assert Task(inputs, TARGETS) == Task(HALVES, TARGETS)
+
+
+def test_equal_numbers_are_equal_whatever_their_bytes():
+    """Minus zero, and NaN with a sign or another payload."""
+    targets = changed(TARGETS, (0, 1), np.nan)
+    inputs = changed(INPUTS, (0, 0), 0.0)
+    task, same = Task(inputs, targets), Task(changed(inputs, (0, 0), -0.0), -targets).scaled(-1)
+    assert task == same
+    assert hash(task) == hash(same)
+    other = targets.view(np.int64) | np.where(np.isnan(targets), 1, 0)
+    assert task == Task(inputs, other.view(float))
+
+
 def test_supervised_by_default_where_targets_are_known():
     targets = changed(TARGETS, (0, 1), np.nan)
     task = Task(INPUTS, targets)
@@ -94,7 +172,8 @@ BAD_INPUTS = {
     "boolean": (INPUTS > 0, "dtype bool"),
     "dates": (np.zeros((P, T, D), "M8[D]"), "dtype datetime"),
     "ragged": ([[[1.0], [1.0]], [[1.0]]], "not a rectangular"),
-    "masked": (np.ma.masked_array(INPUTS, INPUTS > 0), "masked"),
+    "masked": (np.ma.masked_array(INPUTS, INPUTS > 0), "masked entries, the first at"),
+    "integers beyond float64": (np.full((P, T, D), 2**53 + 1), "the integer 9007199254740993, which no float64"),
     "none": (None, "dtype object"),
     "dictionary": ({"x": 1}, "dtype object"),
     "frame": (pd.DataFrame({"a": [1.0]}), "shape"),
@@ -110,10 +189,10 @@ BAD_TARGETS = {
     "some outputs": (changed(TARGETS, (1, 2, 0), np.nan), r"some outputs only at .*\(1, 2\)"),
     "complex": (TARGETS * 1j, "dtype complex"),
     "object": ([[None] * T] * P, "dtype object"),
-    "nullable": (pd.DataFrame([[1, None, 2], [3, 4, 5]], dtype="Int64"), "dtype object"),
+    "text column": (pd.DataFrame({"a": ["1", "2"], "b": ["3", "4"], "c": ["5", "6"]}), "dtype"),
     "string": ([["+", "-", "+"]] * P, "dtype <U"),
     "ragged": ([[1.0, 2.0, 3.0], [1.0]], "not a rectangular"),
-    "masked": (np.ma.masked_invalid(changed(TARGETS, (0, 0), np.nan)), "masked"),
+    "masked text": (np.ma.masked_array([["a"] * T] * P, np.eye(P, T)), "masked entries, the first at"),
 }
 BAD_MASKS = {
     "integers": (np.ones((P, T), int), "dtype int"),
@@ -127,7 +206,8 @@ BAD_MASKS = {
     "empty": (np.ones((0, T), bool), "shape"),
     "nothing": (np.zeros((P, T), bool), "False everywhere"),
     "ragged": ([[True, True, False], [True]], "not a rectangular"),
-    "masked": (np.ma.masked_array(np.ones((P, T), bool), np.ones((P, T), bool)), "masked"),
+    "masked": (np.ma.masked_array(np.ones((P, T), bool), np.ones((P, T), bool)), "masked entries, the first at"),
+    "missing": (pd.DataFrame([[True, None, True]] * P, dtype="boolean"), "missing entries, the first at"),
 }
 
 

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
+from theory.jax_settings import own_settings
 from theory.model import Array
 
 KINK_TOLERANCE = 1e-3
@@ -89,7 +90,7 @@ def range_of(cov: Array, live: tuple[int, ...]) -> Range:
 
 def has_kinks(phi: Callable) -> bool:
     """Whether phi'' misses part of phi: <x phi'(x)> = v <phi''(x)> is tested on shifted Gaussians."""
-    with jax.enable_x64(True):
+    with own_settings():
         first, second = map(np.asarray, _two_sides(phi))
     return not bool(np.all(np.abs(first - second) < KINK_TOLERANCE * (1 + np.abs(first))))
 

@@ -31,7 +31,7 @@ from jax.scipy.linalg import solve_triangular
 
 from theory.model import Array
 from theory.nonlinear.neuron import derivatives, range_of
-from theory.seeds import part
+from theory.seeds import key_of, part
 
 LEAPFROG_STEPS = 5
 FIRST_STEP, LEAST_STEP = 0.45, 0.0045
@@ -143,7 +143,7 @@ def draw(count: int, seed: int, cov: Array, conjugate: Array, phi: Callable, liv
 
 
 def _new_key(rng: np.random.Generator) -> Array:
-    return jax.random.key(int(rng.integers(2**32)))
+    return key_of(int(rng.integers(2**32)))
 
 
 def _bearable_rise(energies: np.ndarray, most: float) -> float:

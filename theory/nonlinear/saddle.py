@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -48,7 +47,7 @@ from theory.nonlinear.neuron import Points, range_of
 from theory.nonlinear.partition_function import divergence
 from theory.nonlinear.stability import is_stable
 from theory.nonlinear.symmetric_branch import softest_of
-from theory.seeds import part
+from theory.seeds import key_of, part
 from theory.symmetry import flipped_pairs, sign_changes
 from theory.ties import by_entry, tied_entries
 
@@ -218,7 +217,7 @@ def _come_to_rest(
     independent = rng.normal(size=(model.entries, FLOW_NEURONS))
     common = np.tile(rng.normal(size=(model.patterns, FLOW_NEURONS)), (model.sites, 1))
     noise = np.sqrt(1 - coherence) * independent + np.sqrt(coherence) * common
-    steps, step, key = FLOW_STEPS * 2**attempt, FLOW_STEP / 2**attempt, jax.random.key(part(seed, 1))
+    steps, step, key = FLOW_STEPS * 2**attempt, FLOW_STEP / 2**attempt, key_of(part(seed, 1))
     settled = flow(model, noise, key, phi.function, steps, step, first_targets)
     kernel, response = map(np.asarray, settled)
     if not np.isfinite(kernel).all():

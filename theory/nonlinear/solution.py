@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from theory.extension import extend_kernel
 from theory.family import Family
+from theory.jax_settings import own_settings
 from theory.kernels import flat_of, kernel_of, largest_relative, outputs_of, scale_of
 from theory.model import Model, build_model, output_law, preactivation_cov
 from theory.network import Network
@@ -37,7 +37,7 @@ def solve_nonlinear(
     """The stable saddle point of smallest free energy, of two mirror images the one whose neighbouring steps overlap
     more; arguments as for `theory.solve`."""
     # float64 within this call only: residuals of 1e-9 are not reachable in float32.
-    with jax.enable_x64(True):
+    with own_settings():
         size = points or FIRST_POINTS
         model = build_model(network, task).on_device()
         needed, _ = needed_part(model)
@@ -129,7 +129,7 @@ def relabelled_image(solution: Solution) -> Solution | None:
         return None
     names = ("kernel", "conjugate", "preactivation_cov", "standard_error", "repetitions")
     images = {name: relabel(np.asarray(getattr(solution, name)), permutation, signs) for name in names}
-    with jax.enable_x64(True):
+    with own_settings():
         law = output_law(solution.model, jnp.asarray(flat_of(images["kernel"])))
     return replace(
         solution,

@@ -146,3 +146,25 @@ def test_cores_where_the_system_does_not_tell_whose_they_are(monkeypatch):
     for count, cores in ((3, [0, 1, 2]), (None, [0])):
         monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
         assert executors._own_cores() == cores
+
+
+UNGUARDED = """
+import bayesnet as bn
+print("runs")
+with bn.executors.LocalProcesses(2) as executor:
+    bn.sweep(bn.Network.rnn(8), bn.tasks.chain(2, 1.0), {"noise": [0.1, 0.2, 0.3]}, executor=executor, progress=False)
+"""
+
+
+@pytest.mark.parametrize("how", ["file", "standard input"])
+def test_a_main_program_without_a_guard_gets_one_error_that_says_what_to_write(how, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    command, text = ([sys.executable, str(script)], None) if how == "file" else ([sys.executable, "-"], UNGUARDED)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(
+        "ConnectionError: the executor broke down (WorkersCannotStart: a worker process ended before"
+    )
+    assert "if __name__ == '__main__':" in last

@@ -1,10 +1,13 @@
 """`bayesnet sweep` and `bayesnet phase-diagram`: configurations, what they write, print and return."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import xarray as xr
 
 from bayesnet import Network, cli, tasks
+from bayesnet.sweeping import commands, points, sweeps
 from bayesnet.sweeping.config import DEFAULT_DIAGRAM, build_sweep_config
 from bayesnet.sweeping.grids import make_points, read_axes
 
@@ -51,13 +54,14 @@ def test_sweep_writes_a_dataset_and_the_same_command_takes_everything_from_the_s
     xr.testing.assert_identical(xr.load_dataset(out / "sweep.nc", engine="h5netcdf"), data)
 
 
-def test_failed_points_and_with_strict_unconverged_ones_are_an_exit_status(file, tmp_path, capsys):
+def test_failed_points_and_with_strict_unconverged_ones_are_an_exit_status(file, tmp_path, capsys, monkeypatch):
     out = ["--out", str(tmp_path / "out")]
-    assert cli.main(["sweep", file, "--set", "solving.starts=-1", *out]) == 1
+    monkeypatch.setattr(points, "solve", mock.Mock(side_effect=RuntimeError("no saddle point")))
+    assert cli.main(["sweep", file, *out]) == 1
     shown = capsys.readouterr()
     assert "4 failed" in shown.out
-    assert "failed at steps=3, noise=1.0, factor=3.0: ValueError: starts" in shown.err
-    assert cli.main(["sweep", file, "--set", "solving.starts=-1", "--retry-failed", *out]) == 1
+    assert "failed at steps=3, noise=1.0, factor=3.0: RuntimeError: no saddle point" in shown.err
+    assert cli.main(["sweep", file, "--retry-failed", *out]) == 1
     assert "0 from the store" in capsys.readouterr().out
     few = ["--set", "grid.noise=[0.1]", "--set", "grid.factor=[1.0]", "--set", "sweep.measure=posterior", *SHORT]
     assert cli.main(["sweep", file, *few, *out]) == 0
@@ -83,7 +87,7 @@ def test_phase_diagram_draws_what_the_file_or_the_options_say(file, tmp_path, ca
         (["sweep", "FILE", "--set", "grid.noise=[0.1, -1]"], "'noise' has the value -1"),
         (["sweep", "FILE", "--set", "grid.noise=[]"], "'noise' is empty"),
         (["sweep", "FILE", "--set", "grid.color=[1]"], "'color' is unknown"),
-        (["sweep", "FILE", "--set", "grid={}"], "--set is 'grid={}'"),
+        (["sweep", "FILE", "--set", "grid={}", "--set", "task.steps=2"], "grid is {}"),
         (["sweep", "FILE", "--set", "grid.noise={start=1, stop=2, num=0}"], "noise.num is 0"),
         (["sweep", "FILE", "--set", "grid.noise={start=0, stop=2, num=3, spacing='log'}"], "both must be positive"),
         (["sweep", "FILE", "--set", "sweep.measure=all"], "measure is 'all'"),
@@ -93,7 +97,13 @@ def test_phase_diagram_draws_what_the_file_or_the_options_say(file, tmp_path, ca
         (["sweep", "FILE", "--set", "task.color=3"], "color is unknown"),
         (["sweep", "FILE", "--set", "task.name=maze"], "name is 'maze'"),
         (["sweep", "FILE", "--jobs", "0"], "--jobs is 0"),
-        (["phase-diagram", "--set", "grid.width=[1, 2]"], "a phase diagram needs two"),
+        (["sweep", "FILE", "--set", "solving.points=10"], "points is 10"),
+        (["sweep", "FILE", "--set", "solving.tolerance=0"], "tolerance is 0"),
+        (["sweep", "FILE", "--set", "sweep.seed=-1"], "seed is -1"),
+        (["sweep", "FILE", "--dask", "nonsense"], "address of the Dask scheduler is 'nonsense'"),
+        (["phase-diagram", "FILE"], "a phase diagram needs two"),
+        (["phase-diagram", "FILE", "--set", "grid.width=[1, 2]"], "--set 'grid={X = [...], Y = [...]}'"),
+        (["phase-diagram", "--set", "grid={}"], "a phase diagram needs two"),
         (["phase-diagram", "--posterior", "five"], "--posterior is 'five'"),
         (["phase-diagram", "--posterior", "50x50"], "posterior is 50"),
     ],
@@ -105,7 +115,44 @@ def test_errors_are_one_line_with_status_2_and_measure_nothing(arguments, word, 
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines[-1].startswith("bayesnet: error: ")
     assert word in lines[-1]
-    assert not list(out.rglob("*.json"))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("assignments", "axes"),
+    [
+        ([], ["factor", "noise"]),
+        (["grid.factor=[1.0, 2.0]"], ["factor", "noise"]),
+        (["grid.recurrent_gain=[1.0, 2.0]"], ["factor", "recurrent_gain"]),
+        (["grid.input_gain=[1.0, 2.0]", "grid.recurrent_gain=[1.0, 2.0]"], ["input_gain", "recurrent_gain"]),
+        (["grid.noise=[1.0, 2.0]", "grid.recurrent_gain=[1.0, 2.0]"], ["noise", "recurrent_gain"]),
+        (["grid={noise = [1.0, 2.0], factor = [1.0, 2.0]}"], ["noise", "factor"]),
+    ],
+)
+def test_axes_of_the_default_diagram_are_replaced_by_those_that_are_named(assignments, axes, monkeypatch, tmp_path):
+    drawn = []
+
+    def phase_diagram(network, task, x, y, posterior, **settings):
+        drawn.append([x[0], y[0]])
+        raise ValueError("enough")
+
+    monkeypatch.setattr(commands, "phase_diagram", phase_diagram)
+    options = [part for assignment in assignments for part in ("--set", assignment)]
+    assert cli.main(["phase-diagram", *options, "--out", str(tmp_path / "out")]) == 2
+    assert drawn == [axes]
+    assert DEFAULT_DIAGRAM["grid"].keys() == {"factor", "noise"}
+
+
+def test_an_interrupt_says_where_finished_points_are(file, tmp_path, capsys, monkeypatch):
+    def interrupted(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweeps, "_measure", interrupted)
+    assert cli.main(["sweep", file, "--out", str(tmp_path / "out")]) == 130
+    kept, last = capsys.readouterr().err.strip().splitlines()[-2:]
+    store = tmp_path / "out" / "store"
+    assert kept.endswith(f"finished points are kept in {store}; the same command goes on from them")
+    assert last == "bayesnet: interrupted; no file is half-written"
 
 
 def test_usage_errors(file):

@@ -2,12 +2,14 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,7 @@ import xarray as xr
 import bayesnet as bn
 import theory
 from bayesnet.observables import order_parameter
-from bayesnet.sweeping import sweeps
+from bayesnet.sweeping import points, sweeps
 from bayesnet.sweeping.datasets import gather
 from bayesnet.sweeping.grids import make_points, read_axes
 from bayesnet.sweeping.points import blank_record, measure_point
@@ -28,6 +30,11 @@ CHAIN = bn.tasks.chain(3, 1.0)
 GRID = {"noise": [0.1, 1.0], "factor": [1.0, 3.0]}
 QUICK = {"solving": {"starts": 0}, "progress": False}
 SHORT = {"num_warmup": 30, "num_samples": 30, "num_chains": 2}
+
+
+@pytest.fixture
+def unsolvable(monkeypatch):
+    monkeypatch.setattr(points, "solve", mock.Mock(side_effect=RuntimeError("no saddle point")))
 
 
 def untimed(dataset):
@@ -180,13 +187,13 @@ def test_a_failed_point_is_recorded_and_stands_until_it_is_retried(whole, tmp_pa
     xr.testing.assert_identical(untimed(retried.dataset), untimed(whole))
 
 
-def test_a_sweep_of_which_everything_fails_still_has_its_variables(tmp_path):
-    swept = sweep(RNN, CHAIN, {"noise": [0.1]}, solving={"starts": -1}, progress=False, store=tmp_path)
+def test_a_sweep_of_which_everything_fails_still_has_its_variables(tmp_path, unsolvable):
+    swept = sweep(RNN, CHAIN, {"noise": [0.1]}, progress=False, store=tmp_path)
     assert (swept["outcome"] == "failed").all()
     assert np.isnan(swept["free_energy"]).all()
     assert swept["theory"].dims == ("noise", "observable")
     path = next(tmp_path.glob("sweep-*.nc"))
-    assert xr.load_dataset(path, engine="h5netcdf")["error"].values[0].startswith("ValueError: starts")
+    assert xr.load_dataset(path, engine="h5netcdf")["error"].values[0] == "RuntimeError: no saddle point"
 
 
 def test_any_executor_gives_the_same(whole, tmp_path):
@@ -244,15 +251,42 @@ def test_two_sweeps_at_once_in_one_store(whole, tmp_path):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_progress_counts_points_and_names_failures(capsys, tmp_path):
+def test_a_comparison_that_fails_leaves_theory_and_posterior(monkeypatch, tmp_path):
+    monkeypatch.setattr(points, "compare", mock.Mock(side_effect=np.linalg.LinAlgError("singular")))
+    swept = sweep(RNN, CHAIN, {"noise": [0.1]}, "both", sampling=SHORT, store=tmp_path, **QUICK).isel(noise=0)
+    assert swept["error"].item() == "LinAlgError: singular"
+    assert swept["status"].item() == "FAIL"  # thirty draws
+    for name in ("order_parameter", "free_energy", "order_parameter_mean", "theory", "theory_error", "mean", "mcse"):
+        assert np.isfinite(swept[name]).all()
+    assert np.isnan(swept["z_sd"]).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"solving": {"starts": -1}}, "noise=0.1: starts is -1"),
+        ({"solving": {"tolerance": 0.0}}, "noise=0.1: tolerance is 0.0"),
+        ({"sampling": {"num_samples": 0}}, "noise=0.1: num_samples is 0"),
+        ({"executor": 5}, "executor is int"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_settings_are_checked_before_the_first_point(settings, words, monkeypatch, tmp_path):
+    monkeypatch.setattr(sweeps, "_measure", lambda *arguments: pytest.fail("measured"))
+    with pytest.raises(ValueError, match=re.escape(words)):
+        sweep(RNN, CHAIN, {"noise": [0.1, 0.2]}, "both", progress=False, store=tmp_path / "store", **settings)
+    assert not (tmp_path / "store").exists()
+
+
+def test_progress_counts_points_and_names_failures(capsys, tmp_path, unsolvable):
     def run():
-        sweep(RNN, CHAIN, {"noise": [0.1, 0.2]}, solving={"starts": -1}, progress=True, store=tmp_path)
+        sweep(RNN, CHAIN, {"noise": [0.1, 0.2]}, progress=True, store=tmp_path)
         return capsys.readouterr().err
 
     shown = run()
     assert "2/2" in shown
     assert "failed=2" in shown
-    assert "failed at noise=0.2: ValueError: starts is -1" in shown
+    assert "failed at noise=0.2: RuntimeError: no saddle point" in shown
     assert "failed=2" in run()  # those in the store count too
 
 
@@ -307,7 +341,7 @@ KILLED = """
 import sys
 import time
 import bayesnet as bn
-from bayesnet.sweeping import sweeps
+from bayesnet.sweeping import points, sweeps
 from bayesnet.sweeping.executors import LocalProcesses
 
 def slowly(point, version, measure=sweeps.measure_point):
