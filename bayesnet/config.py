@@ -23,12 +23,13 @@ TASKS: dict[str, Callable[..., Task]] = {
     "digits": tasks.digits,
     "co2": tasks.co2,
 }
-NETWORK_FIELDS = ("width", "activation", "recurrent_gain", "input_gain", "readout_gain", "noise", "scaling")
+# What a table says of sharing stands in [networks]; lists of connections are for Python.
+NETWORK_FIELDS = tuple(name for name in inspect.signature(Network).parameters if name not in ("shared", "connections"))
 COMMENTS = {
     "task": f'one of {", ".join(TASKS)} with its own arguments, or file = "task.npz" (inputs, targets, supervised), '
     "with a factor that multiplies its targets if need be",
     "network": "what the networks have in common",
-    "networks": "name = the weights it shares over the steps",
+    "networks": "name = the weights it shares over the steps, or their degrees, { recurrent = 0.7, input = 1.0 }",
     "sampling": "arguments of bayesnet.sample",
 }
 LONGEST_NAME = 200  # bytes; file systems take 255 with the endings
@@ -262,12 +263,17 @@ def _check_sampling(config: Config) -> None:
             raise ValueError(f"network {name!r}: {error}") from None
 
 
-def _shared(name: str, value: Any) -> list[str]:
-    if not isinstance(value, list):
-        raise ValueError(f"[networks] {name} is {value!r}; it must be a list out of {', '.join(map(repr, WEIGHTS))}")
+def _shared(name: str, value: Any) -> list[str] | dict[str, Any]:
+    if not isinstance(value, list | dict):
+        raise ValueError(
+            f"[networks] {name} is {value!r}; it must be a list out of {', '.join(map(repr, WEIGHTS))}, or a table of "
+            "their degrees of sharing"
+        )
     return value
 
 
 def _toml_value(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_toml_value(part)}' for key, part in value.items())} }}"
     # JSON's strings, numbers, booleans and lists of them are TOML's.
     return json.dumps(value)

@@ -23,27 +23,32 @@ import scipy.optimize
 from theory.network import Network
 from theory.task import Task
 
+ON_THE_WAY = 1001  # values of r at which the way of the symmetric branch is looked at
 LARGEST_RATIO = 1e6  # of r: beyond it a degree of sharing counts as having no critical signal
 
 
 def closed_form_instability(network: Network, task: Task) -> float | None:
-    """The factor of the task's targets at which the symmetric solution turns unstable; None where no formula holds."""
+    """The factor of the task's targets at which the symmetric solution turns unstable.
+
+    None where no formula holds: elsewhere, and where the symmetric branch folds before it turns unstable.
+    """
     chain = _chain(network, task)
     degree = network.degree("recurrent")
     if chain is None or not isinstance(degree, float) or degree == 0:
         return None
     signal, gain, steps = chain
     ratio = critical_ratio(steps, degree)
+    if _folds_before(ratio, gain, network.noise, steps):
+        return None
     kernel = gain * ratio**steps
-    if not network.noise < (2 * steps - 1) * kernel:
-        return None  # the symmetric branch folds before it turns unstable
     return (network.noise + kernel) / math.sqrt(kernel) * math.sqrt(ratio - 1) / signal
 
 
 def closed_form_sharing(network: Network, task: Task) -> float | None:
     """The degree of sharing of W at which the symmetric solution turns unstable; infinite if at none.
 
-    None where no formula holds. What the degree of the network's own W is does not matter.
+    None where no formula holds: elsewhere, and where the symmetric branch folds before. What the degree of the network's
+    own W is does not matter.
     """
     chain = _chain(network, task)
     if chain is None:
@@ -59,6 +64,8 @@ def closed_form_sharing(network: Network, task: Task) -> float | None:
     grid = np.linspace(0, math.log(2 + signal**2 / gain), 4001)
     beyond = np.flatnonzero([excess(at) >= 0 for at in grid[1:]])
     ratio = math.exp(scipy.optimize.brentq(excess, *grid[beyond[0] : beyond[0] + 2]))
+    if _folds_before(ratio, gain, network.noise, steps):
+        return None
     if _least_eigenvalue(steps, ratio, 1.0) > 0:
         return math.inf
     return scipy.optimize.brentq(lambda rho: _least_eigenvalue(steps, ratio, rho), 0.0, 1.0)
@@ -74,6 +81,16 @@ def critical_ratio(steps: int, degree: float) -> float:
         if above > LARGEST_RATIO:
             return math.inf
     return scipy.optimize.brentq(lambda ratio: _least_eigenvalue(steps, ratio, degree), 1.0, above)
+
+
+def _folds_before(ratio: float, gain: float, noise: float, steps: int) -> bool:
+    """Whether the signal falls again somewhere on the way of the symmetric branch from r = 1 to r = ``ratio``.
+
+    With |y|^2 = (r - 1) (kappa + K)^2 / K it rises as long as r / (r - 1) + T (K - kappa) / (K + kappa) > 0.
+    """
+    r = np.linspace(1, ratio, ON_THE_WAY)[1:]
+    kernel = gain * r**steps
+    return bool(np.any(r / (r - 1) + steps * (kernel - noise) / (kernel + noise) <= 0))
 
 
 def _least_eigenvalue(steps: int, ratio: float, degree: float) -> float:

@@ -8,11 +8,10 @@ from functools import cached_property
 
 from theory import arguments
 from theory.model import Array, Model, build_model
-from theory.network import Network
+from theory.network import SHARED, Network
 from theory.task import Task
 
 SIGNAL = "signal"
-SHARED = "shared."
 GAINS = ("recurrent_gain", "input_gain", "readout_gain", "feedforward_gain", "bias_gain")
 NUMBERS = (*GAINS, "noise", "process_noise", "leak", "residual")
 
@@ -54,10 +53,7 @@ class Family:
         """
         if self.along == SIGNAL:
             return self.network, self.task.scaled(value)
-        if self.along.startswith(SHARED):
-            name = self.along.removeprefix(SHARED)
-            return self.network.replace(shared={**self.network.degrees, name: value}), self.task
-        return self.network.replace(**{self.along: value}), self.task
+        return self.network.with_parameter(self.along, value), self.task
 
     def model(self, value: float) -> Model:
         """The `theory.model.Model` where the parameter has a value; call it in float64.

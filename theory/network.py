@@ -13,6 +13,7 @@ from theory.connections import Connection, Degree, Degrees, Drift, checked_degre
 from theory.wiring import Wiring, wiring_of
 
 WEIGHTS = ("recurrent", "input", "readout", "feedforward", "bias")
+SHARED = "shared."  # and the name of weights: their degree of sharing as a parameter
 SCALINGS = ("mup", "standard")
 LARGEST_WIDTH = 2**63 - 1  # a 64-bit integer, as files store it
 
@@ -173,6 +174,23 @@ class Network:
         degrees = set(self.degrees.values())
         return "RNN" if degrees == {1.0} else "DNN" if degrees == {0.0} else "network"
 
+    def with_parameter(self, name: str, value: Any) -> Network:
+        """A copy with a field changed, or with the degree of sharing of some weights ("shared.recurrent" and so on).
+
+        Raises:
+            ValueError: if the network has no such weights or the value is out of range.
+        """
+        weights = name.removeprefix(SHARED)
+        if weights == name:
+            return self.replace(**{name: value})
+        if self.connections is not None or weights not in self.weights:
+            allowed = () if self.connections is not None else self.weights
+            raise ValueError(
+                f"{name!r} is no degree of sharing; the network has those of {', '.join(allowed) or 'none'}"
+            )
+        shared = self.shared if isinstance(self.shared, Degrees) else dict.fromkeys(self.shared, 1.0)
+        return self.replace(shared={**shared, weights: value})
+
     def degree(self, name: str) -> Degree:
         """The degree of sharing of the weights of that name: 1 shared, 0 not, or as `Network` describes them."""
         if self.connections is not None:
@@ -200,6 +218,10 @@ class Network:
                 f"task has {steps} steps, those trained on {seen}; longer sequences need every weight shared, but "
                 f"{', '.join(unshared)} is not"
             )
+
+    def plain_degrees(self) -> dict[str, Any]:
+        """The ``degrees`` as plain values, the same for equal networks."""
+        return {name: _plain_degree(degree) for name, degree in self.degrees.items()}
 
     def wiring(self, steps: int) -> Wiring:
         """The network unrolled over ``steps`` steps: its connections between sites."""
@@ -286,7 +308,11 @@ def _completed(shared: Any, degree: float) -> Any:
 def _plain_sharing(shared: frozenset[str] | Degrees) -> Any:
     if not isinstance(shared, Degrees):
         return [name for name in WEIGHTS if name in shared]
-    return {name: {"drift": value.tau} if isinstance(value, Drift) else value for name, value in shared.items()}
+    return {name: _plain_degree(value) for name, value in shared.items()}
+
+
+def _plain_degree(degree: Degree) -> Any:
+    return {"drift": degree.tau} if isinstance(degree, Drift) else degree
 
 
 def _by_layer(name: str, value: Any, number: int, check: Callable[[str, Any], float]) -> float | tuple[float, ...]:

@@ -27,12 +27,12 @@ import scipy.optimize
 
 from theory import arguments
 from theory.activations import Activation
-from theory.family import SHARED, SIGNAL, Family
+from theory.family import SIGNAL, Family
 from theory.jax_settings import own_settings
 from theory.linear.noise_gram import free_energy_and_gradient, hessian
 from theory.linear.saddle import minimise
 from theory.model import Model, signal_of
-from theory.network import Network
+from theory.network import SHARED, Network
 from theory.nonlinear.broken_branch import follow_broken
 from theory.nonlinear.symmetric_branch import SymmetricBranch
 from theory.seeds import part

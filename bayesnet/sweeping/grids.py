@@ -1,7 +1,7 @@
 """The grid of a sweep: axes checked before anything runs, and one point for every combination of their values.
 
-An axis is a field of the network, a field of the task, ``factor`` (multiplies the targets), ``seed``, or an argument of
-the function that makes the task.
+An axis is a field of the network, a degree of sharing ("shared.recurrent" and so on), a field of the task, ``factor``
+(multiplies the targets), ``seed``, or an argument of the function that makes the task.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bayesnet.sweeping.points import NOT_SETTINGS, POINT_VARIABLES, POSTERIOR, T
 from theory import arguments, solve
 from theory.activation_identity import canonical_activation
 from theory.memory import require_memory
-from theory.network import WEIGHTS, Network
+from theory.network import SHARED, WEIGHTS, Network
 from theory.saddle import check_settings
 from theory.task import Task
 
@@ -95,7 +95,9 @@ def make_points(
         labels = {axis.name: axis.labels[i] for axis, i in zip(axes, places, strict=True)}
         values = {axis.name: axis.values[i] for axis, i in zip(axes, places, strict=True)}
         try:
-            here = network.replace(**{name: values[name] for name in NETWORK_FIELDS if name in values})
+            here = network
+            for name in (*NETWORK_FIELDS, *degrees_of(network)):
+                here = here.with_parameter(name, values[name]) if name in values else here
             asked = _make_task(task, values, takes)
             if solver is not None:
                 check_settings(asked, **solver)
@@ -141,7 +143,7 @@ def _read_axis(name: Any, values: Any) -> Axis:
 def _label_of(name: str, value: Any, place: int) -> Any:
     if isinstance(value, str | int | float):
         return value
-    if name == "shared" and isinstance(value, Iterable):
+    if name == "shared" and isinstance(value, Iterable) and not isinstance(value, Mapping):
         kept = list(value)
         return "+".join(weight for weight in WEIGHTS if weight in kept) or "none"
     if callable(value):
@@ -172,7 +174,7 @@ def _task_arguments(task: Any, axes: list[Axis]) -> tuple[str, ...]:
 def _check_axis(axis: Axis, network: Network, task: Task | TaskMaker, takes: tuple[str, ...]) -> None:
     """Every value of an axis on its own, as far as that is possible, so that the message names just this axis."""
     checks: dict[str, Callable[[Any], Any]] = {
-        **{name: partial(_replace_field, network, name) for name in NETWORK_FIELDS},
+        **{name: partial(network.with_parameter, name) for name in (*NETWORK_FIELDS, *degrees_of(network))},
         "factor": partial(arguments.real, "factor"),
         "seed": partial(arguments.seed, "seed"),
     }
@@ -189,8 +191,9 @@ def _check_axis(axis: Axis, network: Network, task: Task | TaskMaker, takes: tup
             raise ValueError(f"axis {axis.name!r} has the value {label!r}: {error}") from None
 
 
-def _replace_field(network: Network, name: str, value: Any) -> Network:
-    return network.replace(**{name: value})
+def degrees_of(network: Network) -> tuple[str, ...]:
+    """The axes that are degrees of sharing: "shared.recurrent" and so on."""
+    return tuple(SHARED + name for name in network.weights) if network.connections is None else ()
 
 
 def _make_task(task: Task | TaskMaker, values: dict[str, Any], takes: tuple[str, ...]) -> Task:

@@ -21,6 +21,16 @@ LABELS = {
     "input_gain": r"input gain $g_u$",
     "readout_gain": r"readout gain $g_v$",
     "noise": r"noise $\kappa$ (likelihood variance times N)",
+    "feedforward_gain": "feedforward gain",
+    "bias_gain": "bias gain $g_b$",
+    "process_noise": r"process noise $\sigma$",
+    "leak": r"leak $\alpha$",
+    "residual": "residual coefficient",
+    "layers": "layers L",
+    "delay": "delay in steps",
+    "shared.recurrent": r"degree of sharing $\rho$ of W",
+    "shared.input": r"degree of sharing $\rho$ of U",
+    "shared.readout": r"degree of sharing $\rho$ of V",
     "factor": "factor that multiplies the targets",
 }
 LINES: dict[str, tuple[str, Any]] = {"instability": ("w", "-"), "crossing": ("w", ":")}

@@ -61,7 +61,8 @@ class Point:
         """Network, task and seed as plain values; a user's activation and arrays enter as digests."""
         arrays = {name: getattr(self.task, name) for name in ("inputs", "targets", "supervised")}
         return {
-            "network": self.network.to_dict(),
+            # What is said of weights that the network does not have makes no difference.
+            "network": {**self.network.to_dict(), "shared": self.network.plain_degrees()},
             "task": {name: [list(array.shape), _digest(array.tobytes())] for name, array in arrays.items()},
             "seed": self.seed,
         }

@@ -68,6 +68,7 @@ LATER = Task([[[1.0], [0.5], [0.0]]], [[np.nan, np.nan, 1.0]])
         (Network.rnn(8), tasks.rotation(4, 3.0)),
         (Network.rnn(8), SKEWED),
         (Network.rnn(8), LATER),
+        (Network.rnn(8, noise=45.0, shared={"recurrent": 0.5}), tasks.chain(3, 1.0)),  # y(r) folds from 39.2 on
         (Network.rnn(8, leak=0.9), tasks.chain(3, 1.0)),
         (Network.rnn(8, bias_gain=0.1), tasks.chain(3, 1.0)),
         (Network.rnn(8, layers=2), tasks.chain(3, 1.0)),
