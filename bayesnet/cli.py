@@ -69,8 +69,6 @@ def main(argv: list[str] | None = None) -> int:
         return INTERRUPTED
     except (ValueError, OSError, ArithmeticError, NotImplementedError, MemoryError) as error:
         message = " ".join(str(error).split()) or type(error).__name__
-    except SystemExit as stop:  # of a module that a configuration names; the parser's own came before
-        message = f"a module that was imported for an activation ends the program (exit code {stop.code})"
     except Exception as error:
         if sys.flags.dev_mode:
             raise

@@ -47,8 +47,8 @@ def closed_form_instability(network: Network, task: Task) -> float | None:
 def closed_form_sharing(network: Network, task: Task) -> float | None:
     """The degree of sharing of W at which the symmetric solution turns unstable; infinite if at none.
 
-    None where no formula holds: elsewhere, and where the symmetric branch folds before. What the degree of the network's
-    own W is does not matter.
+    None where no formula holds: elsewhere, and where the symmetric branch folds before. What the degree of the
+    network's own W is does not matter.
     """
     chain = _chain(network, task)
     if chain is None:

@@ -118,8 +118,11 @@ def test_mirror_modes_follow_the_overlaps_that_matter():
     overlap[:, :, 0, 3] += np.array([[0.7], [-0.7]])
     values = overlap[:, :, :, None, :, None]
     dims = ("chain", "draw", "step", "pattern", "step_bis", "pattern_bis")
-    posterior = xr.Dataset({"overlap": (dims, values)}, {"chain": [0, 1], "draw": np.arange(50)})
+    variables = {name: (dims, values) for name in ("kernel", "overlap")}
+    variables["prediction"] = (("chain", "draw", "pattern", "step", "output"), np.zeros((2, 50, 1, 4, 1)))
+    posterior = xr.Dataset(variables, {"chain": [0, 1], "draw": np.arange(50)})
     constant = {"inputs": (("pattern", "step", "input_dim"), task.inputs)}
+    constant["has_input"] = (("pattern", "step"), task.has_input)
     constant |= {
         "targets": (("pattern", "step", "output"), task.targets),
         "supervised": (("pattern", "step"), task.supervised),
