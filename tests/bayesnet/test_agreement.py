@@ -120,6 +120,7 @@ def test_mirror_modes_follow_the_overlaps_that_matter():
     dims = ("chain", "draw", "step", "pattern", "step_bis", "pattern_bis")
     variables = {name: (dims, values) for name in ("kernel", "overlap")}
     variables["prediction"] = (("chain", "draw", "pattern", "step", "output"), np.zeros((2, 50, 1, 4, 1)))
+    variables["log_likelihood_marginal"] = (("chain", "draw"), np.zeros((2, 50)))
     posterior = xr.Dataset(variables, {"chain": [0, 1], "draw": np.arange(50)})
     constant = {"inputs": (("pattern", "step", "input_dim"), task.inputs)}
     constant["has_input"] = (("pattern", "step"), task.has_input)
@@ -127,7 +128,9 @@ def test_mirror_modes_follow_the_overlaps_that_matter():
         "targets": (("pattern", "step", "output"), task.targets),
         "supervised": (("pattern", "step"), task.supervised),
     }
-    tree = xr.DataTree.from_dict({"posterior": posterior, "constant_data": xr.Dataset(constant)})
+    tree = xr.DataTree.from_dict(
+        {"posterior": posterior, "constant_data": xr.Dataset(constant, {"pattern": [1], "step": np.arange(1, 5)})}
+    )
     tree.attrs["network"] = json.dumps(bn.Network.rnn(64).to_dict())
     modes = mirror_modes(tree).to_numpy()
     assert (modes == modes[:, :1]).all()
