@@ -52,11 +52,10 @@ def continuation(
 
     Returns:
         A Dataset with dims "direction" and "factor" (of another parameter its name) before those of each variable: the
-        arrays ``kernel``, ``conjugate``,
-        ``preactivation_cov``, ``standard_error``, ``prediction``, ``dual`` and the numbers ``free_energy``,
-        ``free_energy_error``, ``residual``, ``effective_sample_size``, ``randomisations``, ``stable``, ``converged``,
-        ``message`` of each `theory.Solution`; direction is "up" or "down". ``inputs``, ``targets`` (times 1) and
-        ``supervised`` are the task's, the attribute ``network`` is that given.
+        arrays ``kernel``, ``conjugate``, ``preactivation_cov``, ``standard_error``, ``prediction``, ``dual`` and the
+        numbers ``free_energy``, ``free_energy_error``, ``residual``, ``effective_sample_size``, ``randomisations``,
+        ``stable``, ``converged``, ``message`` of each `theory.Solution`; direction is "up" or "down". ``inputs``,
+        ``targets`` (times 1) and ``supervised`` are the task's, the attribute ``network`` is that given.
 
     Raises:
         ValueError: if an argument is out of its range, or as in `theory.solve`.

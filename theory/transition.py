@@ -2,8 +2,7 @@ r"""Where a network begins to correlate its time steps: critical signals, critic
 
 Below them the stable solution of an RNN on a task with the sign symmetry W -> -W is symmetric: all kernels between
 steps that the symmetry tells apart vanish, as without any sharing. Three values of a parameter (a factor of the
-targets, a
-degree of sharing, a gain) matter:
+targets, a degree of sharing, a gain) matter:
 
 - instability: the symmetric solution turns unstable against such kernels;
 - spinodal: the broken (correlated) solution ceases to exist below it;

@@ -217,8 +217,7 @@ def connect_dask(address: str) -> Iterator[Executor]:
     """An executor on the workers of a running Dask cluster.
 
     Workers need the same version of bayesnet, and a user's activation must be importable there, or come from the script
-    or notebook itself. A worker that is lost
-    is made up for by the others; a call that takes three workers down fails.
+    or notebook itself. A worker that is lost is made up for by the others; a call that takes three workers down fails.
 
     Args:
         address: of the scheduler, "tcp://host:8786" for instance.

@@ -1,10 +1,9 @@
 r"""The broken branch of a network with an odd activation: a parameter f as a function of how much it is broken.
 
-Where the symmetric branch turns unstable, at a value f_c of a parameter of the model (a factor of the targets, a
-degree of sharing), a branch of solutions starts in which sites are correlated that a symmetry tells apart. It may lead
-to larger
-values (a continuous transition) or first back to smaller ones, up to a fold, the spinodal. To go around the fold the
-amplitude a of the correlations is prescribed and the parameter solved for:
+Where the symmetric branch turns unstable, at a value f_c of a parameter of the model (a factor of the targets, a degree
+of sharing), a branch of solutions starts in which sites are correlated that a symmetry tells apart. It may lead to
+larger values (a continuous transition) or first back to smaller ones, up to a fold, the spinodal. To go around the fold
+the amplitude a of the correlations is prescribed and the parameter solved for:
 
     the stationarity equations (`theory.nonlinear.fixed_point`) at f,     v . Phi = a,
 

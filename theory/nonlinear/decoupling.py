@@ -3,9 +3,8 @@ r"""The symmetric branch of an odd activation: sites that only weights could cor
 Inputs, biases and readouts tie some sites. With phi odd, a law q in which only those are correlated that must be then
 (`theory.ties.unbroken_entries`) is stationary: the weights are cut between all others, and q factorises into
 independent groups of entries. Around it a perturbation (dL, dPh) of the natural parameters (C^{-1}, Phihat) between
-groups follows,
-to first order, a linear map of its own. With m = <h h^T>, k = <h phi^T>, p = <phi phi^T> (all zero between groups),
-L = C^{-1}, and dC[.] the linear part of C with its adjoint dC^T,
+groups follows, to first order, a linear map of its own. With m = <h h^T>, k = <h phi^T>, p = <phi phi^T> (all zero
+between groups), L = C^{-1}, and dC[.] the linear part of C with its adjoint dC^T,
 
     d<h h^T> = -(m dL m + k dPh k^T)          dPhi = -(k^T dL k + p dPh p)
     dL'  = - L dC[dPhi] L
