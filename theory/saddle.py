@@ -33,7 +33,8 @@ def solve(
     C[Phi] and A[Phi] are those of `theory.model`.
 
     Linear networks are solved to rounding error, others on points (`theory.nonlinear.saddle`): by quadrature where at
-    most three entries hang together, else with a standard error that falls as 1/sqrt(points x randomisations).
+    most three entries are tied to one another, else with a standard error that falls as 1/sqrt(points x
+    randomisations).
 
     Args:
         network: its width does not matter here. In standard scaling the answer is the lazy limit.
@@ -42,7 +43,7 @@ def solve(
             along unstable directions. Linear networks only.
         seed: of the random starts and of the points.
         points: size of each set of points. By default 16384 at first, and a solution that does not converge on those is
-            followed on larger sets, of 262144 at most (of 65536 where more than 31 entries hang together).
+            followed on larger sets, of 262144 at most (of 65536 where more than 31 entries are tied to one another).
         randomisations: how many independent sets; at least 2.
         tolerance: on the standard error of the kernel entries, relative to sqrt(Phi_ii Phi_jj); above it, the solution
             does not count as converged.

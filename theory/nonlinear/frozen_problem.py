@@ -1,4 +1,4 @@
-r"""A saddle-point problem put on frozen points: grids where at most three entries hang together, else neurons drawn.
+r"""A saddle-point problem put on frozen points: grids where at most three entries are tied to one another, else neurons drawn.
 
 Neurons are drawn at a guess of C and Phihat (`theory.nonlinear.neuron_chain`) and frozen; the stationarity equations on
 them are solved to rounding error (`theory.nonlinear.fixed_point`), and neurons drawn anew where that led, until the
@@ -60,7 +60,7 @@ class Problem:
     Attributes:
         model: the network on the task; of its symmetric branch, `theory.nonlinear.decoupling.decoupled_model`.
         phi: the activation.
-        layout: which entries hang together, and how their laws are averaged over.
+        layout: which entries are tied to one another, and how their laws are averaged over.
         points: how many draws make a set.
         floor: conditional variance, relative to its own, below which an entry follows from earlier ones.
     """

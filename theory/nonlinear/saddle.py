@@ -103,7 +103,7 @@ def find_branches(model: Model, phi: Activation, points: int, randomisations: in
     """Every saddle point of a model, all of whose patterns and last sites matter, that the starts lead to.
 
     Raises:
-        ValueError: if more entries hang together than fit, or if the kernels are not finite.
+        ValueError: if more entries are tied to one another than fit, or if the kernels are not finite.
     """
     _check_size(model)
 
@@ -154,7 +154,7 @@ def mirror_images(model: Model, phi: Activation) -> np.ndarray:
 
 
 def _check_size(model: Model) -> None:
-    """The slope of the stationarity equations is a dense matrix of the pairs of entries that hang together."""
+    """The slope of the stationarity equations is a dense matrix of the pairs of entries that are tied to one another."""
     sizes = [len(entries) for entries in tied_entries(model)]
     if sum(size * (size + 1) for size in sizes) > MOST_UNKNOWNS:
         raise ValueError(
