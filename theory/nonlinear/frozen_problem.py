@@ -1,4 +1,4 @@
-r"""A saddle-point problem put on frozen points: grids where at most three entries are tied to one another, else neurons drawn.
+r"""A saddle-point problem put on frozen points: grids where at most three entries are tied, else draws.
 
 Neurons are drawn at a guess of C and Phihat (`theory.nonlinear.neuron_chain`) and frozen; the stationarity equations on
 them are solved to rounding error (`theory.nonlinear.fixed_point`), and neurons drawn anew where that led, until the

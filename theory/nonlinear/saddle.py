@@ -154,7 +154,7 @@ def mirror_images(model: Model, phi: Activation) -> np.ndarray:
 
 
 def _check_size(model: Model) -> None:
-    """The slope of the stationarity equations is a dense matrix of the pairs of entries that are tied to one another."""
+    """The slope of the stationarity equations is a dense matrix of the pairs of tied entries."""
     sizes = [len(entries) for entries in tied_entries(model)]
     if sum(size * (size + 1) for size in sizes) > MOST_UNKNOWNS:
         raise ValueError(
