@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from bayesnet.models.weight_space import run_network
+from bayesnet.models.weight_space import PROCESS_NOISE, Weights, run_network
 from bayesnet.results import network_of, require_whole, task_of
 from bayesnet.weight_draws import draw_weights
 from theory import arguments
@@ -15,6 +15,7 @@ from theory.kernels import OUTPUT_DIMS, entry_coords
 from theory.network import Network
 from theory.task import Task
 
+ANEW = 1  # marks the random numbers of process noise
 LARGEST_WIDTH = 8192  # W has N^2 entries
 
 
@@ -22,12 +23,13 @@ def predict(posterior: xr.DataTree, task: Task, seed: int = 0) -> xr.Dataset:
     """Outputs f on the inputs of another task, for every draw whose latent numbers were kept.
 
     The weights of each draw are drawn back exactly (`draw_weights`) and run on the new inputs, which is conditioning on
-    the training data at finite width, without approximation. Ask `sample` for more ``num_latents`` for more draws.
+    the training data at finite width, without approximation. Process noise is drawn anew: with it, trained inputs do
+    not give the outputs that they gave in training. Ask `sample` for more ``num_latents`` for more draws.
 
     Args:
         posterior: what `sample` returned.
         task: its inputs are what the network sees; its targets do not matter here (they may score the result).
-        seed: of the prior noise that completes the weights.
+        seed: of the prior noise that completes the weights, and of process noise.
 
     Returns:
         ``prediction`` with dims (chain, latent_draw, pattern, step, output), steps and patterns counted from 1.
@@ -45,7 +47,12 @@ def predict(posterior: xr.DataTree, task: Task, seed: int = 0) -> xr.Dataset:
     with own_settings():
         run = jax.jit(lambda weights: run_network(network, task, weights)[1])
         for chain, draw in np.ndindex(outputs.shape[:2]):
-            outputs[chain, draw] = np.asarray(run(draw_weights(posterior, chain, draw, seed)))
+            weights = draw_weights(posterior, chain, draw, seed)
+            if network.process_noise:  # what the neurons received in training says nothing of this task
+                shape = (network.layers * task.steps, network.width, task.patterns)
+                noise = np.random.default_rng([seed, chain, draw, ANEW]).normal(size=shape)
+                weights = Weights({**dict(weights.items()), PROCESS_NOISE: network.process_noise * noise})
+            outputs[chain, draw] = np.asarray(run(weights))
     coords = entry_coords(task)
     coords |= {name: posterior["latents"][name].to_numpy() for name in ("chain", "latent_draw")}
     return xr.Dataset({"prediction": (("chain", "latent_draw", *OUTPUT_DIMS), outputs)}, coords)

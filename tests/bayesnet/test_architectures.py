@@ -107,6 +107,20 @@ def test_weights_drawn_back_make_the_kernel_of_their_draw(activation, task):
     np.testing.assert_allclose(kernel.reshape(stored.shape), stored, atol=1e-10 * np.abs(stored).max())
 
 
+def test_process_noise_is_met_anew(task):
+    """Without it the trained inputs give the stored outputs; with it they do not, and other patterns may be shown."""
+    few = {"num_warmup": 4, "num_samples": 4, "num_chains": 2, "num_latents": 1, "seed": 1}
+    for noise in (0.0, 0.5):
+        network = network_of({**EVERYTHING, "process_noise": noise}, "tanh")
+        posterior = bn.sample(network, task, "weights", **few)
+        stored = posterior["posterior"]["prediction"].isel(draw=[-1]).to_numpy()
+        again = bn.predict(posterior, task)["prediction"].to_numpy()
+        assert np.allclose(again, stored, rtol=1e-8) == (noise == 0)
+        other = bn.predict(posterior, bn.Task(np.ones((5, T - 1, D)), np.zeros((5, T - 1, OUTPUTS))))
+        assert other["prediction"].shape == (2, 1, 5, T - 1, OUTPUTS)
+        assert np.isfinite(other["prediction"]).all()
+
+
 def test_files_and_tables_of_several_layers(task, tmp_path):
     """Kernels have a dim site with its step and layer; posterior and solution are read back, compared and reported."""
     network = network_of(EVERYTHING, "linear")
