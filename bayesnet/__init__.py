@@ -4,10 +4,19 @@ NUTS samples the posterior of networks with weights shared over time (RNN) or no
 width; comparisons and reports lay the two side by side.
 """
 
+import theory
+
+if not hasattr(theory, "CriticalPoint"):  # before anything is looked for in it
+    raise ImportError(
+        f"bayesnet comes with a package theory, but `import theory` finds {getattr(theory, '__file__', theory)}; "
+        "rename that file or folder, or take its place off the path"
+    )
+
 from bayesnet import diagnostics, models, observables, tasks
 from bayesnet.arviz_bridge import to_arviz
 from bayesnet.bridge_sampling import LogEvidence, log_evidence
 from bayesnet.comparison import compare
+from bayesnet.models.weight_space import Weights
 from bayesnet.phases import weigh_phases
 from bayesnet.prediction import predict
 from bayesnet.prior_draws import sample_prior
@@ -24,6 +33,7 @@ __all__ = [
     "LogEvidence",
     "Network",
     "Task",
+    "Weights",
     "compare",
     "diagnostics",
     "draw_fields",
@@ -41,6 +51,11 @@ __all__ = [
     "save",
     "sweep",
     "tasks",
+    "theory",
     "to_arviz",
     "weigh_phases",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

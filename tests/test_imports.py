@@ -55,5 +55,25 @@ def test_import_has_no_side_effect(package, forbidden):
     run(CHECK.format(package=package, forbidden=forbidden))
 
 
+def test_public_names_are_what_dir_shows():
+    import bayesnet
+    import theory
+
+    assert bayesnet.theory is theory
+    assert dir(bayesnet) == sorted(bayesnet.__all__)
+    assert dir(theory) == sorted(theory.__all__)
+
+
+def test_a_foreign_theory_is_named(tmp_path):
+    """A file theory.py beside a user's script hides the package."""
+    (tmp_path / "theory.py").write_text("answer = 42\n")
+    (tmp_path / "script.py").write_text("import bayesnet\n")
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True)
+    assert done.returncode == 1
+    message = done.stderr.splitlines()[-1]
+    assert message.startswith("ImportError: bayesnet comes with a package theory, but `import theory` finds ")
+    assert str(tmp_path / "theory.py") in message
+
+
 def test_refusals_come_before_anything_compiles():
     run(REFUSALS)
