@@ -105,6 +105,16 @@ class Solution:
         """The largest standard error of a kernel entry, relative to sqrt(Phi_ii Phi_jj): what a tolerance is set to."""
         return largest_relative(flat_of(self.standard_error), flat_of(self.kernel))
 
+    @property
+    def status(self) -> str:
+        """What the search came to, for programs: "converged"; "unstable" (no stable saddle point was found); "unsolved"
+        (the residual exceeds its tolerance); "imprecise" (the statistical error exceeds its tolerance)."""
+        if self.converged:
+            return "converged"
+        if not self.stable:
+            return "unstable"
+        return "imprecise" if self.residual <= STATED_RESIDUAL and self.relative_error > 0 else "unsolved"
+
     @cached_property
     def model(self) -> Model:
         """The network on the task in arrays (`theory.model`), float64."""
@@ -185,6 +195,7 @@ class Solution:
         return restore(dataset, "", family)
 
 
+STATED_RESIDUAL = 1e-8  # of nonlinear networks, at most
 KERNELS = ("kernel", "conjugate", "preactivation_cov", "standard_error")
 OUTPUTS = ("prediction", "dual")
 SCALAR_KINDS = {

@@ -2,7 +2,7 @@ r"""Where a network begins to correlate its time steps: critical signals, critic
 
 Below them the stable solution of an RNN on a task with the sign symmetry W -> -W is symmetric: all kernels between
 steps that the symmetry tells apart vanish, as without any sharing. Three values of a parameter (a factor of the
-targets, a degree of sharing, a gain) matter:
+targets, a degree of sharing) matter:
 
 - instability: the symmetric solution turns unstable against such kernels;
 - spinodal: the broken (correlated) solution ceases to exist below it;
@@ -39,7 +39,6 @@ from theory.symmetry import flipped_pairs, sign_changes
 from theory.task import Task
 from theory.ties import by_entry, by_site, needed_part
 
-GROWING = (SIGNAL, "recurrent_gain", "input_gain", "readout_gain")
 LARGEST_FACTOR = 1e4
 SCAN_RATIO = 1.25
 FOLLOW_RATIO = 0.99
@@ -149,8 +148,9 @@ def critical_point(
     Args:
         network: its width does not matter.
         task: any on which the sign symmetry W -> -W holds (`theory.has_sign_symmetry`).
-        along: the parameter, with which correlations grow: "signal" (a factor of the targets), "shared.recurrent" and
-            its like, or "recurrent_gain", "input_gain", "readout_gain".
+        along: the parameter: "signal" (a factor of the targets) or a degree of sharing ("shared.recurrent" and so on).
+            Correlations grow with these. With gains, noise or leak they may grow and fall again: see
+            `theory.continuation`.
         seed: of the points.
         points: size of each set of points, where more than three entries are tied; not for linear networks.
         randomisations: how many independent sets there, at least 2.
@@ -162,8 +162,8 @@ def critical_point(
     """
     family = Family(network, task, along)
     task.require_kernel_memory(network.layers)
-    if not (along in GROWING or along.startswith(SHARED)):
-        raise ValueError(f"along is {along!r}; allowed are {', '.join(GROWING)} and degrees of sharing")
+    if not (along == SIGNAL or along.startswith(SHARED)):
+        raise ValueError(f"along is {along!r}; allowed are {SIGNAL!r} and degrees of sharing, {SHARED + 'recurrent'!r}")
     seed = arguments.seed("seed", seed)
     points = arguments.integer("points", points, 1024)
     randomisations = arguments.integer("randomisations", randomisations, 2)

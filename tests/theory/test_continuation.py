@@ -109,3 +109,43 @@ def test_other_activations_are_followed_through_the_transition():
 def test_values_out_of_range_are_named(values):
     with pytest.raises(ValueError, match="values"):
         theory.continuation(RNN, tasks.chain(3, 1.0), values)
+
+
+def test_along_a_degree_of_sharing():
+    """Below the critical degree, .730255, the kernels are those of a network that shares nothing; then they are not."""
+    task = tasks.chain(3, 4.3)
+    found = theory.continuation(RNN.replace(noise=0.1), task, [0.5, 0.7, 0.9], along="shared.recurrent")
+    assert found["kernel"].dims[:2] == ("direction", "shared.recurrent")
+    assert found["converged"].all()
+    deep = theory.solve(RNN.replace(noise=0.1, shared=()), task)
+    for degree in (0.5, 0.7):
+        kernel = found["kernel"].sel({"direction": "up", "shared.recurrent": degree}).to_numpy()
+        np.testing.assert_allclose(kernel, deep.kernel, atol=1e-7)
+    kernel = found["kernel"].sel({"shared.recurrent": 0.9}).to_numpy()
+    np.testing.assert_allclose(np.einsum("dimim->di", kernel), [[2.29975, 5.67928, 14.02511]] * 2, atol=6e-6)
+
+
+def test_along_numbers_of_the_network():
+    """Each solution is that of the network with that number."""
+    task = tasks.chain(3, 2.0)
+    for along, values in (("noise", [0.2, 0.4]), ("leak", [0.5, 1.0]), ("recurrent_gain", [0.8, 1.2])):
+        found = theory.continuation(RNN, task, values, along=along)
+        for value in values:
+            alone = theory.solve(RNN.replace(**{along: value}), task)
+            kernel = found["kernel"].sel({"direction": "up", along: value}).to_numpy()
+            np.testing.assert_allclose(kernel, alone.kernel, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("along", "values", "message"),
+    [
+        ("rho", [1.0], "along is 'rho'; allowed are 'signal'"),
+        ("shared.W", [1.0], "along is 'shared.W'"),
+        ("bias_gain", [1.0], "along is 'bias_gain'"),  # there are none
+        ("leak", [0.5, 1.5], "leak is 1.5"),
+        ("shared.recurrent", [0.5, 1.5], "1.5.*from 0 to 1"),
+    ],
+)
+def test_parameters_that_there_are_not_are_named(along, values, message):
+    with pytest.raises(ValueError, match=message):
+        theory.continuation(RNN, tasks.chain(3, 1.0), values, along=along)

@@ -169,3 +169,8 @@ def test_order_and_thresholds_where_three_entries_are_integrated_exactly():
     found = theory.critical_signal(RNN.replace(activation="tanh", recurrent_gain=2**0.5), tasks.chain(3, 1.0))
     assert found.order == "continuous"
     assert found.crossing == found.spinodal == found.instability
+
+
+def test_along_what_correlations_need_not_grow_with():
+    with pytest.raises(ValueError, match="along is 'noise'; allowed are 'signal' and degrees of sharing"):
+        theory.critical_point(RNN, tasks.chain(3, 1.0), "noise")

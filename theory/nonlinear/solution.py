@@ -16,12 +16,11 @@ from theory.network import Network
 from theory.nonlinear.neuron_chain import FIELDS, POINTS_PER_FIELD
 from theory.nonlinear.saddle import SAME_BRANCH, Branch, find_branches, follow_branch, mirror_images
 from theory.seeds import part
-from theory.solution import Solution, error_of_repetitions, only_stable
+from theory.solution import STATED_RESIDUAL, Solution, error_of_repetitions, only_stable
 from theory.symmetry import alternating_relabelling, apply_signs, preferred_signs, relabel, sign_changes
 from theory.task import Task
 from theory.ties import needed_part, tied_entries
 
-STATED_RESIDUAL = 1e-8
 # Where nothing is asked for: the size of the first sets of points, and how far it grows in factors of `GROWTH` at most.
 # Beyond `ENOUGH` it grows for the sake of the statistical error alone, while the numbers that make one set precise
 # (`theory.nonlinear.neuron_chain.stein_features`) fit into memory.
