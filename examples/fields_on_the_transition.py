@@ -51,9 +51,10 @@ def main(argv: list[str] | None = None) -> int:
         for row, value in enumerate(values[::2] if run.quick else values):
             network = bn.Network.rnn(run.width, **{name: value})
             label = f"{TITLES[name]} {value:g}"
-            found = sweep(run, network, critical, label)
-            show(axes, found, critical, MORE_COLOURS[row], label, run.width)
-            results[label] = found
+            label = "no field" if field_of(network) == 0 else label
+            if label not in results:
+                results[label] = sweep(run, network, critical, label)
+            show(axes, results[label], MORE_COLOURS[row], f"{TITLES[name]} {value:g}")
         axes.axvline(critical, color="k", ls=":", lw=1)
         axes.set(xlabel=r"signal $|y|$", ylim=(0, 1))
         axes.legend(fontsize=8, frameon=False, title="lines: theory", title_fontsize=8)
@@ -144,7 +145,7 @@ def setting(name: str, field: float) -> dict:
     return {name: 1 - field if name == "leak" else float(np.sqrt(field))}
 
 
-def show(axes, found: dict, critical: float, colour: str, label: str, width: int) -> None:
+def show(axes, found: dict, colour: str, label: str) -> None:
     """Theory as a line; root mean square overlaps of the posterior at the largest width as points."""
     axes.plot(found["curve"]["signal"], found["curve"]["overlap"], "-", color=colour, lw=1.4, label=label)
     mean, error = (

@@ -144,3 +144,32 @@ def test_the_gallery_shows_figures_that_exist_with_the_scripts_that_made_them():
         assert (EXAMPLES / f"{command}.py").exists()
     for figure in figures:
         assert 0 < (EXAMPLES.parent / "docs" / figure).stat().st_size < 200_000
+
+
+def test_training_is_inference_offers_the_paper_s_width(tmp_path, monkeypatch, capsys):
+    script = load("training_is_inference")
+    widths = []
+
+    def remember(run, axes, network, task):
+        widths.append(network.width)
+        return {}
+
+    monkeypatch.setattr(script, "watch", remember)
+    monkeypatch.setattr(script, "equilibrate", remember)
+    for option, width in ((["--width", "64"], 64), (["--width", "64", "--paper-width"], 2048)):
+        assert script.main(["--quick", "--out", str(tmp_path), *option]) == 0
+        assert set(widths) == {width}
+        widths.clear()
+
+
+def test_the_jackknife_of_a_correlation_covers_its_scatter():
+    script = load("endpoint_scale")
+    rng = np.random.default_rng(0)
+    pattern = rng.normal(size=12)
+    found = []
+    for _ in range(100):
+        one, other = (pattern + rng.normal(size=(4, 60, 12)) for _ in range(2))
+        found.append(script.jackknife(one, other))
+    values, errors = np.array(found).T
+    # The scatter of 100 repetitions is known to 7%; a jackknife's error bar errs on the large side.
+    assert 0.75 < errors.mean() / values.std() < 1.4
