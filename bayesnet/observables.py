@@ -203,6 +203,11 @@ def _site_name(layers: int, *sites: int) -> str:
     return f"t={steps}" if layers == 1 else f"t={steps}, l={','.join(str(site % layers + 1) for site in sites)}"
 
 
+def site_in_words(site: int, layers: int) -> str:
+    """Step and, of several layers, layer of a site, which is counted from 0."""
+    return f"step {site + 1}" if layers == 1 else f"step {site // layers + 1}, layer {site % layers + 1}"
+
+
 def _overlap_name(squared: bool) -> str:
     return "overlap^2" if squared else "overlap"
 

@@ -26,6 +26,7 @@ from bayesnet.observables import (
     overlap,
     overlaps,
     reached_by,
+    site_in_words,
     target_direction,
 )
 from bayesnet.report_content import NOTHING, Run
@@ -127,8 +128,10 @@ def _kernels(runs: Sequence[Run]) -> Picture:
     posteriors, solutions = _posteriors(runs), _solutions(runs)
     squared = _squared(runs)
     what = "squared overlaps Phi_ij² / (Phi_ii Phi_jj)" if squared else "overlaps Phi_ij / sqrt(Phi_ii Phi_jj)"
+    layered = any(run.network.layers > 1 for run in runs)
+    within = f"within a step over the {'layers and in each over the ' * layered}{runs[0].task.patterns} pattern(s)"
     caption = (
-        f"Rows and columns run over the steps, within a step over the {runs[0].task.patterns} pattern(s); shown are "
+        f"Rows and columns run over the steps, {within}; shown are "
         f"{what}, 1 on the diagonal, dimensionless. Left: infinite width. Middle: the mean over all draws. Right: "
         "their difference, on its own scale."
     )
@@ -150,7 +153,8 @@ def _kernels(runs: Sequence[Run]) -> Picture:
             mean = (run.posterior["posterior"]["overlap"].to_numpy() ** power).mean(axis=(0, 1))
             gap = np.abs(mean - overlaps(run.solution.kernel) ** power)
             t, mu, s, nu = (int(i) + 1 for i in np.unravel_index(gap.argmax(), gap.shape))
-            where = f"step {t}, pattern {mu} against step {s}, pattern {nu}"
+            one, other = (site_in_words(site - 1, run.network.layers) for site in (t, s))
+            where = f"{one}, pattern {mu} against {other}, pattern {nu}"
             readings.append(f"{run.name}: posterior mean and {_kind(run)} differ by at most {gap.max():.2g} ({where}).")
         return figures.kernel_maps(posteriors, solutions, squared), " ".join(readings)
 

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.linalg
 import xarray as xr
 
+from bayesnet.observables import site_in_words
 from bayesnet.results import network_of, task_of
 from bayesnet.weight_draws import draw_weights
 from theory.causal import semidefinite_cholesky
@@ -72,8 +73,9 @@ def _drawn(posterior: xr.DataTree, network: Network, task: Task) -> tuple[np.nda
         copies = len(drawn[0])
         steps = range(copies) if copies == 1 or (small and copies == 2) else [0, copies - 1] if small else [copies - 1]
         matrices = [matrix[step] for matrix in drawn for step in steps]
-        into = [int(np.flatnonzero(weights.copy_of == step)[0]) // network.layers + 1 for step in steps]
-        which = "" if copies == 1 else f" into step {' and '.join(map(str, into))}"
+        first = [int(np.flatnonzero(weights.copy_of == step)[0]) for step in steps]
+        into = " and ".join(site_in_words(site, network.layers) for site in first)
+        which = "" if copies == 1 else f" into {into}"
         note = f"all {network.width} eigenvalues of W{which} in {len(drawn)} posterior draw{'s' * (len(drawn) > 1)}"
         largest = np.array([_largest_singular_value(matrix) for matrix in matrices])
         return np.concatenate([np.linalg.eigvals(matrix) for matrix in matrices]), largest, note

@@ -15,6 +15,7 @@ from bayesnet.figures.tasks import mark_steps, pattern_order
 from bayesnet.observables import Observable, overlaps
 from bayesnet.sampling import task_of
 from bayesnet.weight_spectra import EigenvalueCloud
+from theory.kernels import flat_of
 from theory.solution import Solution
 from theory.task import Task
 
@@ -48,7 +49,8 @@ def kernel_maps(posteriors: Posteriors, solutions: Solutions, squared: bool) -> 
                 {"cmap": "cividis", "vmin": 0.0} if squared and not difference else {"cmap": "RdBu_r", "vmin": -limit}
             )
             image = axes.imshow(_flat(values, task), vmax=limit, interpolation="nearest", **scale)
-            mark_steps(axes, range(1, task.steps + 1), task.patterns, "w" if squared and not difference else GREY)
+            rows = task.patterns * (len(values) // task.steps)  # of several layers: all those of a step
+            mark_steps(axes, range(1, task.steps + 1), rows, "w" if squared and not difference else GREY)
             axes.set_title(f"{plain(name)}: {title}", fontsize=10)
             figure.colorbar(image, ax=axes, shrink=0.75)
     return figure
@@ -177,7 +179,7 @@ def eigenvalues(clouds: Mapping[str, EigenvalueCloud]) -> Figure:
 
 def _flat(kernel: np.ndarray, task: Task) -> np.ndarray:
     order = pattern_order(task)
-    return kernel[:, order][..., order].reshape(task.entries, task.entries)
+    return flat_of(kernel[:, order][..., order])
 
 
 def _handles(posteriors: Mapping, solutions: Solutions) -> list[Line2D]:

@@ -139,3 +139,5 @@ def test_files_and_tables_of_several_layers(task, tmp_path):
     assert "kernel[t=3, l=2, mu=1]" in table.index
     assert "overlap[t=1,3, l=2,1, mu=2]" in table.index
     assert np.isfinite(table["expected_sd"]).all()
+    bn.report(again, solved, tmp_path / "report.html")
+    assert "could not be made" not in (tmp_path / "report.html").read_text()
