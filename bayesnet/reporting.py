@@ -20,7 +20,6 @@ from bayesnet import report_pictures as pictures
 from bayesnet.comparison import MCSE_LIMIT, SPREAD_LIMIT, Verdict, compare, judge, require_same_problem
 from bayesnet.diagnostics import Gate, summarise
 from bayesnet.report_content import Run
-from bayesnet.results import require_whole
 from bayesnet.sampling import network_of, task_of
 from bayesnet.schema import check_draws
 from theory import files
@@ -116,8 +115,6 @@ def _named_posteriors(posteriors: Any) -> dict[str, xr.DataTree]:
 def _checked(argument: str, posterior: Any) -> xr.DataTree:
     if not isinstance(posterior, xr.DataTree):
         raise ValueError(f"{argument} is {type(posterior).__name__}; it must be what bayesnet.sample returned")
-    if {"posterior", "constant_data"} <= set(posterior.children) and "network" in posterior.attrs:
-        require_whole(posterior)  # says what was selected away, and what to write instead
     try:
         check_draws(posterior, GROUPS)
     except ValueError as error:
