@@ -75,7 +75,7 @@ def test_config_prints_every_default_as_toml(capsys):
         (["NUMBER", "--width", "4"], "[network] is 5"),
         (["NUMBER", "--set", "task.steps=1"], "[task] is 5"),
         (["DEEP"], "nested too deeply"),
-        (["--activation", "ends_the_program:phi"], "ends the program (exit code 3)"),
+        (["--activation", "ends_the_program:phi"], "cannot be imported: SystemExit: 3"),
     ],
 )
 def test_errors_are_one_line_with_status_2_and_write_nothing(arguments, word, tmp_path, capsys, monkeypatch):
