@@ -104,7 +104,7 @@ def require_whole(posterior: xr.DataTree, *groups: str) -> None:
     for group in groups:
         if group not in posterior.children:
             raise ValueError(f"posterior has no group {group!r}; it must be whole, as bayesnet.sample returned it")
-    for group in LAYOUT.keys() & posterior.children.keys():
+    for group in (name for name in LAYOUT if name in posterior.children):
         data = posterior[group]
         for name in [*LAYOUT[group], *data.data_vars]:
             if name not in data.data_vars:
