@@ -22,6 +22,7 @@ import itertools
 
 import numpy as np
 from experiment import COLOURS, Experiment, expected, panels
+from matplotlib.ticker import MaxNLocator
 
 import bayesnet as bn
 import theory
@@ -140,6 +141,9 @@ def draw(results: dict, combinations: list):
         axes.set_title(task, fontsize=10)
         axes.set_xlabel(label)
         axes.set_xlim(left=0)
+        # Whole numbers at the ticks: a common power of ten would stand on the label.
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.xaxis.set_major_formatter("{x:.2g}")
     names = [
         "  ".join(name if chosen else "·" for name, chosen in zip(WEIGHTS, shared, strict=True))
         for shared in combinations
