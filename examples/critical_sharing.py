@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         __file__,
         __doc__,
         width=100_000,
-        width_help="the widest of three widths of linear networks, each a tenth of the next; tanh: at most 256",
+        width_help="the widest of three widths of linear networks, each a tenth of the next; tanh: at most 128",
     )
     figure, grid = panels(2, 3, 12.0, 7.2)
     results: dict[str, Any] = {}
@@ -174,14 +174,14 @@ def ends(widths) -> list[tuple[int, int]]:
 
 def examine_tanh(run: Experiment, axes) -> dict:
     """The same for tanh, at two degrees of sharing, the kernels being known numerically only."""
-    task, observables, width = bn.tasks.chain(3, 3.0), observables_of(3), min(run.width, 256)
+    task, observables, width = bn.tasks.chain(3, 3.0), observables_of(3), min(run.width, 128)
     run.say("tanh: critical degree of sharing")
     critical = theory.critical_sharing(shared(width, 1.0, **TANH), task).instability
     degrees = critical * np.array(TANH_FACTORS)
     ladders, exact = [], []
     for degree in degrees:
         network, told = shared(width, degree, **TANH), f"tanh, T = 3, degree {degree:.3f}"
-        sampling = {"sampler": "hmc", "num_samples": 2500}
+        sampling = {"sampler": "hmc", "num_samples": 1500}
         ladders.append(run.climb(network, task, observables[:1], [width // 4, width], told, **sampling))
         exact.append(judge_tanh(run, network, task, observables[0], ladders[-1], told, degree > critical))
     above = np.linspace(1.01 * critical, 1.0, 5)
