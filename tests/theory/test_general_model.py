@@ -113,7 +113,10 @@ def test_lazy_limit_of_biased_residual_deep_networks(activation, closed_form):
     "settings",
     [
         {"layers": 2, "leak": 0.7, "bias_gain": (0.5, 0.3), "shared": {"recurrent": 0.6, "input": 1.0, "bias": 0.5}},
-        {"delay": 2, "process_noise": 0.4, "shared": {"recurrent": Drift(2.0), "readout": 1.0}},
+        pytest.param(
+            {"delay": 2, "process_noise": 0.4, "shared": {"recurrent": Drift(2.0), "readout": 1.0}},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["two leaky layers", "delay, noise, drift"],
 )
