@@ -125,6 +125,7 @@ def test_along_a_degree_of_sharing():
     np.testing.assert_allclose(np.einsum("dimim->di", kernel), [[2.29975, 5.67928, 14.02511]] * 2, atol=6e-6)
 
 
+@pytest.mark.slow
 def test_along_numbers_of_the_network():
     """Each solution is that of the network with that number."""
     task = tasks.chain(3, 2.0)

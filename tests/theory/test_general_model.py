@@ -109,6 +109,7 @@ def test_lazy_limit_of_biased_residual_deep_networks(activation, closed_form):
         np.testing.assert_allclose(found.kernel[step, :, step], closed_form(cov), rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
