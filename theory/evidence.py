@@ -47,8 +47,7 @@ class Evidence:
         normalisation: -O/2 ln det(2 pi A / N) (standard scaling: without N), the likelihood's own.
         determinant: -1/2 ln |det Gamma|, from the fluctuations of the kernels; zero in standard scaling.
         mirror: ln of the number of saddle points that sign changes turn into one another: ln 2 where there is one
-        mirror
-            image, else 0.
+            mirror image, 0 where there is none.
         standard_error: statistical error of the sum; zero for linear networks. N times the error of the free energy
             dominates it.
     """

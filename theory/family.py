@@ -37,7 +37,9 @@ class Family:
         arguments.instance("network", self.network, Network)
         arguments.instance("task", self.task, Task)
         shares = [SHARED + name for name in self.network.weights] if self.network.connections is None else []
-        numbers = [name for name in NUMBERS if name == "leak" or getattr(self.network, name)]
+        numbers = [name for name in NUMBERS if getattr(self.network, name)]
+        if self.network.layers == 1:
+            numbers.remove("feedforward_gain")
         arguments.one_of("along", self.along, (SIGNAL, *numbers, *shares))
 
     @property

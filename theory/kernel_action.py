@@ -34,6 +34,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
@@ -83,6 +84,11 @@ def symmetric_of(values: np.ndarray, n: int) -> np.ndarray:
 
 def covariance_of_pairs(model: Model) -> scipy.sparse.csr_array:
     """dC / dPhi over pairs, (d, d): which entries of C (rows) each entry of Phi (columns) makes."""
+    return scipy.sparse.csr_array(np.asarray(_covariance_of_pairs(model)))
+
+
+@jax.jit
+def _covariance_of_pairs(model):
     n = model.entries
     rows, columns = pairs_of(n)
 
@@ -90,7 +96,7 @@ def covariance_of_pairs(model: Model) -> scipy.sparse.csr_array:
         kernel = jnp.zeros((n, n), values.dtype).at[rows, columns].set(values).at[columns, rows].set(values)
         return covariance_change(model, kernel)[rows, columns]
 
-    return scipy.sparse.csr_array(np.asarray(dense_jacobian(change, jnp.zeros(len(rows)))))
+    return dense_jacobian(change, jnp.zeros(len(rows), model.drive.dtype))
 
 
 def bordered_matrix(model: Model, kernel: np.ndarray, curvature: Curvature) -> np.ndarray:

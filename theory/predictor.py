@@ -106,8 +106,7 @@ def predict(solution: Solution, task: Task | None = None, *, neurons: int = NEUR
     """
     arguments.instance("solution", solution, Solution)
     seed = arguments.seed("seed", seed)
-    anew = task is not None
-    task = solution.task if task is None else task
+    given, task = task, solution.task if task is None else task
     _check(solution, task)
     known = ~np.isnan(task.targets).any(axis=-1)
     scored = known & ~task.supervised if task == solution.task else known
@@ -116,9 +115,9 @@ def predict(solution: Solution, task: Task | None = None, *, neurons: int = NEUR
     # float64 within this call only, as everywhere in the theory.
     with own_settings():
         if solution.kind == "lazy limit":
-            means, variances = _lazy_prediction(solution, task if anew else None)
+            means, variances = _lazy_prediction(solution, given)
         else:
-            means, variances = _saddle_prediction(solution, task if anew else None, neurons, seed)
+            means, variances = _saddle_prediction(solution, given, neurons, seed)
     mean, variance = means.mean(axis=0), variances.mean(axis=0)
     error = means.std(axis=0, ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.zeros_like(mean)
     noise = solution.network.noise * solution.network.target_variance_scale

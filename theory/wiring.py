@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +50,7 @@ class Wiring:
         return (*self.weights, *self.inputs, *self.biases, self.readout)
 
 
+@lru_cache(maxsize=64)  # asked for wherever a model is built; its correlations are checked matrices
 def wiring_of(network: Network, steps: int) -> Wiring:
     """The `Wiring` of a network over ``steps`` steps: its own connections, or those that its other fields describe.
 

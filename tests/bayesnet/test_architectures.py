@@ -88,7 +88,7 @@ def test_all_coordinates_have_the_law_of_the_literal_network(settings, activatio
     for coordinates in ["weights", "fields"] + ["kernels"] * (activation == "linear"):
         found = moments(*prior_of(network, task, coordinates))
         error = np.sqrt((found.var(0) + expected.var(0)) / DRAWS)
-        gap = np.abs(found.mean(0) - expected.mean(0)) / np.where(error > 0, error, 1)
+        gap = np.abs(found.mean(0) - expected.mean(0)) / np.maximum(error, 1e-12)
         assert np.all(gap < 5), (coordinates, gap.max())
 
 
