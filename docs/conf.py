@@ -4,6 +4,7 @@ Pages are MyST Markdown, tutorials are notebooks in the same format, executed at
 the reference comes from the docstrings.
 """
 
+import os
 import re
 import sys
 from importlib.metadata import version as installed_version
@@ -39,6 +40,9 @@ nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
+nb_output_stderr = "remove"  # progress bars
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / "_build" / "compiled"))
+os.environ.setdefault("JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 default_role = "py:obj"
 autodoc_member_order = "bysource"
@@ -46,7 +50,7 @@ autodoc_preserve_defaults = True
 autosummary_generate = False
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
-napoleon_custom_sections = [("Source", "notes")]
+napoleon_custom_sections = ["Source"]
 maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"

@@ -13,9 +13,16 @@ from latex2mathml.converter import convert
 from sphinx.util import logging
 
 log = logging.getLogger(__name__)
+# The converter's name of an environment, and space where TeX leaves some.
+KNOWN = {"{aligned}": "{align*}", r"\sim": r"\;\sim\;", r"\ln ": r"\ln\, "}
+UPRIGHT = re.compile(r"<mi>(&#x003(?:9[1-9A-F]|A[0-9]);)</mi>")  # capital Greek letters
 # MathML Core knows letters of another style by their own code points only.
 STYLES = {"script": 0x1D49C, "double-struck": 0x1D538, "bold": 0x1D400}
-LETTERLIKE = {"script": dict(zip("BEFHILMR", "ℬℰℱℋℐℒℳℛ", strict=True)), "double-struck": {"N": "ℕ", "R": "ℝ"}, "bold": {}}
+LETTERLIKE = {
+    "script": dict(zip("BEFHILMR", "ℬℰℱℋℐℒℳℛ", strict=True)),
+    "double-struck": {"N": "ℕ", "R": "ℝ"},
+    "bold": {},
+}
 
 
 def styled(match: re.Match) -> str:
@@ -24,7 +31,8 @@ def styled(match: re.Match) -> str:
 
 
 def mathml_of(tex: str, display: str, node) -> str:
-    tex = tex.replace("{aligned}", "{align*}")  # the name that the converter knows
+    for name, known in KNOWN.items():
+        tex = tex.replace(name, known)
     try:
         made = convert(tex, display=display)
     except Exception as error:
@@ -32,6 +40,7 @@ def mathml_of(tex: str, display: str, node) -> str:
         return ""
     if "\\" in made or "&</mi>" in made:
         log.warning("a command is unknown in %r", tex, location=node)
+    made = UPRIGHT.sub(r'<mi mathvariant="normal">\1</mi>', made)
     return re.sub(r'<mi mathvariant="(script|double-struck|bold)">([A-Z])</mi>', styled, made)
 
 

@@ -40,7 +40,7 @@ def rewritten(lines: list[str]) -> list[str]:
             in_section = False
         if after_gap and depth > outer and not bullet and not in_section:
             literal = depth
-            made += [" " * outer + "::", "", line]
+            made += [" " * outer + ".. code-block:: text", "", line]
             continue
         outer = depth if not in_section else outer
         if SECTION.match(line):
@@ -57,6 +57,14 @@ def process(app, what, name, thing, options, lines) -> None:
     lines[:] = rewritten(lines)
 
 
+def without_fields(app, what, name, thing, options, signature, returned):
+    """No signature for classes that are results: their docstring lists attributes, and nobody calls them."""
+    if what == "class" and "Attributes:" in (thing.__doc__ or ""):
+        return "", returned
+    return None
+
+
 def setup(app) -> dict:
     app.connect("autodoc-process-docstring", process, priority=100)  # Napoleon has 500
+    app.connect("autodoc-process-signature", without_fields)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
