@@ -243,4 +243,6 @@ def standard_scores(gap: np.ndarray, mcse: np.ndarray, own: np.ndarray, randomis
 
 def _ratio(gap: np.ndarray, error: np.ndarray) -> np.ndarray:
     """A gap without an error bar is beyond all doubt, no gap is none."""
-    return np.clip(np.where(gap == 0, 0.0, gap / np.where(error > 0, error, np.finfo(float).tiny)), -1e9, 1e9)
+    with np.errstate(over="ignore"):
+        ratio = gap / np.where(error > 0, error, np.finfo(float).tiny)
+    return np.clip(np.where(gap == 0, 0.0, ratio), -1e9, 1e9)
