@@ -123,8 +123,15 @@ def views_of_buffers():
     return views
 
 
-@pytest.mark.parametrize("save", ["netcdf", "npz", "picture"])
-def test_a_failed_write_is_over_at_once(small_task, tmp_path, monkeypatch, save):
+SAVING = {
+    "netcdf": lambda task, place: write_netcdf(place / "a.nc", xr.Dataset({"x": ("i", np.arange(3.0))}), sealed=True),
+    "npz": lambda task, place: task.to_npz(place / "a.npz"),
+    "picture": lambda task, place: PhaseDiagram.save(SimpleNamespace(draw=Figure, dataset=xr.Dataset()), place / "a"),
+}
+
+
+@pytest.mark.parametrize("kind", SAVING)
+def test_a_failed_write_is_over_at_once(small_task, tmp_path, monkeypatch, kind):
     """No view of a buffer outlives the write, though the exception holds the frames that it has passed."""
 
     def fail(path, partial):
@@ -137,12 +144,7 @@ def test_a_failed_write_is_over_at_once(small_task, tmp_path, monkeypatch, save)
     before = len(views_of_buffers())
     complaints.clear()
     with pytest.raises(OSError, match="disk full") as caught:
-        if save == "netcdf":
-            write_netcdf(tmp_path / "a.nc", xr.Dataset({"x": ("i", np.arange(3.0))}), sealed=True)
-        elif save == "npz":
-            small_task.to_npz(tmp_path / "a.npz")
-        else:
-            PhaseDiagram.save(SimpleNamespace(draw=Figure, dataset=xr.Dataset()), tmp_path / "a")
+        SAVING[kind](small_task, tmp_path)
     assert len(views_of_buffers()) == before
     caught.value.cycle = caught  # as a frame holds an exception that it has caught
     del caught
