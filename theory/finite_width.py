@@ -11,6 +11,7 @@ transition, where Gamma is singular.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,10 +25,14 @@ from theory.memory import require_memory
 from theory.nonlinear.neuron_sampling import Neurons, draw_neurons
 from theory.seeds import part
 from theory.solution import Saddle, Solution
+from theory.units import times
 
 NEURONS = 8192
 REPETITIONS = 4
 SINGULAR = 1e-12
+# What rounding may do to a variance, relative to the variance itself or, of an entry that the data hold fast, to a
+# millionth of the largest. The bound overestimates the error some thirty times.
+ROUNDED, UNMOVED = 0.1, 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +90,12 @@ def fluctuations(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -
             out of its range.
     """
     require_stable(solution)
-    saddle = solution.saddle
+    saddle, units = solution.saddle.natural()
     matrices = [second_variation(saddle, drawn) for drawn in draw_sets(saddle, neurons, seed)]
     n, width = saddle.model.entries, solution.network.width
-    covariance, error = jackknife(matrices, kernel_covariance)
+    covariance, error = (times(values, 4 * units.activity) for values in jackknife(matrices, kernel_covariance))
+    if not np.all(np.isfinite(covariance)):
+        raise ValueError(f"solution has kernels of {solution.kernel.max():.0e}, whose squares overflow; rescale inputs")
     shape = solution.kernel.shape * 2
     full = [_by_entry(values, n).reshape(shape) / width for values in (covariance, error)]
     return Fluctuations(solution, width, *full)
@@ -155,19 +162,39 @@ def kernel_covariance(second_variation: np.ndarray) -> np.ndarray:
     """N Cov(Phi) over pairs, (d, d), from Gamma (2d, 2d).
 
     Raises:
-        ValueError: if it is not positive semi-definite.
+        ValueError: if it is not positive semi-definite, or rounding hides whether it is.
     """
     matrix, units = in_own_units(second_variation)
     d = len(units)
-    try:
-        inverse = np.linalg.inv(matrix)[:d, :d]
-    except np.linalg.LinAlgError:
-        inverse = np.full((d, d), -1.0)
+    inverse = _inverse(matrix)[:d, :d]
     inverse = (inverse + inverse.T) / 2
     values = np.linalg.eigvalsh(inverse)
     if values[0] < -1e-3 * values[-1]:
         raise ValueError("solution sits at a transition: a direction without curvature has no Gaussian law")
     return inverse * np.outer(units, units)
+
+
+def _inverse(second_variation: np.ndarray) -> np.ndarray:
+    """Gamma^{-1}, (2d, 2d).
+
+    Raises:
+        ValueError: if rounding leaves no variance to trust.
+    """
+    inverse = np.full_like(second_variation, np.nan)
+    if np.isfinite(second_variation).all():
+        with contextlib.suppress(np.linalg.LinAlgError):
+            inverse = np.linalg.inv(second_variation)
+    d = len(inverse) // 2
+    # The componentwise bound on what rounding Gamma does to its inverse, which no choice of units alters.
+    rounding = np.finfo(float).eps * np.diagonal(np.abs(inverse) @ np.abs(second_variation) @ np.abs(inverse))[:d]
+    variances = np.abs(np.diagonal(inverse)[:d])
+    if not np.all(rounding <= ROUNDED * np.maximum(variances, UNMOVED * variances.max(initial=0.0))):
+        raise ValueError(
+            "solution has fluctuations that double precision cannot resolve: it sits at a transition, or its noise is "
+            "too small beside gv^2 Phi of patterns that depend on one another (a larger noise, or fewer of these "
+            "patterns, can be resolved)"
+        )
+    return inverse
 
 
 def in_own_units(second_variation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
