@@ -107,6 +107,20 @@ def test_posterior_and_comparison(units, factor, compared):
     assert (table["verdict"] == compared["verdict"]).all()
 
 
+@pytest.mark.parametrize("factor", [1e-100, 1e100])
+def test_comparisons_far_from_one(factor):
+    """Squares of these kernels under- or overflow; scores do not."""
+    network, task = inputs_times(LINEAR, TASK, factor)
+    solution = theory.solve(network, task)
+    table = bn.compare(bn.sample(network, task, **SHORT), solution)
+    assert np.isfinite(table[["theory", "mean", "mcse", "expected_sd", "z_sd"]].to_numpy()).all()
+    assert table["expected_sd"].min() > 0
+    assert table["z_sd"].abs().max() < 5
+    relative = theory.fluctuations(solution).draw_kernels(4000)[:, 0, 0, 0, 0] / solution.kernel[0, 0, 0, 0]
+    # The logarithm is Gaussian with the variance of a Wishart matrix.
+    assert np.log(relative).std() == pytest.approx((2 / network.width) ** 0.5, rel=0.1)
+
+
 @pytest.mark.parametrize("gain", [1e-10, 1e-100, 1e-150])
 def test_a_recurrent_gain_of_almost_nothing_is_none(gain):
     """Correlations between steps below rounding: no row differs."""
@@ -156,7 +170,7 @@ def test_strong_inputs_have_an_evidence(factor):
     assert theory.log_evidence(solution).log_evidence == pytest.approx(gaussian_log_density(variance), rel=1e-9)
     if factor > 1e80:
         with pytest.raises(ValueError, match="squares overflow"):
-            theory.fluctuations(solution)
+            _ = theory.fluctuations(solution).kernel_cov
 
 
 DEPENDENT = bn.Task(

@@ -42,14 +42,34 @@ class Fluctuations:
     Attributes:
         solution: the saddle point.
         width: N.
-        kernel_cov: covariance of the kernel entries, (T, P, T, P, T, P, T, P).
-        standard_error: of ``kernel_cov``, from independent sets of neurons; zero for linear networks.
+        natural_cov: covariance of the kernel entries in units of 2^(2 unit), (T, P, T, P, T, P, T, P).
+        natural_error: its standard error.
+        unit: binary logarithm of the unit of the activities (`theory.units`); 0 unless kernels are huge or tiny.
     """
 
     solution: Solution
     width: int
-    kernel_cov: np.ndarray
-    standard_error: np.ndarray
+    natural_cov: np.ndarray
+    natural_error: np.ndarray
+    unit: int = 0
+
+    @property
+    def kernel_cov(self) -> np.ndarray:
+        """Covariance of the kernel entries, (T, P, T, P, T, P, T, P).
+
+        Raises:
+            ValueError: if it overflows.
+        """
+        covariance = times(self.natural_cov, 4 * self.unit)
+        if not np.isfinite(covariance).all():
+            size = self.solution.kernel.max()
+            raise ValueError(f"solution has kernels of {size:.0e}, whose squares overflow; give smaller inputs")
+        return covariance
+
+    @property
+    def standard_error(self) -> np.ndarray:
+        """That of ``kernel_cov``, from independent sets of neurons; zero for linear networks."""
+        return times(self.natural_error, 4 * self.unit)
 
     def draw_kernels(self, num: int, seed: int = 0) -> np.ndarray:
         r"""Kernels (num, T, P, T, P) at width N: Phi^{1/2} exp( Phi^{-1/2} dPhi Phi^{-1/2} ) Phi^{1/2}, dPhi Gaussian.
@@ -65,16 +85,17 @@ class Fluctuations:
         require_memory(f"num {num} for sites x patterns = {n}", 32.0 * num * n**2, "draw fewer kernels")
         rows, columns = pairs_of(n)
         pairs = rows * n + columns
-        values, vectors = np.linalg.eigh(self.kernel_cov.reshape(n * n, n * n)[np.ix_(pairs, pairs)])
+        values, vectors = np.linalg.eigh(self.natural_cov.reshape(n * n, n * n)[np.ix_(pairs, pairs)])
         white = np.random.default_rng(seed).normal(size=(num, len(values)))
         deviations = symmetric_of((white * np.sqrt(np.maximum(values, 0))) @ vectors.T, n)
-        values, vectors = np.linalg.eigh(flat_of(self.solution.kernel))
+        values, vectors = np.linalg.eigh(times(flat_of(self.solution.kernel), -2 * self.unit))
         present = values > SINGULAR * values[-1]
         half = vectors[:, present] * np.sqrt(values[present])
         inverse = vectors[:, present] / np.sqrt(values[present])
         exponents, axes = np.linalg.eigh(inverse.T @ deviations @ inverse)
         factors = half @ (axes * np.exp(exponents / 2)[:, None, :])
-        return (factors @ factors.swapaxes(1, 2)).reshape(num, *self.solution.kernel.shape)
+        kernels = times(factors @ factors.swapaxes(1, 2), 2 * self.unit)
+        return kernels.reshape(num, *self.solution.kernel.shape)
 
 
 def fluctuations(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -> Fluctuations:
@@ -93,12 +114,10 @@ def fluctuations(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -
     saddle, units = solution.saddle.natural()
     matrices = [second_variation(saddle, drawn) for drawn in draw_sets(saddle, neurons, seed)]
     n, width = saddle.model.entries, solution.network.width
-    covariance, error = (times(values, 4 * units.activity) for values in jackknife(matrices, kernel_covariance))
-    if not np.all(np.isfinite(covariance)):
-        raise ValueError(f"solution has kernels of {solution.kernel.max():.0e}, whose squares overflow; rescale inputs")
+    covariance, error = jackknife(matrices, kernel_covariance)
     shape = solution.kernel.shape * 2
-    full = [_by_entry(values, n).reshape(shape) / width for values in (covariance, error)]
-    return Fluctuations(solution, width, *full)
+    whole, its_error = (_by_entry(values, n).reshape(shape) / width for values in (covariance, error))
+    return Fluctuations(solution, width, whole, its_error, units.activity)
 
 
 def require_stable(solution: Solution) -> None:
