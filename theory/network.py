@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from theory import arguments, arrays
+from theory import arguments, arrays, display
 from theory.activation_identity import canonical_activation, find_activation, resolve_activation, stored_activation
 from theory.activations import Activation
 from theory.connections import Connection, Degree, Degrees, Drift, checked_degree
@@ -18,7 +18,7 @@ SCALINGS = ("mup", "standard")
 LARGEST_WIDTH = 2**63 - 1  # a 64-bit integer, as files store it
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Network:
     r"""A network of ``width`` neurons unrolled over steps t = 1..T, with its Gaussian weight prior.
 
@@ -237,6 +237,12 @@ class Network:
 
     def __hash__(self) -> int:
         return hash(self._key())
+
+    def __repr__(self) -> str:
+        return display.network_text(self)
+
+    def _repr_html_(self) -> str:
+        return display.network_html(self)
 
     def replace(self, **changes: Any) -> Network:
         """A copy with some fields changed."""

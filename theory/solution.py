@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from theory import arguments
+from theory import arguments, display
 from theory.activations import Activation
 from theory.jax_settings import own_settings
 from theory.kernels import OUTPUT_DIMS, entry_coords, flat_of, kernel_labels, largest_relative
@@ -62,7 +62,7 @@ class Saddle(NamedTuple):
             return Saddle(units.model(self.model).on_device(), units.activation(self.phi), self.linear, *arrays), units
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Solution:
     """A saddle point of the kernel theory (N -> infinity). Arrays are float64.
 
@@ -107,13 +107,19 @@ class Solution:
     randomisations: int = 1
     free_energy_error: float = 0.0
     effective_sample_size: float = 1.0
-    branches: tuple[Solution, ...] = field(default=(), repr=False)
+    branches: tuple[Solution, ...] = ()
 
     def __post_init__(self) -> None:
         if self.standard_error is None:
             object.__setattr__(self, "standard_error", np.zeros_like(self.kernel))
         if self.repetitions is None:
             object.__setattr__(self, "repetitions", np.empty((0, *self.kernel.shape)))
+
+    def __repr__(self) -> str:
+        return display.solution_text(self)
+
+    def _repr_html_(self) -> str:
+        return display.solution_html(self)
 
     @property
     def relative_error(self) -> float:
