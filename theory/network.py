@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from theory import arguments, display
+from theory import arguments, arrays, display
 from theory.activation_identity import canonical_activation, find_activation, resolve_activation, stored_activation
 from theory.activations import Activation
 from theory.connections import Connection, Degree, Degrees, Drift, checked_degree
@@ -323,6 +323,8 @@ def _plain_degree(degree: Degree) -> Any:
 
 def _by_layer(name: str, value: Any, number: int, check: Callable[[str, Any], float]) -> float | tuple[float, ...]:
     """A number, or a tuple of one for each of several layers."""
+    if getattr(value, "ndim", 0) == 1:
+        value = list(arrays.plain_array(name, value, "of numbers"))
     if number < 2 or not isinstance(value, list | tuple):
         return check(name, value)
     if len(value) != number:

@@ -20,6 +20,7 @@ from theory.network import Network
 from theory.nonlinear.neuron_sampling import draw_neurons
 from theory.task import Task
 from theory.ties import needed_part
+from theory.units import Units, natural_units, times
 
 
 class Saddle(NamedTuple):
@@ -45,6 +46,20 @@ class Saddle(NamedTuple):
         window = np.ix_(kept, kept)
         arrays = (array[window] for array in (self.kernel, self.conjugate, self.cov))
         return Saddle(part, self.phi, self.linear, *arrays), kept
+
+    def natural(self) -> tuple[Saddle, Units]:
+        """The same in natural units (`theory.units`), and these."""
+        units = natural_units(self.model, self.phi, self.kernel, self.cov)
+        if not any(units):
+            return self, units
+        arrays = (
+            times(self.kernel, -2 * units.activity),
+            times(self.conjugate, 2 * units.activity),
+            times(self.cov, -2 * units.preactivation),
+        )
+        # float64 within this call only, as everywhere in the theory.
+        with own_settings():
+            return Saddle(units.model(self.model).on_device(), units.activation(self.phi), self.linear, *arrays), units
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -117,7 +132,7 @@ class Solution:
         (the residual exceeds its tolerance); "imprecise" (the statistical error exceeds its tolerance)."""
         if self.converged:
             return "converged"
-        if not self.stable:
+        if not self.stable and self.residual <= ANYWHERE:
             return "unstable"
         return "imprecise" if self.residual <= STATED_RESIDUAL and self.relative_error > 0 else "unsolved"
 
@@ -202,6 +217,7 @@ class Solution:
 
 
 STATED_RESIDUAL = 1e-8  # of nonlinear networks, at most
+ANYWHERE = 1e-2  # a residual above which nothing was found, as opposed to something not quite solved
 KERNELS = ("kernel", "conjugate", "preactivation_cov", "standard_error")
 OUTPUTS = ("prediction", "dual")
 SCALAR_KINDS = {
@@ -229,7 +245,10 @@ def only_stable(best: Solution) -> Solution:
     """The outcome of a search: not converged if all it found is unstable, since something of lower F was missed."""
     if best.stable:
         return best
-    return replace(best, converged=False, message=f"{best.message}; NOT CONVERGED: no stable one, try another seed")
+    reason = "no stable one, try another seed"
+    if not best.residual <= ANYWHERE:
+        reason = "the search came to rest nowhere; targets or noise are too far from the prior for double precision"
+    return replace(best, converged=False, message=f"{best.message}; NOT CONVERGED: {reason}")
 
 
 def _labelled(solution: Solution, prefix: str) -> dict[str, Any]:

@@ -159,7 +159,7 @@ class Task:
         target = files.new_file("path", path)
         buffer = io.BytesIO()
         np.savez(buffer, inputs=self.inputs, targets=self.targets, supervised=self.supervised)
-        files.write_file(target, buffer.getbuffer())
+        files.write_file(target, buffer.getvalue())
 
     @classmethod
     def from_npz(cls, path: str | os.PathLike) -> Task:

@@ -38,8 +38,9 @@ from theory.seeds import part
 from theory.symmetry import flipped_pairs, sign_changes
 from theory.task import Task
 from theory.ties import by_entry, by_site, needed_part
+from theory.units import TINY, weak_signal
 
-LARGEST_FACTOR = 1e4
+LARGEST_FACTOR = 1e4  # of the targets, relative to those of the size of the prior
 SCAN_RATIO = 1.25
 FOLLOW_RATIO = 0.99
 PRECISION = 1e-5
@@ -288,14 +289,16 @@ class _Branches:
             if self.softest(self.largest)[0] > 0:
                 return math.inf
             return scipy.optimize.brentq(lambda value: self.softest(value)[0], 0.0, self.largest, xtol=PRECISION / 10)
-        above = below = 1.0
+        above = below = first = weak_signal(self.model_at(1.0))
         while self.softest(above)[0] > 0:
             below, above = above, above * SCAN_RATIO
-            if above > LARGEST_FACTOR:
+            if above > LARGEST_FACTOR * first:
                 return math.inf
         while self.softest(below)[0] <= 0:
             above, below = below, below / SCAN_RATIO
-        return scipy.optimize.brentq(lambda factor: self.softest(factor)[0], below, above, rtol=PRECISION / 10)
+        return scipy.optimize.brentq(
+            lambda factor: self.softest(factor)[0], below, above, xtol=TINY, rtol=PRECISION / 10
+        )
 
     def follow_broken(self, instability: float) -> list[tuple[float, np.ndarray]]:
         """The broken branch from just above the instability down to its end, as (factor, coordinates)."""
@@ -323,4 +326,4 @@ class _Branches:
             energies = [float(free_energy_and_gradient(c, model)[0]) for c in both]
             return energies[0] - energies[1]
 
-        return scipy.optimize.brentq(excess, path[-1][0], instability, rtol=PRECISION)
+        return scipy.optimize.brentq(excess, path[-1][0], instability, xtol=TINY, rtol=PRECISION)

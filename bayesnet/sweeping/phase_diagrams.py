@@ -89,7 +89,7 @@ class PhaseDiagram:
         self.draw().savefig(picture, dpi=130, format="png")
         with files.made_directory(place):
             paths = [place / "phase_diagram.png", place / "phase_diagram.nc"]
-            files.write_file(paths[0], picture.getbuffer())
+            files.write_file(paths[0], picture.getvalue())
             write_netcdf(paths[1], self.dataset)
         return paths
 

@@ -8,6 +8,8 @@ equations, not taken from the minimiser.
 
 from __future__ import annotations
 
+import contextlib
+import math
 from typing import NamedTuple
 
 import jax
@@ -32,6 +34,7 @@ from theory.response import covariance_response
 from theory.solution import Solution
 from theory.symmetry import preferred_signs, sign_changes
 from theory.task import Task
+from theory.units import natural_units, times, why_unresolved
 
 TOLERANCE = 1e-9
 MOST_ENTRIES = 150
@@ -91,7 +94,8 @@ class LinearProblem:
     """A linear network on a task.
 
     Attributes:
-        model: the two in arrays, on the device.
+        model: the two in arrays, on the device, in natural units.
+        units: those.
         images: the sign changes that turn saddle points into others (`theory.symmetry`).
     """
 
@@ -103,7 +107,9 @@ class LinearProblem:
                 f"{MOST_ENTRIES}, so that second derivatives between all pairs of entries fit into memory"
             )
         self.network, self.task = network, task
-        self.model: Model = build_model(network, task).on_device()
+        model = build_model(network, task)
+        self.units = natural_units(model, network.phi, model.drive, model.drive)
+        self.model: Model = self.units.model(model).on_device()
         self.images = sign_changes(self.model)
 
     def find_saddle_points(self, starts: int, seed: int) -> list[SaddlePoint]:
@@ -125,14 +131,18 @@ class LinearProblem:
                 if any(self._same(kernel, other, ROUGHLY) for other in kernels):
                     continue
                 point = self.polish(rough)
+                if not np.isfinite(point.at.value):
+                    continue
                 kernel = point.described.trajectory.kernel
                 if any(self._same(kernel, other, SAME_BRANCH) for other in kernels):
                     continue
                 found.append(point)
                 kernels.append(kernel)
-                if np.linalg.norm(point.at.gradient) < GRADIENT_TOLERANCE:
+                if math.hypot(*point.at.gradient) < GRADIENT_TOLERANCE:
                     downhill = np.flatnonzero(point.at.curvatures < -SAME_BRANCH)[:UNSTABLE_DIRECTIONS]
                     queue += [point.at.point + KICK * point.at.directions[:, i] for i in downhill]
+        if not found:
+            raise RuntimeError(why_unresolved(self.model))
         return found
 
     def _coherent_starts(self) -> list[np.ndarray]:
@@ -182,22 +192,25 @@ class LinearProblem:
         conjugate = np.asarray(conjugate_kernel(self.model, kernel, covariance_response(factor, kernel)))
         # Phi = (C^{-1} + Phihat)^{-1} without an inverse of C, which may be singular.
         inner = np.eye(n) + factor.T @ conjugate @ factor
-        implied = factor @ np.linalg.solve(inner, factor.T)
         scale = scale_of(kernel)
-        residual = float(np.max(np.abs(kernel - implied) / np.outer(scale, scale)))
+        residual = math.inf
+        with contextlib.suppress(np.linalg.LinAlgError):  # where the search has come to no rest at all
+            implied = factor @ np.linalg.solve(inner, factor.T)
+            residual = float(np.max(np.abs(kernel - implied) / np.outer(scale, scale)))
         signs = preferred_signs(kernel_of(kernel, task), self.images)
         if np.any(signs < 0):
             kernel, conjugate, cov = (self._image(matrix, signs) for matrix in (kernel, conjugate, cov))
             mean = np.asarray(output_law(self.model, kernel).mean)
+        _, activity, output = self.units
         return Solution(
             network=self.network,
             task=task,
-            kernel=kernel_of(kernel, task),
-            conjugate=kernel_of(conjugate, task),
-            preactivation_cov=kernel_of(cov, task),
+            kernel=times(kernel_of(kernel, task), 2 * activity),
+            conjugate=times(kernel_of(conjugate, task), -2 * activity),
+            preactivation_cov=times(kernel_of(cov, task), 2 * activity),
             free_energy=float(point.at.value),
-            prediction=outputs_of(self.model.read_out(mean), task),
-            dual=outputs_of(self.model.read_out(dual), task),
+            prediction=times(outputs_of(self.model.read_out(mean), task), output),
+            dual=times(outputs_of(self.model.read_out(dual), task), -output),
             residual=residual,
             stable=point.stable,
             converged=bool(residual <= TOLERANCE),

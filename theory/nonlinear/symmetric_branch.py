@@ -30,6 +30,7 @@ from theory.nonlinear.neuron import Points
 from theory.response import covariance_inverse, factorise
 from theory.symmetry import flipped_pairs, sign_changes
 from theory.ties import by_entry, cut_between, tied_pairs, unbroken_entries
+from theory.units import TINY
 
 FIRST_PULL = 0.1  # strength of the targets, relative to the prior of a neuron, at the first factor
 SCAN_RATIO = 1.25
@@ -147,7 +148,7 @@ class SymmetricBranch:
             def excess(value: float, frozen=(state, points, slope)) -> float:
                 return self.softest(value, self.root(value, *frozen), frozen[1]).eigenvalue - 1
 
-            value = scipy.optimize.brentq(excess, below, above, rtol=PRECISION)
+            value = scipy.optimize.brentq(excess, below, above, xtol=TINY, rtol=PRECISION)
         return value
 
     def _bracket(self, seed: int) -> tuple[float, float]:
