@@ -15,9 +15,10 @@ from theory.family import SIGNAL, Family
 from theory.jax_settings import own_settings
 from theory.kernels import OUTPUT_DIMS, entry_coords, kernel_labels
 from theory.lazy import nngp
-from theory.linear.saddle import LinearFollower
 from theory.network import Network
-from theory.nonlinear.solution import NonlinearFollower
+from theory.search.branches import Options
+from theory.search.settings import DEFAULT, Settings
+from theory.search.solutions import Follower
 from theory.solution import KERNELS, OUTPUTS, SCALAR_KINDS, Solution
 from theory.task import Task
 
@@ -34,6 +35,7 @@ def continuation(
     points: int = 16384,
     randomisations: int = 4,
     tolerance: float = 1e-2,
+    settings: Settings = DEFAULT,
 ) -> xr.Dataset:
     """Stable solutions at several values of a parameter, followed up from the smallest and down from the largest.
 
@@ -48,7 +50,7 @@ def continuation(
         values: of the parameter, 0 or more and finite, no two equal; sorted in the answer.
         along: the parameter: "signal", which multiplies the task's targets; a number of the network ("recurrent_gain",
             "noise", "leak", "bias_gain" and so on); or a degree of sharing ("shared.recurrent" and so on).
-        seed, points, randomisations, tolerance: as for `theory.solve`.
+        seed, points, randomisations, tolerance, settings: as for `theory.solve`.
 
     Returns:
         A Dataset with dims "direction" and "factor" (of another parameter its name) before those of each variable: the
@@ -69,14 +71,12 @@ def continuation(
     points = arguments.integer("points", points, 1024)
     randomisations = arguments.integer("randomisations", randomisations, 2)
     tolerance = arguments.positive("tolerance", tolerance)
+    arguments.instance("settings", settings, Settings)
     if network.scaling == "standard":
         up = down = [(nngp(*family.at(float(value))), None) for value in ordered]
     else:
-        follower: Any
-        if network.activation == "linear":
-            follower = LinearFollower(family, seed)
-        else:
-            follower = NonlinearFollower(family, points, randomisations, seed, tolerance)
+        options = Options(points, randomisations, seed, settings=settings)
+        follower = Follower(family, options, tolerance)
         # float64 within this call only: as in solve.
         with own_settings():
             up = _sweep(follower, ordered)
@@ -84,7 +84,9 @@ def continuation(
     return _dataset(family, ordered, ([pair[0] for pair in up], [pair[0] for pair in down]))
 
 
-def _sweep(follower: Any, values: np.ndarray, start: tuple[Solution, Any] | None = None) -> list[tuple[Solution, Any]]:
+def _sweep(
+    follower: Follower, values: np.ndarray, start: tuple[Solution, Any] | None = None
+) -> list[tuple[Solution, Any]]:
     """Solution and state at each value; ``start`` serves where the search at the first of them finds nothing."""
     try:
         pairs = [follower.best(float(values[0]))]

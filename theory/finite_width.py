@@ -20,8 +20,8 @@ from theory import arguments
 from theory.jax_settings import own_settings
 from theory.kernel_action import bordered_matrix, linear_curvature, pairs_of, sampled_curvature, symmetric_of
 from theory.kernels import flat_of
+from theory.laws.neurons import Neurons, draw_neurons
 from theory.memory import require_memory
-from theory.nonlinear.neuron_sampling import Neurons, draw_neurons
 from theory.seeds import part
 from theory.solution import Saddle, Solution
 

@@ -23,9 +23,9 @@ from theory.finite_width import draw_sets, kernel_covariance, require_stable, se
 from theory.influence import linear_variance, sampled_variance
 from theory.jax_settings import own_settings
 from theory.kernels import OUTPUT_DIMS, entry_coords, outputs_of
+from theory.laws.law import live_entries
 from theory.lazy import prior_kernel
 from theory.model import build_model, output_law
-from theory.nonlinear.neuron import live_entries
 from theory.response import NEGLIGIBLE, factorise
 from theory.solution import Solution
 from theory.task import Task

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from theory import arguments
-from theory.jax_settings import own_settings
 from theory.lazy import nngp
-from theory.linear.saddle import TOLERANCE, LinearProblem
 from theory.memory import require_memory
 from theory.network import Network
-from theory.nonlinear.solution import solve_nonlinear
-from theory.solution import Solution, only_stable
+from theory.search.branches import Options
+from theory.search.settings import DEFAULT, Settings
+from theory.search.solutions import search
+from theory.solution import Solution
 from theory.task import Task
 
 
@@ -24,6 +22,7 @@ def solve(
     points: int | None = None,
     randomisations: int = 4,
     tolerance: float = 1e-2,
+    settings: Settings = DEFAULT,
 ) -> Solution:
     r"""Solve the saddle-point equations at infinite width.
 
@@ -32,7 +31,7 @@ def solve(
 
     C[Phi] and A[Phi] are those of `theory.model`.
 
-    Linear networks are solved to rounding error, others on points (`theory.nonlinear.saddle`): by quadrature where at
+    Linear networks are solved to rounding error, others on points (`theory.search.branches`): by quadrature where at
     most three entries are tied to one another, else with a standard error that falls as 1/sqrt(points x
     randomisations).
 
@@ -47,6 +46,7 @@ def solve(
         randomisations: how many independent sets; at least 2.
         tolerance: on the standard error of the kernel entries, relative to sqrt(Phi_ii Phi_jj); above it, the solution
             does not count as converged.
+        settings: the numbers that steer the search.
 
     Returns:
         The `Solution` of smallest free energy; ``branches`` lists every saddle point found. Where the sign symmetry
@@ -65,21 +65,13 @@ def solve(
     arguments.instance("network", network, Network)
     arguments.instance("task", task, Task)
     seed = arguments.seed("seed", seed)
+    arguments.instance("settings", settings, Settings)
     task.require_kernel_memory(network.layers)
     check_settings(task, starts=starts, points=points, randomisations=randomisations, tolerance=tolerance)
     if network.scaling == "standard":
         return nngp(network, task)
-    if network.activation != "linear":
-        return solve_nonlinear(network, task, points, randomisations, seed, tolerance)
-    # float64 within this call only: residuals of 1e-9 are not reachable in float32.
-    with own_settings():
-        problem = LinearProblem(network, task)
-        found = [problem.solution(point) for point in problem.find_saddle_points(starts, seed)]
-    branches = tuple(sorted(found, key=lambda solution: solution.free_energy))
-    best = branches[0]
-    unsolved = "" if best.converged else f"; NOT CONVERGED: its residual exceeds {TOLERANCE:g}"
-    message = f"{best.message}; {len(branches)} saddle point(s) found from {starts} random starts and the fixed ones"
-    return only_stable(replace(best, branches=branches, message=message + unsolved))
+    options = Options(randomisations=randomisations, seed=seed, starts=starts, settings=settings)
+    return search(network, task, points, options, tolerance)
 
 
 def check_settings(task: Task, *, starts: int, points: int | None, randomisations: int, tolerance: float) -> None:

@@ -32,9 +32,10 @@ from theory.connections import NOWHERE
 from theory.finite_width import draw_sets
 from theory.jax_settings import own_settings
 from theory.kernel_action import covariance_of_pairs, pairs_of, symmetric_of
+from theory.laws.law import live_entries, range_of
+from theory.laws.neurons import Neurons
+from theory.laws.smoothness import derivatives
 from theory.model import Model, mix_transposed
-from theory.nonlinear.neuron import derivatives, live_entries, range_of
-from theory.nonlinear.neuron_sampling import Neurons
 from theory.response import NEGLIGIBLE, covariance_inverse, covariance_response, factorise
 from theory.solution import Saddle, Solution
 
