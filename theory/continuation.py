@@ -16,6 +16,7 @@ from theory.jax_settings import own_settings
 from theory.kernels import OUTPUT_DIMS, entry_coords, kernel_labels
 from theory.lazy import nngp
 from theory.network import Network
+from theory.saddle import check_settings
 from theory.search.branches import Options
 from theory.search.settings import DEFAULT, Settings
 from theory.search.solutions import Follower
@@ -32,9 +33,9 @@ def continuation(
     seed: int = 0,
     *,
     along: str = SIGNAL,
-    points: int = 16384,
-    randomisations: int = 4,
-    tolerance: float = 1e-2,
+    points: int | None = None,
+    randomisations: int | None = None,
+    tolerance: float | None = None,
     settings: Settings = DEFAULT,
 ) -> xr.Dataset:
     """Stable solutions at several values of a parameter, followed up from the smallest and down from the largest.
@@ -68,15 +69,14 @@ def continuation(
     for value in ordered:
         family.at(float(value))  # refuses what the parameter cannot be
     seed = arguments.seed("seed", seed)
-    points = arguments.integer("points", points, 1024)
-    randomisations = arguments.integer("randomisations", randomisations, 2)
-    tolerance = arguments.positive("tolerance", tolerance)
     arguments.instance("settings", settings, Settings)
+    check_settings(network, task, points=points, randomisations=randomisations, tolerance=tolerance)
     if network.scaling == "standard":
         up = down = [(nngp(*family.at(float(value))), None) for value in ordered]
     else:
-        options = Options(points, randomisations, seed, settings=settings)
-        follower = Follower(family, options, tolerance)
+        sets = settings.sets
+        options = Options(points or sets.first, randomisations or sets.randomisations, seed, settings=settings)
+        follower = Follower(family, options, tolerance or sets.tolerance)
         # float64 within this call only: as in solve.
         with own_settings():
             up = _sweep(follower, ordered)

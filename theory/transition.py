@@ -29,6 +29,7 @@ from theory.family import SIGNAL, Family
 from theory.jax_settings import own_settings
 from theory.model import Model, signal_of
 from theory.network import SHARED, Network
+from theory.saddle import check_settings
 from theory.search.branches import Options
 from theory.search.broken_branch import follow_broken
 from theory.search.settings import DEFAULT, Settings
@@ -104,8 +105,8 @@ def critical_signal(
     task: Task,
     seed: int = 0,
     *,
-    points: int = 16384,
-    randomisations: int = 4,
+    points: int | None = None,
+    randomisations: int | None = None,
     settings: Settings = DEFAULT,
 ) -> CriticalPoint:
     """The `critical_point` in the signal: factors of the task's targets. Arguments as there."""
@@ -120,8 +121,8 @@ def critical_sharing(
     weights: str = "recurrent",
     seed: int = 0,
     *,
-    points: int = 16384,
-    randomisations: int = 4,
+    points: int | None = None,
+    randomisations: int | None = None,
     settings: Settings = DEFAULT,
 ) -> CriticalPoint:
     """The `critical_point` in the degree to which weights are shared: below it a network is as if it shared nothing.
@@ -141,8 +142,8 @@ def critical_point(
     along: str,
     seed: int = 0,
     *,
-    points: int = 16384,
-    randomisations: int = 4,
+    points: int | None = None,
+    randomisations: int | None = None,
     settings: Settings = DEFAULT,
 ) -> CriticalPoint:
     r"""The `CriticalPoint` of a network with an odd activation on a task, in one parameter.
@@ -173,8 +174,7 @@ def critical_point(
     if not (along == SIGNAL or along.startswith(SHARED)):
         raise ValueError(f"along is {along!r}; allowed are {SIGNAL!r} and degrees of sharing, {SHARED + 'recurrent'!r}")
     seed = arguments.seed("seed", seed)
-    points = arguments.integer("points", points, 1024)
-    randomisations = arguments.integer("randomisations", randomisations, 2)
+    check_settings(network, task, points=points, randomisations=randomisations)
     arguments.instance("settings", settings, Settings)
     if not np.any(task.supervised_targets):
         raise ValueError("task has only zero targets; no factor makes a signal of them")
@@ -191,7 +191,8 @@ def critical_point(
             "where U and V are shared)"
         )
     model_at = signal_of(model) if along == SIGNAL else lambda value: needed_part(family.model(value))[0]
-    options = Options(points, randomisations, seed, settings=settings)
+    sets = settings.sets
+    options = Options(points or sets.first, randomisations or sets.randomisations, seed, settings=settings)
     return _followed(model_at, network.phi, along == SIGNAL, family.largest, options)
 
 

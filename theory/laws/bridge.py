@@ -67,8 +67,9 @@ def divergence_of_draws(
     """
     points = replace(law, tilt=jnp.zeros_like(law.tilt)).weighted(cov, conjugate)
     features = stein_features(points.noise, cov, conjugate, law.phi, law.live, law.kinks, tilt)
-    columns = (np.asarray(points.noise), np.asarray(points.log_weights), np.asarray(points.energy), features)
-    first, second = (_Draws(*(column[half::2] for column in columns), tilt) for half in (0, 1))
+    noise, logs, energies = map(np.asarray, (points.noise, points.log_weights, points.energy))
+    halves = [slice(half, None, 2) for half in (0, 1)]
+    first, second = (_Draws(noise[half], logs[half], energies[half], features[half], tilt) for half in halves)
 
     def energy_of(z: np.ndarray) -> np.ndarray:
         return np.asarray(_energy_of_noise(jnp.asarray(z), cov, conjugate, law.phi, law.live))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -50,8 +50,8 @@ class DrawnLaw(PointLaw):
         return divergence_of_draws(self, cov, conjugate, seed, self.settings.bridge, self.settings.tilt)
 
     def fewer(self, count: int) -> Law:
-        parts = (part[:count] for part in (self.coordinates, self.log_base, self.tilt))
-        return DrawnLaw(*parts, self.phi, self.live, self.kinks, self.settings)
+        first = slice(count)
+        return replace(self, coordinates=self.coordinates[first], log_base=self.log_base[first], tilt=self.tilt[first])
 
 
 def drawn_law(

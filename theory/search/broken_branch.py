@@ -23,6 +23,7 @@ from functools import lru_cache, partial
 import jax.numpy as jnp
 import numpy as np
 import scipy.interpolate
+import scipy.optimize
 
 from theory.kernels import scale_of
 from theory.laws.grid import ROUGHER
@@ -42,7 +43,7 @@ from theory.search.symmetric_branch import SymmetricBranch
 from theory.search.symmetry_breaking import Softest
 from theory.seeds import part
 
-FINE = 4001  # nodes of the splines between the steps
+FINE = 4001  # nodes of splines between the steps, whose own error is far larger
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,19 @@ class BrokenPath:
         factor = scipy.interpolate.CubicSpline(mirrored, np.concatenate([self.factors[:0:-1], self.factors]))
         slope = scipy.interpolate.CubicSpline(mirrored, np.concatenate([self.slopes[:0:-1], self.slopes]))
         fine = np.linspace(0, self.amplitudes[-1], FINE)
-        factors = factor(fine)
-        spinodal = float(factors.min())
-        rate = slope(fine) * factor(fine, 1)
-        steps = (rate[1:] + rate[:-1]) / 2 * np.diff(fine)
-        excess = np.concatenate([[0.0], np.cumsum(steps)])
-        beyond = np.flatnonzero((excess < 0) & (fine > fine[factors.argmin()]))
+        turns = factor.derivative().roots(extrapolate=False)
+        fold = min((turn for turn in turns if turn > 0), key=factor, default=self.amplitudes[-1])
+        excess = scipy.interpolate.CubicSpline(fine, slope(fine) * factor(fine, 1)).antiderivative()
+        beyond = fine[(excess(fine) < 0) & (fine > fold)]
         if not beyond.size:
             raise RuntimeError(
                 f"the broken branch was lost at {self.factors[-1]:.4g}, before its free energy met that of the "
                 "symmetric one; use more points"
             )
-        return spinodal, float(factors[beyond[0]])
+        crossing = (
+            scipy.optimize.brentq(excess, max(fold, beyond[0] - fine[1]), beyond[0]) if excess(fold) > 0 else fold
+        )
+        return float(factor(fold)), float(factor(crossing))
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,9 @@ def walk(
     path = _Path(problem, model_at, scale, np.concatenate([direction[:half], np.zeros(half)]))
     before = (0.0, np.append(pack(root.kernel, root.conjugate, scale, problem.layout), factor))
     paths = problem.settings.paths
-    tangent, step = (
-        np.append(direction, 0.0),
-        paths.first_amplitude if problem.exact else paths.first_amplitude_of_draws,
-    )
+    tangent = np.append(direction, 0.0)
+    step = paths.first_amplitude if problem.exact else paths.first_amplitude_of_draws
+    largest = paths.largest_step if problem.exact else paths.largest_step_of_draws
     for number in range(1, paths.steps):
         amplitude = before[0] + step
         found = path.solve(amplitude, before[1] + step * tangent, part(seed, number))
@@ -135,7 +136,7 @@ def walk(
         unknowns, solution, response = found
         yield Step(amplitude, float(unknowns[-1]), solution, response)
         tangent = (unknowns - before[1]) / step
-        before, step = (amplitude, unknowns), min(paths.amplitude_ratio * step, paths.largest_step)
+        before, step = (amplitude, unknowns), min(paths.amplitude_ratio * step, largest)
 
 
 def follow_broken(symmetric: SymmetricBranch, instability: float, points: int, seed: int) -> BrokenPath:

@@ -131,7 +131,9 @@ class PathSettings:
         rounds: laws made at the middle of the bracket, then at the threshold that these give.
         first_amplitude, first_amplitude_of_draws: of the broken branch. On draws it is large: their scatter unfolds the
             pitchfork, and shifts factors by itself over the amplitude.
-        amplitude_ratio, largest_step, least_step: of the steps in the amplitude.
+        amplitude_ratio, least_step: of the steps in the amplitude.
+        largest_step, largest_step_of_draws: likewise; splines between the first are good to a millionth, and those
+            between the others to less than the scatter.
         past: times the instability: a path that has come that far does not turn back, it is assumed.
         steps: in the amplitude, at most.
         redraws: of the laws at an amplitude.
@@ -149,7 +151,8 @@ class PathSettings:
     first_amplitude: float = 0.05
     first_amplitude_of_draws: float = 0.3
     amplitude_ratio: float = 1.4
-    largest_step: float = 0.15
+    largest_step: float = 0.075
+    largest_step_of_draws: float = 0.15
     least_step: float = 0.01
     past: float = 1.02
     steps: int = 60
@@ -168,6 +171,8 @@ class SetSettings:
         most: draws in a set.
         growth: factor by which sets grow.
         most_numbers: that make one set precise (`theory.laws.stein`), which must fit into memory: 3.2 GB.
+        randomisations: how many independent sets; four know their own error to some 40%.
+        tolerance: on the standard error of the kernels, relative; plots do not show less.
         safety: share of the tolerance that is aimed at: four sets know their own error to some 40%.
     """
 
@@ -176,6 +181,8 @@ class SetSettings:
     most: int = 262144
     growth: int = 4
     most_numbers: float = 4e8
+    randomisations: int = 4
+    tolerance: float = 1e-2
     safety: float = 0.8
 
 
