@@ -16,7 +16,10 @@ from bayesnet import diagnostics, models, observables, tasks
 from bayesnet.arviz_bridge import to_arviz
 from bayesnet.bridge_sampling import LogEvidence, log_evidence
 from bayesnet.comparison import compare
+from bayesnet.forward_pass import run
+from bayesnet.location import Location, locate
 from bayesnet.models.weight_space import Weights
+from bayesnet.outside import from_activations, from_weights
 from bayesnet.phases import weigh_phases
 from bayesnet.prediction import predict
 from bayesnet.prior_draws import sample_prior
@@ -30,6 +33,7 @@ from bayesnet.weight_draws import draw_fields, draw_weights
 from theory import Network, Task
 
 __all__ = [
+    "Location",
     "LogEvidence",
     "Network",
     "Task",
@@ -39,13 +43,17 @@ __all__ = [
     "draw_fields",
     "draw_weights",
     "executors",
+    "from_activations",
+    "from_weights",
     "load",
+    "locate",
     "log_evidence",
     "models",
     "observables",
     "phase_diagram",
     "predict",
     "report",
+    "run",
     "sample",
     "sample_prior",
     "save",

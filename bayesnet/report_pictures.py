@@ -30,6 +30,7 @@ from bayesnet.observables import (
     target_direction,
 )
 from bayesnet.report_content import NOTHING, Run
+from bayesnet.results import from_outside
 from bayesnet.weight_spectra import eigenvalue_cloud
 from theory.model import build_model
 from theory.solution import Solution
@@ -96,7 +97,11 @@ def result_pictures(runs: Sequence[Run]) -> list[Picture]:
 
 
 def sampler_pictures(runs: Sequence[Run]) -> list[Picture]:
-    """How the sampler did: traces and ranks of the slowest invariants of each network, energies."""
+    """How the sampler did: traces and ranks of the slowest invariants of each network, energies.
+
+    Networks from outside had none.
+    """
+    runs = [run for run in runs if not from_outside(run.posterior)]
     dynamical = [run for run in runs if "energy" in run.posterior["sample_stats"]]  # Langevin has no momenta
     return [*(_traces(run) for run in runs), *([_energies(dynamical)] if dynamical else [])]
 

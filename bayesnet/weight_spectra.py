@@ -66,6 +66,8 @@ def _drawn(posterior: xr.DataTree, network: Network, task: Task) -> tuple[np.nda
     weights = network.wiring(task.steps).weights[0]
     if not weights.used.any():
         return None, nothing, "a task of one step uses no recurrent weights"
+    if "latents" not in posterior.children:
+        return None, nothing, "of networks known by their activities the weights are not known"
     if network.width <= LARGEST_MATRIX:
         small = network.width <= SMALL_MATRIX
         chains = range(min(2 if small else 1, posterior["latents"].sizes["chain"]))
