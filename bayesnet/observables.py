@@ -217,6 +217,7 @@ def _directed(kernel: np.ndarray, step: int, other: int, direction: np.ndarray) 
 
 
 def _normalised(cross: np.ndarray, one: np.ndarray, other: np.ndarray, squared: bool) -> np.ndarray:
-    product = np.asarray(one * other)
-    square = np.divide(cross**2, product, out=np.zeros_like(product), where=product > 0)
-    return square if squared else np.sign(cross) * np.sqrt(square)
+    # Not the root of a product, which may overflow.
+    size = np.asarray(np.sqrt(np.maximum(one, 0)) * np.sqrt(np.maximum(other, 0)))
+    overlap = np.divide(cross, size, out=np.zeros_like(size), where=size > 0)
+    return overlap**2 if squared else overlap

@@ -192,7 +192,7 @@ def _densities(runs: Sequence[Run]) -> Picture:
                 value = observable.evaluate(run.solution.kernel, run.solution.prediction)
                 low, high = np.percentile(draws, [BAND[0], BAND[-1]])
                 # The square of a fluctuating number is never zero: there only the upper end can tell.
-                inside += bool(value <= high and (low <= value or abs(value) < NOTHING))
+                inside += bool(value <= high and (low <= value or abs(value) <= NOTHING * high))
             readings.append(
                 f"{run.name}: in {inside} of {len(chosen)} panels the {_kind(run)} lies within the central 90% of the "
                 "posterior."

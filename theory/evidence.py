@@ -91,7 +91,7 @@ def log_evidence(solution: Solution, *, neurons: int | None = None, seed: int = 
     determinant, scatter = 0.0, 0.0
     if not lazy:
         require_stable(solution)
-        saddle = solution.saddle
+        saddle, _ = solution.saddle.natural()
         matrices = [second_variation(saddle, drawn) for drawn in draw_sets(saddle, neurons, seed)]
         determinant, scatter = map(float, jackknife(matrices, _half_log_det))
     factor = 1 if lazy else network.width

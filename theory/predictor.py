@@ -29,6 +29,7 @@ from theory.model import build_model, output_law
 from theory.response import NEGLIGIBLE, factorise
 from theory.solution import Solution
 from theory.task import Task
+from theory.units import times
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +138,8 @@ def _saddle_prediction(
     """Means and variances (R, P, T, O), one for each set of neurons; without a task, of the trained patterns."""
     saddle, kept = solution.saddle.needed()  # the other entries carry no data
     joint = joint_model(solution.network, solution.task, task) if task else same_model(solution.model, kept)
-    model = joint.model.on_device()
+    saddle, units = saddle.natural()
+    model = units.model(joint.model).on_device()
     factor = factorise(saddle.cov) if saddle.linear else factorise(saddle.cov, NEGLIGIBLE)
     layout = {
         "phi": saddle.phi.function,
@@ -161,9 +163,9 @@ def _saddle_prediction(
             of_kernels = linear_variance(np.asarray(influence), saddle.kernel, kernel_covariance(action))
         else:
             of_kernels = sampled_variance(np.asarray(influence), drawn, saddle, action)
-        means.append(np.asarray(found.mean))
+        means.append(times(found.mean, units.output))
         given_kernels = float(model.scale) * np.asarray(found.variance)[..., None]
-        variances.append(given_kernels + of_kernels / solution.network.width)
+        variances.append(times(given_kernels + of_kernels / solution.network.width, 2 * units.output))
     if task is None:
         means, variances = ([outputs_of(part[0], solution.task) for part in parts] for parts in (means, variances))
     return np.array(means), np.array(variances)

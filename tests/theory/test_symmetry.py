@@ -46,6 +46,16 @@ def test_there_may_be_none(change, task):
     assert alternating_relabelling(RELU.replace(**change), task) is None
 
 
+@pytest.mark.parametrize("factor", [1e-10, 1e10])
+@pytest.mark.parametrize("targets", [[1.0, -1.0], [1.0, -0.5]])
+def test_units_do_not_matter(factor, targets):
+    plain = alternating_relabelling(RELU, endpoint(targets))
+    other = endpoint(np.array(targets) * factor, inputs=np.array([[1.0, 0.0], [0.0, 1.0]]) * np.sqrt(2) * factor)
+    np.testing.assert_array_equal(alternating_relabelling(RELU, other), plain)
+    unequal = endpoint(targets, inputs=np.array([[1.0, 0.0], [0.0, 2.0]]) * factor)
+    assert alternating_relabelling(RELU, unequal) is None
+
+
 def test_unshared_inputs_and_readouts_tie_no_steps():
     everywhere = Task(np.tile(np.eye(2)[:, None], (1, 3, 1)), np.array([[1.0] * 3, [-1.0] * 3]))
     assert alternating_relabelling(RELU, everywhere) is None

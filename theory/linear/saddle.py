@@ -8,6 +8,7 @@ equations, not taken from the minimiser.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -27,6 +28,7 @@ from theory.linear.noise_gram import (
 from theory.model import Model, preactivation_cov
 from theory.response import factorise
 from theory.symmetry import sign_changes
+from theory.units import why_unresolved
 
 MOST_ENTRIES = 150
 SAME_BRANCH = 1e-6
@@ -85,7 +87,7 @@ class LinearProblem:
     """A linear network on a task.
 
     Attributes:
-        model: in arrays, on the device.
+        model: in arrays, on the device, in natural units (`theory.units`).
         images: the sign changes that turn saddle points into others (`theory.symmetry`).
     """
 
@@ -117,14 +119,18 @@ class LinearProblem:
                 if any(self._same(kernel, other, ROUGHLY) for other in kernels):
                     continue
                 point = self.polish(rough)
+                if not np.isfinite(point.at.value):
+                    continue
                 kernel = point.described.trajectory.kernel
                 if any(self._same(kernel, other, SAME_BRANCH) for other in kernels):
                     continue
                 found.append(point)
                 kernels.append(kernel)
-                if np.linalg.norm(point.at.gradient) < GRADIENT_TOLERANCE:
+                if math.hypot(*point.at.gradient) < GRADIENT_TOLERANCE:
                     downhill = np.flatnonzero(point.at.curvatures < -SAME_BRANCH)[:UNSTABLE_DIRECTIONS]
                     queue += [point.at.point + KICK * point.at.directions[:, i] for i in downhill]
+        if not found:
+            raise RuntimeError(why_unresolved(self.model))
         return found
 
     def _coherent_starts(self) -> list[np.ndarray]:

@@ -16,6 +16,8 @@ of each step, and so does the symmetric branch where neither inputs nor readouts
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -232,10 +234,11 @@ def _gaussian_branch(point: SaddlePoint, model: Model, phi: Activation) -> Branc
     """The `Branch` of a linear network in closed form."""
     _, _, kernel, factor, _, _ = point.described.trajectory
     conjugate = np.asarray(conjugate_kernel(model, kernel, covariance_response(factor, kernel)))
-    # Phi = (C^{-1} + Phihat)^{-1} without an inverse of C, which may be singular.
-    implied = factor @ np.linalg.solve(np.eye(len(kernel)) + factor.T @ conjugate @ factor, factor.T)
-    scale = scale_of(kernel)
-    residual = float(np.max(np.abs(kernel - implied) / np.outer(scale, scale)))
+    scale, residual = scale_of(kernel), math.inf
+    with contextlib.suppress(np.linalg.LinAlgError):  # where the search has come to no rest at all
+        # Phi = (C^{-1} + Phihat)^{-1} without an inverse of C, which may be singular.
+        implied = factor @ np.linalg.solve(np.eye(len(kernel)) + factor.T @ conjugate @ factor, factor.T)
+        residual = float(np.max(np.abs(kernel - implied) / np.outer(scale, scale)))
     root = Root(kernel, conjugate, residual, 1.0)
     return Branch(model, phi, (root,), (float(point.at.value),), point.stable)
 

@@ -21,6 +21,7 @@ from theory.solution import STATED_RESIDUAL, Solution, error_of_repetitions, onl
 from theory.symmetry import alternating_relabelling, preferred_signs, relabel, sign_changes
 from theory.task import Task
 from theory.ties import needed_part, tied_entries
+from theory.units import Units, natural_units, times
 
 # Difference of kernels, relative to their scale, beyond which an image counts as another saddle point.
 SAME_IMAGE = 0.1
@@ -35,7 +36,8 @@ class Posed:
         network, task: what is asked.
         options: of the search.
         tolerance: on the standard error of the kernel entries, relative to sqrt(Phi_ii Phi_jj).
-        model: the two in arrays.
+        units: natural ones (`theory.units`) of a linear network; its relative numbers may be anything.
+        model: the two in arrays, in these units.
         part: what is searched: of a linear network all, else what a supervised entry depends on.
         kept: its flat entries.
         images: the sign changes that turn saddle points into others (`theory.symmetry`).
@@ -45,6 +47,7 @@ class Posed:
     task: Task
     options: Options
     tolerance: float
+    units: Units
     model: Model
     part: Model
     kept: np.ndarray
@@ -83,12 +86,14 @@ class Posed:
         return _solution(branch, self)
 
 
-def pose(network: Network, task: Task, options: Options, tolerance: float) -> Posed:
-    """The `Posed` problem of a network on a task."""
-    model = build_model(network, task).on_device()
-    phi = network.phi
+def pose(network: Network, task: Task, options: Options, tolerance: float, units: Units | None = None) -> Posed:
+    """The `Posed` problem of a network on a task, in natural units or in given ones."""
+    model, phi = build_model(network, task), network.phi
+    if units is None:
+        units = natural_units(model, phi, model.drive, model.drive) if phi.linear else Units(0, 0, 0)
+    model = units.model(model).on_device()
     searched, kept = (model, np.arange(model.entries)) if phi.linear else needed_part(model)
-    return Posed(network, task, options, tolerance, model, searched, kept, mirror_images(model, phi))
+    return Posed(network, task, options, tolerance, units, model, searched, kept, mirror_images(model, phi))
 
 
 def search(network: Network, task: Task, points: int | None, options: Options, tolerance: float) -> Solution:
@@ -129,9 +134,12 @@ class Follower:
 
     def __init__(self, family: Family, options: Options, tolerance: float) -> None:
         self._family, self._options, self._tolerance = family, options, tolerance
+        self._units: Units | None = None
 
     def _posed(self, value: float) -> Posed:
-        return pose(*self._family.at(value), self._options, self._tolerance)
+        posed = pose(*self._family.at(value), self._options, self._tolerance, self._units)
+        self._units = posed.units  # branches go from one value to the next
+        return posed
 
     def best(self, value: float) -> tuple[Solution, Branch]:
         """What `theory.solve` finds."""
@@ -208,21 +216,22 @@ def _solution(branch: Branch, posed: Posed) -> Solution:
     relative_error = largest_relative(error, kernel)
     solved = residual <= (EXACT_RESIDUAL if branch.found is None else STATED_RESIDUAL)
     energies = np.array(branch.energies)
+    preactivation, activity, output = posed.units
     return Solution(
         network=posed.network,
         task=task,
-        kernel=kernel_of(kernel, task),
-        conjugate=kernel_of(conjugate, task),
-        preactivation_cov=kernel_of(cov, task),
+        kernel=times(kernel_of(kernel, task), 2 * activity),
+        conjugate=times(kernel_of(conjugate, task), -2 * activity),
+        preactivation_cov=times(kernel_of(cov, task), 2 * preactivation),
         free_energy=float(energies[0] if branch.exact else energies.mean()),
-        prediction=outputs_of(model.read_out(law.mean), task),
-        dual=outputs_of(model.read_out(law.dual), task),
+        prediction=times(outputs_of(model.read_out(law.mean), task), output),
+        dual=times(outputs_of(model.read_out(law.dual), task), -output),
         residual=residual,
         stable=branch.stable,
         converged=bool(solved and relative_error <= posed.tolerance),
         message=_message(branch, residual, solved, relative_error, posed.tolerance, left_out),
-        standard_error=kernel_of(error, task),
-        repetitions=kernel_of(repetitions * np.outer(signs, signs), task),
+        standard_error=times(kernel_of(error, task), 2 * activity),
+        repetitions=times(kernel_of(repetitions * np.outer(signs, signs), task), 2 * activity),
         randomisations=randomisations,
         free_energy_error=float(
             abs(energies[0] - energies[-1]) if branch.exact else energies.std(ddof=1) / np.sqrt(len(energies))

@@ -29,6 +29,7 @@ from theory.search.stationarity import Laws, Root
 from theory.search.symmetry_breaking import SecondMoments, Softest, softest_perturbation
 from theory.symmetry import flipped_pairs, sign_changes
 from theory.ties import by_entry, cut_between, tied_pairs, unbroken_entries
+from theory.units import TINY
 
 
 class SymmetricBranch:
@@ -145,7 +146,7 @@ class SymmetricBranch:
             def excess(value: float, frozen=laws) -> float:
                 return self.softest(value, self.root(value, *frozen), frozen[1]).eigenvalue - 1
 
-            value = scipy.optimize.brentq(excess, below, above, rtol=self.settings.paths.precision)
+            value = scipy.optimize.brentq(excess, below, above, xtol=TINY, rtol=self.settings.paths.precision)
         return value
 
     def _bracket(self, seed: int) -> tuple[float, float]:
