@@ -9,14 +9,17 @@ import scipy.stats
 from small_problems import problem_of, sequence
 
 import theory
+from theory.laws.grid import GridSettings
 from theory.model import build_model
-from theory.nonlinear import frozen_problem
-from theory.nonlinear import saddle as nonlinear_saddle
-from theory.nonlinear.fixed_point import Root
+from theory.search import problem as problems
+from theory.search.branches import Options, find_branches
+from theory.search.settings import RefreshSettings, SetSettings
+from theory.search.stationarity import Root
 from theory.solution import Solution, only_stable
 from theory.ties import needed_part, tied_entries
 
 GAIN = 2**0.5
+DRAWS_ONLY = theory.Settings(grids=GridSettings(rank=0))  # as if one entry were too many for a grid
 # Chain T=3, gw^2=2, kappa=.1, y=3, RNN, tanh: the kernel, found by two other methods.
 REFERENCE = [[0.4621, 0.228, 0.198], [0.228, 0.602, 0.5215], [0.198, 0.5215, 0.8333]]
 
@@ -172,7 +175,7 @@ def test_unshared_networks_factorise(monkeypatch):
     by_steps = theory.solve(network, task)
     with jax.enable_x64(True):
         assert [list(group) for group in tied_entries(build_model(network, task))] == [[0], [1]]
-    monkeypatch.setattr(frozen_problem, "tied_entries", lambda model: [np.arange(2)])
+    monkeypatch.setattr(problems, "tied_entries", lambda model: [np.arange(2)])
     together = theory.solve(network, task)
     assert by_steps.converged
     assert by_steps.free_energy == pytest.approx(together.free_energy, abs=1e-5)
@@ -193,10 +196,9 @@ def test_the_last_steps_and_spare_patterns_follow_by_the_prior():
 @pytest.fixture(scope="module")
 def sampled_branches():
     """Both tanh branches on 32 independent sets of few points, as if three entries were too many for a grid."""
-    with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
-        patch.setattr(frozen_problem, "GRID_RANK", 0)
-        network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
-        branches = nonlinear_saddle.find_branches(*problem_of(network, chain(3, 3.0)), 4096, 32, 0)
+    network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
+    with jax.enable_x64(True):
+        branches = find_branches(*problem_of(network, chain(3, 3.0)), Options(4096, 32, settings=DRAWS_ONLY))
     return sorted(branches, key=lambda branch: np.mean(branch.energies))
 
 
@@ -223,23 +225,21 @@ def test_points_agree_with_quadrature_and_error_bars_cover(sampled_branches, tan
     assert covered.mean() > 0.7
 
 
-def test_an_error_above_the_tolerance_is_not_convergence(monkeypatch):
-    monkeypatch.setattr(frozen_problem, "GRID_RANK", 0)
+def test_an_error_above_the_tolerance_is_not_convergence():
     network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
-    solution = theory.solve(network, chain(3, 3.0), points=2048, randomisations=2, tolerance=1e-9)
+    how = {"points": 2048, "randomisations": 2, "tolerance": 1e-9, "settings": DRAWS_ONLY}
+    solution = theory.solve(network, chain(3, 3.0), **how)
     assert not solution.converged
     assert "NOT CONVERGED: the standard error" in solution.message
     assert np.all(np.isfinite(solution.kernel))
 
 
 @pytest.mark.parametrize(("tolerance", "points"), [(1.0, 1024), (1e-9, 4096)])
-def test_more_points_are_tried_where_the_first_do_not_do(monkeypatch, tolerance, points):
-    monkeypatch.setattr(frozen_problem, "GRID_RANK", 0)
-    monkeypatch.setattr("theory.nonlinear.solution.FIRST_POINTS", 1024)
-    monkeypatch.setattr("theory.nonlinear.solution.ENOUGH", 1024)
-    monkeypatch.setattr("theory.nonlinear.solution.MOST_POINTS", 4096)
+def test_more_points_are_tried_where_the_first_do_not_do(tolerance, points):
+    settings = replace(DRAWS_ONLY, sets=SetSettings(first=1024, enough=1024, most=4096))
     network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
-    solution = theory.solve(network, chain(3, 3.0), randomisations=2, tolerance=tolerance)
+    how = {"randomisations": 2, "tolerance": tolerance, "settings": settings}
+    solution = theory.solve(network, chain(3, 3.0), **how)
     assert f"sets of {points} points" in solution.message
     assert solution.converged == (tolerance == 1.0)
 
@@ -266,7 +266,7 @@ def test_hopeless_input_ends_in_a_message():
 
 
 def test_a_search_that_leads_nowhere_is_no_number(monkeypatch):
-    monkeypatch.setattr(frozen_problem, "violation_slope", lambda *arguments: np.full((2, 2), np.nan))
+    monkeypatch.setattr(problems, "violation_slope", lambda *arguments: np.full((2, 2), np.nan))
     with pytest.raises(RuntimeError, match="no saddle point"):
         theory.solve(theory.Network.rnn(1, activation=identity), chain(2, 1.0))
 
@@ -327,36 +327,35 @@ def test_a_search_that_gets_nowhere_counts_small_additions_as_none(monkeypatch):
         drawn.append(problem.points)
         return ()
 
-    def stays(problem, state, points, slope):
+    def stays(problem, state, laws, slope):
         tried.append((problem.floor, problem.layout.groups[0].live, drawn[-1]))
         return Root(state.kernel, state.conjugate, 1.0, 1.0)
 
-    monkeypatch.setattr(frozen_problem, "draw_points", draw)
-    monkeypatch.setattr(frozen_problem, "slope_on_points", lambda *arguments: np.eye(1))
-    monkeypatch.setattr(frozen_problem, "solve_on_points", stays)
+    monkeypatch.setattr(problems, "make_laws", draw)
+    monkeypatch.setattr(problems, "slope_on_laws", lambda *arguments: np.eye(1))
+    monkeypatch.setattr(problems, "solve_on_laws", stays)
     with jax.enable_x64(True):
         model = build_model(network, task).on_device()
         kernel = factor @ factor.T
-        problem = frozen_problem.make_problem(model, network.phi, kernel, 16)
-        state = frozen_problem.State(kernel, 0 * kernel)
-        with pytest.raises(frozen_problem.LostError):
-            frozen_problem.settle(problem, state, 0)
+        problem = problems.make_problem(model, network.phi, kernel, 16)
+        state = problems.State(kernel, 0 * kernel)
+        with pytest.raises(problems.LostError):
+            problems.settle(problem, state, 0)
     assert tried == [(1e-4, (0, 1, 2, 3, 4), 16), (1e-3, (0, 1, 3, 4), 16), (1e-3, (0, 1, 3, 4), 64)]
 
 
-def test_points_are_drawn_halfway_back_where_there_is_no_law(monkeypatch):
+def test_laws_are_made_halfway_back_where_there_is_none():
     """phi(h) = h: the law of Phihat = -5 C^{-1} cannot be normalised, nor those of a half and a quarter of it."""
-    monkeypatch.setattr(frozen_problem, "GRID_RANK", 0)
     network, task = theory.Network.rnn(1, activation=identity), chain(3, 1.0)
     with jax.enable_x64(True):
         model = build_model(network, task).on_device()
-        problem = frozen_problem.make_problem(model, network.phi, np.eye(3), 1024)
-        before = frozen_problem.State(np.eye(3), np.zeros((3, 3)))
-        strong = frozen_problem.State(np.eye(3), -5 * np.linalg.inv(problem.cov(np.eye(3))))
-        state, (points,) = frozen_problem.draw_halfway(problem, before, strong, 0)
+        problem = problems.make_problem(model, network.phi, np.eye(3), 1024, DRAWS_ONLY)
+        before = problems.State(np.eye(3), np.zeros((3, 3)))
+        strong = problems.State(np.eye(3), -5 * np.linalg.inv(problem.cov(np.eye(3))))
+        state, (law,) = problems.make_laws_halfway(problem, before, strong, 0)
         np.testing.assert_allclose(state.conjugate, strong.conjugate / 8)
-        assert points.coordinates.shape == (1024, 3)
-        assert np.isfinite(points.tilt).all()
-        monkeypatch.setattr(frozen_problem, "RETREATS", 3)
-        with pytest.raises(frozen_problem.LostError, match="run away"):
-            frozen_problem.draw_halfway(problem, before, strong, 0)
+        assert law.coordinates.shape == (1024, 3)
+        assert np.isfinite(law.tilt).all()
+        less = replace(DRAWS_ONLY, refreshes=RefreshSettings(retreats=3))
+        with pytest.raises(problems.LostError, match="run away"):
+            problems.make_laws_halfway(replace(problem, settings=less), before, strong, 0)

@@ -1,10 +1,10 @@
-r"""The stationarity equations as a root problem on frozen points.
+r"""The stationarity equations as a root problem on laws that stay put.
 
     Phi = < phi phi^T >_q,    Phihat = `theory.model.conjugate_kernel` of Phi and Q
 
 The unknowns are the entries of Phi and Phihat on either side of which the same neuron law stands: where weights are not
-shared, q factorises over steps and each group of entries has points of its own. Phi is scaled by sqrt(Phi_ii Phi_jj)
-and Phihat by its inverse. The slope is evaluated once, on a few of the points, and serves all sets of points.
+shared, q factorises over steps and each group of entries has a law of its own (`theory.laws.law`). Phi is scaled by
+sqrt(Phi_ii Phi_jj) and Phihat by its inverse. The slope is evaluated once, on rougher laws, and serves all sets.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from theory.jacobians import dense_jacobian
+from theory.laws.law import Law
 from theory.model import Array, Model, conjugate_kernel, preactivation_cov
-from theory.nonlinear.broyden import solve_root
-from theory.nonlinear.neuron import Points, moments
+from theory.search.roots import solve_root
+from theory.search.settings import RootSettings
 
-SLOPE_POINTS = {False: 2048, True: 16384}  # smooth, with kinks: points that stay put blur the slope far more
+Laws = tuple[Law, ...]  # of each group of tied entries
 
 
 class Group(NamedTuple):
@@ -32,12 +33,17 @@ class Group(NamedTuple):
     Attributes:
         entries: flat entries, ascending.
         live: positions within ``entries`` where C has a pivot.
-        sampled: whether its points are draws, else a grid.
+        kind: of its law: "silent", "gaussian", "grid" or "draws".
     """
 
     entries: tuple[int, ...]
     live: tuple[int, ...]
-    sampled: bool
+    kind: str
+
+    @property
+    def window(self) -> tuple[np.ndarray, ...]:
+        """Its block of a matrix over all entries."""
+        return np.ix_(self.entries, self.entries)
 
 
 class Layout(NamedTuple):
@@ -71,11 +77,21 @@ class Layout(NamedTuple):
         return label[:, None] != label[None, :]
 
     @property
+    def exact(self) -> bool:
+        """Whether no law has a statistical error."""
+        return not any(group.kind == "draws" for group in self.groups)
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether all laws are known in closed form."""
+        return all(group.kind in ("silent", "gaussian") for group in self.groups)
+
+    @property
     def alike(self) -> list[list[int]]:
         """Numbers of the groups of one shape, which are averaged over together."""
         shapes: dict[tuple, list[int]] = {}
         for number, group in enumerate(self.groups):
-            shapes.setdefault((len(group.entries), group.live, group.sampled), []).append(number)
+            shapes.setdefault((len(group.entries), group.live, group.kind), []).append(number)
         return list(shapes.values())
 
 
@@ -117,29 +133,19 @@ def unpack(unknowns: Array, scale: Array, layout: Layout) -> tuple[Array, Array]
     return symmetric(first * pair_scale), symmetric(second / pair_scale)
 
 
-def averages(
-    kernel: Array, conjugate: Array, model: Model, points: tuple[Points, ...], layout: Layout
-) -> tuple[Array, Array, Array]:
+def averages(kernel: Array, conjugate: Array, model: Model, laws: Laws, layout: Layout) -> tuple[Array, Array, Array]:
     """<phi phi^T> and Q (n, n), zero between groups, and the smallest effective sample size among draws."""
     cov = preactivation_cov(model, kernel)
     new_kernel, response = jnp.zeros_like(cov), jnp.zeros_like(cov)
     sizes = [jnp.ones(1, cov.dtype)]
     for numbers in layout.alike:
-        group = layout.groups[numbers[0]]
         entries = np.array([layout.groups[number].entries for number in numbers])
         rows, columns = entries[:, :, None], entries[:, None, :]
-        if not group.live:
-            # No input so far: h = 0.
-            silent = layout.phi(jnp.zeros(entries.shape[1], cov.dtype))
-            new_kernel = new_kernel.at[rows, columns].set(jnp.outer(silent, silent))
-            continue
-        together = jax.tree.map(lambda *parts: jnp.stack(parts), *(points[number] for number in numbers))
-        average = jax.vmap(lambda p, c, v, live=group.live: moments(p, c, v, layout.phi, live, layout.kinks))(
-            together, cov[rows, columns], conjugate[rows, columns]
-        )
+        together = jax.tree.map(lambda *parts: jnp.stack(parts), *(laws[number] for number in numbers))
+        average = jax.vmap(lambda law, c, v: law.moments(c, v))(together, cov[rows, columns], conjugate[rows, columns])
         new_kernel = new_kernel.at[rows, columns].set(average.kernel)
         response = response.at[rows, columns].set(average.response)
-        if group.sampled:
+        if not laws[numbers[0]].exact:
             sizes.append(average.effective_sample_size)
     return new_kernel, response, jnp.min(jnp.concatenate(sizes))
 
@@ -152,17 +158,15 @@ def conjugate_of(kernel: Array, response: Array, model: Model, layout: Layout) -
 
 
 @partial(jax.jit, static_argnums=4)
-def image(
-    kernel: Array, conjugate: Array, model: Model, points: tuple[Points, ...], layout: Layout
-) -> tuple[Array, Array, Array]:
+def image(kernel: Array, conjugate: Array, model: Model, laws: Laws, layout: Layout) -> tuple[Array, Array, Array]:
     """The right-hand sides (n, n) of both equations, and the smallest effective sample size among draws."""
-    new_kernel, response, size = averages(kernel, conjugate, model, points, layout)
+    new_kernel, response, size = averages(kernel, conjugate, model, laws, layout)
     return new_kernel, conjugate_of(kernel, response, model, layout), size
 
 
-def _violation(unknowns, scale, model, points, layout):
+def _violation(unknowns, scale, model, laws, layout):
     kernel, conjugate = unpack(unknowns, scale, layout)
-    new_kernel, new_conjugate, size = image(kernel, conjugate, model, points, layout)
+    new_kernel, new_conjugate, size = image(kernel, conjugate, model, laws, layout)
     rows, columns = layout.pairs
     pair_scale = scale[rows] * scale[columns]
     first = (kernel - new_kernel)[rows, columns] / pair_scale
@@ -174,16 +178,16 @@ _compiled_violation = partial(jax.jit, static_argnums=4)(_violation)
 
 
 def violation(
-    unknowns: np.ndarray, scale: np.ndarray, model: Model, points: tuple[Points, ...], layout: Layout
+    unknowns: np.ndarray, scale: np.ndarray, model: Model, laws: Laws, layout: Layout
 ) -> tuple[np.ndarray, float]:
     """How far both equations are from being met, in the scaled unknowns, and the effective sample size."""
-    value, size = _compiled_violation(unknowns, scale, model, points, layout)
+    value, size = _compiled_violation(unknowns, scale, model, laws, layout)
     return np.asarray(value), float(size)
 
 
 @partial(jax.jit, static_argnums=5)
-def _derivative(unknowns, direction, scale, model, points, layout):
-    return jax.jvp(lambda u: _violation(u, scale, model, points, layout)[0], (unknowns,), (direction,))[1]
+def _derivative(unknowns, direction, scale, model, laws, layout):
+    return jax.jvp(lambda u: _violation(u, scale, model, laws, layout)[0], (unknowns,), (direction,))[1]
 
 
 def violation_derivative(
@@ -191,27 +195,29 @@ def violation_derivative(
     direction: np.ndarray,
     scale: np.ndarray,
     model: Model,
-    points: tuple[Points, ...],
+    laws: Laws,
     layout: Layout,
 ) -> np.ndarray:
-    """Derivative of the violation along a direction, on all points."""
-    return np.asarray(_derivative(unknowns, direction, scale, model, points, layout))
+    """Derivative of the violation along a direction, on whole laws."""
+    return np.asarray(_derivative(unknowns, direction, scale, model, laws, layout))
 
 
 @partial(jax.jit, static_argnums=4)
-def _slope(unknowns, scale, model, points, layout):
-    return dense_jacobian(lambda u: _violation(u, scale, model, points, layout)[0], unknowns)
+def _slope(unknowns, scale, model, laws, layout):
+    return dense_jacobian(lambda u: _violation(u, scale, model, laws, layout)[0], unknowns)
 
 
 def violation_slope(
-    unknowns: np.ndarray, scale: np.ndarray, model: Model, points: tuple[Points, ...], layout: Layout
+    unknowns: np.ndarray,
+    scale: np.ndarray,
+    model: Model,
+    laws: Laws,
+    layout: Layout,
+    settings: RootSettings = RootSettings(),
 ) -> np.ndarray:
     """Derivative of the violation, on a few of the draws and on whole grids."""
-    few = tuple(
-        Points(*(part[: SLOPE_POINTS[layout.kinks]] for part in group_points)) if group.sampled else group_points
-        for group, group_points in zip(layout.groups, points, strict=True)
-    )
-    return np.asarray(_slope(unknowns, scale, model, few, layout))
+    few = settings.slope_points_with_kinks if layout.kinks else settings.slope_points
+    return np.asarray(_slope(unknowns, scale, model, tuple(law.fewer(few) for law in laws), layout))
 
 
 def find_root(
@@ -219,28 +225,29 @@ def find_root(
     conjugate: np.ndarray,
     scale: np.ndarray,
     model: Model,
-    points: tuple[Points, ...],
+    laws: Laws,
     layout: Layout,
     slope: np.ndarray,
-    tolerance: float,
+    settings: RootSettings = RootSettings(),
 ) -> Root:
-    """The root that `theory.nonlinear.broyden` finds from Phi and Phihat (n, n), the points held fixed.
+    """The root that `theory.search.roots` finds from Phi and Phihat (n, n), the laws staying put.
 
     Args:
         kernel, conjugate: where to start.
         scale: sqrt(Phi_ii), ones where that vanishes, (n,).
         model: the network on the task.
-        points: of each group.
-        layout: what they are points of.
+        laws: of each group.
+        layout: the groups.
         slope: a `violation_slope` nearby.
-        tolerance: on the residual.
+        settings: of the search.
     """
     unknowns, value, size = solve_root(
-        lambda at: violation(at, scale, model, points, layout),
+        lambda at: violation(at, scale, model, laws, layout),
         pack(kernel, conjugate, scale, layout),
         slope,
-        lambda at, direction: violation_derivative(at, direction, scale, model, points, layout),
-        tolerance,
+        lambda at, direction: violation_derivative(at, direction, scale, model, laws, layout),
+        settings.exact_tolerance if layout.closed_form else settings.tolerance,
+        settings,
     )
     return root_of(unknowns, value, size, scale, layout)
 

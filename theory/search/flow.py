@@ -28,8 +28,6 @@ import jax.numpy as jnp
 from theory.causal import kernel_of_noise
 from theory.model import Array, Model, data_term
 
-FRICTION = 1.0
-
 
 @partial(jax.jit, static_argnums=(3, 4))
 def flow(
@@ -40,6 +38,7 @@ def flow(
     steps: int,
     step_size: float,
     first: float,
+    friction: float = 1.0,
 ) -> tuple[Array, Array]:
     """Run the flow from noise z (n, M) while the targets go from ``first`` times theirs to theirs in the first quarter.
 
@@ -49,7 +48,7 @@ def flow(
     width = noise.shape[1]
     ramp, settled = steps // 4, 3 * steps // 4
     cosine, sine = jnp.cos(step_size / 2), jnp.sin(step_size / 2)
-    keep = jnp.exp(-FRICTION * step_size)
+    keep = jnp.exp(-friction * step_size)
 
     def potential(z, drive, targets):
         kernel = kernel_of_noise(model.replace(drive=drive), z, phi, width)

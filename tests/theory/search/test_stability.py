@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from theory.nonlinear import stability
-from theory.nonlinear.fixed_point import Group, Layout, Root
+from theory.search import stability
+from theory.search.stationarity import Group, Layout, Root
 
-LAYOUT = Layout(np.tanh, False, (True,), (Group((0,), (0,), True),))
+LAYOUT = Layout(np.tanh, False, (True,), (Group((0,), (0,), "draws"),))
 ROOT = Root(np.eye(1), np.zeros((1, 1)), 0.0, 1.0)
 
 

@@ -26,11 +26,10 @@ import scipy.sparse.linalg
 
 from theory.jacobians import dense_jacobian
 from theory.model import Array, Model, covariance_adjoint, covariance_change
+from theory.search.settings import BranchSettings
 from theory.ties import cut_between, unbroken_entries
 
 Pairs = tuple[tuple[int, ...], tuple[int, ...]]  # rows and columns of entries
-DENSE_UP_TO = 100  # unknowns; beyond, all eigenvalues take longer than the rest of the solution
-ARNOLDI_TOLERANCE = 1e-12
 
 
 class SecondMoments(NamedTuple):
@@ -55,26 +54,29 @@ def decoupled_model(model: Model) -> Model:
     return cut_between(model, unbroken_entries(model))
 
 
-def softest_perturbation(moments: SecondMoments, model: Model, free: np.ndarray) -> Softest:
+def softest_perturbation(
+    moments: SecondMoments, model: Model, free: np.ndarray, settings: BranchSettings = BranchSettings()
+) -> Softest:
     """The `Softest` perturbation of a decoupled branch; eigenvalue 0 where nothing is free to move.
 
     Args:
         moments: of its law.
         model: the network on the task, its weights whole.
         free: which pairs of entries of different groups may be perturbed, boolean (n, n).
+        settings: of the search for it.
     """
     rows, columns = np.nonzero(np.tril(free))
     if not rows.size:
         return Softest(0.0, np.zeros(free.shape), np.zeros(free.shape))
     pairs = tuple(rows.tolist()), tuple(columns.tolist())
-    value, vector = _leading(moments, model, pairs)
+    value, vector = _leading(moments, model, pairs, settings)
     return Softest(value, *map(np.asarray, _kernel_and_conjugate(vector, moments, pairs)))
 
 
-def _leading(moments: SecondMoments, model: Model, pairs: Pairs) -> tuple[float, np.ndarray]:
+def _leading(moments: SecondMoments, model: Model, pairs: Pairs, settings: BranchSettings) -> tuple[float, np.ndarray]:
     """The largest eigenvalue of the map, and its vector: by Arnoldi's method where the matrix is large."""
     size = 2 * len(pairs[0])
-    if size > DENSE_UP_TO:
+    if size > settings.dense_unknowns:
 
         def apply(vector: np.ndarray) -> np.ndarray:
             return np.asarray(_image(jnp.asarray(vector.ravel()), moments, model, pairs))
@@ -82,7 +84,7 @@ def _leading(moments: SecondMoments, model: Model, pairs: Pairs) -> tuple[float,
         operator = scipy.sparse.linalg.LinearOperator((size, size), matvec=apply, dtype=float)
         start = np.random.default_rng(0).normal(size=size)
         try:
-            values, vectors = scipy.sparse.linalg.eigs(operator, k=1, which="LR", v0=start, tol=ARNOLDI_TOLERANCE)
+            values, vectors = scipy.sparse.linalg.eigs(operator, k=1, which="LR", v0=start, tol=settings.arnoldi)
         except scipy.sparse.linalg.ArpackError:
             pass  # then all of them
         else:

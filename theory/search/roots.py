@@ -9,12 +9,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
 
-STEPS = 60
-LEAST_OVERLAP = 0.05
-LEAST_STEP = 1 / 32
-LEAST_TRUST = 0.3
-KRYLOV = 80  # directions in which Newton's step is sought
-INEXACT = 1e-3  # what may be left of the equation for Newton's step, relative
+from theory.search.settings import RootSettings
 
 Evaluation = tuple[np.ndarray, float]
 
@@ -25,6 +20,7 @@ def solve_root(
     slope: np.ndarray,
     derivative: Callable[[np.ndarray, np.ndarray], np.ndarray],
     tolerance: float,
+    settings: RootSettings = RootSettings(),
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Broyden's good method from ``start``, then Newton's.
 
@@ -38,34 +34,35 @@ def solve_root(
         slope: derivative of the violation nearby, rough.
         derivative: (point, direction) -> derivative of the violation along it, exact.
         tolerance: on the largest violation.
+        settings: of the steps.
 
     Returns:
         The point, its violation and its trust.
     """
     point, (value, trust) = start, evaluate(start)
-    inverse = BroydenInverse(slope)
+    inverse = BroydenInverse(slope, settings.least_overlap)
     newton = False
-    for _ in range(STEPS):
+    for _ in range(settings.steps):
         if not np.max(np.abs(value)) > tolerance:
             break
         if newton:
-            step = -solve_linear(partial(derivative, point), value, inverse.apply, INEXACT)
+            step = -solve_linear(partial(derivative, point), value, inverse.apply, settings.inexact, settings.krylov)
         else:
             step = -inverse.apply(value)
         if not np.isfinite(step).all():
             break
         length = 1.0
-        while length >= LEAST_STEP:
+        while length >= settings.least_step:
             trial, trial_trust = evaluate(point + length * step)
             with np.errstate(over="ignore", invalid="ignore"):
                 smaller = np.linalg.norm(trial) < np.linalg.norm(value)
-            if smaller and trial_trust > min(LEAST_TRUST, trust / 2):
+            if smaller and trial_trust > min(settings.least_trust, trust / 2):
                 break
             length /= 2
         else:
             if newton:
                 break
-            newton, inverse = True, BroydenInverse(slope)
+            newton, inverse = True, BroydenInverse(slope, settings.least_overlap)
             continue
         if not newton:
             inverse.update(length * step, trial - value)
@@ -78,25 +75,30 @@ def solve_linear(
     right: np.ndarray,
     precondition: Callable[[np.ndarray], np.ndarray],
     tolerance: float,
+    directions: int,
 ) -> np.ndarray:
-    """x with A x = right to a relative tolerance, by GMRES; as near as `KRYLOV` directions come.
+    """x with A x = right to a relative tolerance, by GMRES; as near as some directions come.
 
     Args:
         multiply: x -> A x.
         right: right-hand side.
         precondition: x -> about A^{-1} x.
         tolerance: on |A x - right| / |right|.
+        directions: their number, at most.
     """
     preconditioned = scipy.sparse.linalg.LinearOperator(
         (right.size,) * 2, matvec=lambda x: np.array(multiply(precondition(x)))
     )
-    return precondition(scipy.sparse.linalg.gmres(preconditioned, right, rtol=tolerance, restart=KRYLOV, maxiter=1)[0])
+    return precondition(
+        scipy.sparse.linalg.gmres(preconditioned, right, rtol=tolerance, restart=directions, maxiter=1)[0]
+    )
 
 
 class BroydenInverse:
     """The inverse of a slope, brought up to date by what the steps taken show of it."""
 
-    def __init__(self, slope: np.ndarray) -> None:
+    def __init__(self, slope: np.ndarray, least_overlap: float) -> None:
+        self._least_overlap = least_overlap
         self._factors = scipy.linalg.lu_factor(slope)
         self._updates: list[tuple[np.ndarray, np.ndarray]] = []
 
@@ -111,5 +113,5 @@ class BroydenInverse:
         """Learn that ``step`` changed the violation by ``change``."""
         predicted = self.apply(change)
         overlap = step @ predicted
-        if abs(overlap) > LEAST_OVERLAP * (step @ step):
+        if abs(overlap) > self._least_overlap * (step @ step):
             self._updates.append(((step - predicted) / overlap, step))

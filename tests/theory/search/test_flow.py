@@ -6,8 +6,8 @@ import pytest
 
 import theory
 from theory.model import build_model
-from theory.nonlinear.mean_field_flow import flow
 from theory.response import covariance_response, factorise
+from theory.search.flow import flow
 
 NEURONS, REPETITIONS = 4096, 4
 

@@ -5,7 +5,7 @@ of sharing), a branch of solutions starts in which sites are correlated that a s
 larger values (a continuous transition) or first back to smaller ones, up to a fold, the spinodal. To go around the fold
 the amplitude a of the correlations is prescribed and the parameter solved for:
 
-    the stationarity equations (`theory.nonlinear.fixed_point`) at f,     v . Phi = a,
+    the stationarity equations (`theory.search.stationarity`) at f,     v . Phi = a,
 
 v being the direction in which the symmetric branch is softest. The free energy difference to the symmetric branch
 follows along the path without another integral, since at a stationary point F depends on f at fixed law only:
@@ -23,12 +23,14 @@ from functools import lru_cache, partial
 import jax.numpy as jnp
 import numpy as np
 import scipy.interpolate
+import scipy.optimize
 
 from theory.kernels import scale_of
+from theory.laws.grid import ROUGHER
 from theory.model import Model, data_term, preactivation_cov
-from theory.nonlinear.broyden import solve_root
-from theory.nonlinear.decoupling import Softest
-from theory.nonlinear.fixed_point import (
+from theory.search.problem import LostError, Problem, State, make_laws, make_problem, response_on_laws
+from theory.search.roots import solve_root
+from theory.search.stationarity import (
     Root,
     pack,
     root_of,
@@ -37,30 +39,11 @@ from theory.nonlinear.fixed_point import (
     violation_derivative,
     violation_slope,
 )
-from theory.nonlinear.frozen_problem import (
-    GOOD_EFFECTIVE_SAMPLE_SIZE,
-    ON_THE_WAY,
-    RESIDUAL_TOLERANCE,
-    LostError,
-    Problem,
-    State,
-    draw_points,
-    make_problem,
-    response_on_points,
-)
-from theory.nonlinear.symmetric_branch import SymmetricBranch
+from theory.search.symmetric_branch import SymmetricBranch
+from theory.search.symmetry_breaking import Softest
 from theory.seeds import part
 
-# On draws the first is large: their scatter unfolds the pitchfork, and shifts factors by itself over the amplitude.
-FIRST_AMPLITUDE = {"grid": 0.05, "draws": 0.3}
-AMPLITUDE_RATIO = 1.4
-LARGEST_STEP = 0.15
-LEAST_STEP = 0.01
-PAST_INSTABILITY = 1.02  # times the instability: a path that has come that far does not turn back, it is assumed
-MOST_STEPS = 60
-REDRAWS = 3
-FACTOR_STEP = 1e-3
-FINE = 4001
+FINE = 4001  # nodes of splines between the steps, whose own error is far larger
 
 
 @dataclass(frozen=True)
@@ -71,7 +54,7 @@ class BrokenPath:
         amplitudes: a, from 0.
         factors: values of the parameter, where the branch has that amplitude.
         slopes: dF/df of the broken branch less that of the symmetric one.
-        exact: whether grids were used.
+        exact: whether no law has a statistical error.
     """
 
     amplitudes: np.ndarray
@@ -94,18 +77,19 @@ class BrokenPath:
         factor = scipy.interpolate.CubicSpline(mirrored, np.concatenate([self.factors[:0:-1], self.factors]))
         slope = scipy.interpolate.CubicSpline(mirrored, np.concatenate([self.slopes[:0:-1], self.slopes]))
         fine = np.linspace(0, self.amplitudes[-1], FINE)
-        factors = factor(fine)
-        spinodal = float(factors.min())
-        rate = slope(fine) * factor(fine, 1)
-        steps = (rate[1:] + rate[:-1]) / 2 * np.diff(fine)
-        excess = np.concatenate([[0.0], np.cumsum(steps)])
-        beyond = np.flatnonzero((excess < 0) & (fine > fine[factors.argmin()]))
+        turns = factor.derivative().roots(extrapolate=False)
+        fold = min((turn for turn in turns if turn > 0), key=factor, default=self.amplitudes[-1])
+        excess = scipy.interpolate.CubicSpline(fine, slope(fine) * factor(fine, 1)).antiderivative()
+        beyond = fine[(excess(fine) < 0) & (fine > fold)]
         if not beyond.size:
             raise RuntimeError(
                 f"the broken branch was lost at {self.factors[-1]:.4g}, before its free energy met that of the "
                 "symmetric one; use more points"
             )
-        return spinodal, float(factors[beyond[0]])
+        crossing = (
+            scipy.optimize.brentq(excess, max(fold, beyond[0] - fine[1]), beyond[0]) if excess(fold) > 0 else fold
+        )
+        return float(factor(fold)), float(factor(crossing))
 
 
 @dataclass(frozen=True)
@@ -129,7 +113,7 @@ def walk(
         root: solution of the decoupled problem, at the instability or a little above.
         softest: the perturbation that it yields to.
         factor: the parameter there.
-        seed: of the points.
+        seed: of the draws.
     """
     scale = scale_of(root.kernel)
     direction = pack(softest.kernel, softest.conjugate, scale, problem.layout)
@@ -137,42 +121,46 @@ def walk(
     direction = direction / np.linalg.norm(direction[:half])
     path = _Path(problem, model_at, scale, np.concatenate([direction[:half], np.zeros(half)]))
     before = (0.0, np.append(pack(root.kernel, root.conjugate, scale, problem.layout), factor))
-    tangent, step = np.append(direction, 0.0), FIRST_AMPLITUDE["grid" if problem.exact else "draws"]
-    for number in range(1, MOST_STEPS):
+    paths = problem.settings.paths
+    tangent = np.append(direction, 0.0)
+    step = paths.first_amplitude if problem.exact else paths.first_amplitude_of_draws
+    largest = paths.largest_step if problem.exact else paths.largest_step_of_draws
+    for number in range(1, paths.steps):
         amplitude = before[0] + step
         found = path.solve(amplitude, before[1] + step * tangent, part(seed, number))
         if found is None:
             step /= 2
-            if step < LEAST_STEP:
+            if step < paths.least_step:
                 return
             continue
         unknowns, solution, response = found
         yield Step(amplitude, float(unknowns[-1]), solution, response)
         tangent = (unknowns - before[1]) / step
-        before, step = (amplitude, unknowns), min(AMPLITUDE_RATIO * step, LARGEST_STEP)
+        before, step = (amplitude, unknowns), min(paths.amplitude_ratio * step, largest)
 
 
 def follow_broken(symmetric: SymmetricBranch, instability: float, points: int, seed: int) -> BrokenPath:
-    """The `BrokenPath` from the instability of the symmetric branch, on one sequence of point sets."""
-    model_at = symmetric.model_at
-    state, frozen, slope = symmetric.points(instability, seed)
-    root = symmetric.root(instability, state, frozen, slope)
-    softest = symmetric.softest(instability, root, frozen)
-    problem = make_problem(model_at(instability), symmetric.problem.phi, root.kernel, points)
+    """The `BrokenPath` from the instability of the symmetric branch, on one sequence of sets of laws."""
+    model_at, settings = symmetric.model_at, symmetric.settings
+    state, laws, slope = symmetric.laws(instability, seed)
+    root = symmetric.root(instability, state, laws, slope)
+    softest = symmetric.softest(instability, root, laws)
+    problem = make_problem(model_at(instability), symmetric.problem.phi, root.kernel, points, settings)
     amplitudes, factors, slopes = [0.0], [instability], [0.0]
+    relative = settings.paths.difference
     for step in walk(problem, model_at, root, softest, instability, seed):
         if step.factor > symmetric.largest:
             break
-        there = symmetric.points(step.factor, seed)
+        there = symmetric.laws(step.factor, seed)
         unbroken = symmetric.root(step.factor, *there)
-        response = response_on_points(symmetric.problem_at(step.factor), unbroken, there[1])
+        response = response_on_laws(symmetric.problem_at(step.factor), unbroken, there[1])
         amplitudes.append(step.amplitude)
         factors.append(step.factor)
         slopes.append(
-            free_energy_slope(model_at, step.factor, step.root.kernel, step.response)
-            - free_energy_slope(model_at, step.factor, unbroken.kernel, response)
+            free_energy_slope(model_at, step.factor, step.root.kernel, step.response, relative)
+            - free_energy_slope(model_at, step.factor, unbroken.kernel, response, relative)
         )
-        if step.factor > PAST_INSTABILITY * instability:
+        if step.factor > settings.paths.past * instability:
             break
     return BrokenPath(np.array(amplitudes), np.array(factors), np.array(slopes), problem.exact)
 
@@ -189,62 +177,66 @@ class _Path:
 
     def solve(self, amplitude: float, guess: np.ndarray, seed: int) -> tuple[np.ndarray, Root, np.ndarray] | None:
         """Unknowns, root and Q at an amplitude, or None."""
-        for redraw in range(REDRAWS):
+        settings = self.problem.settings
+        for redraw in range(settings.paths.redraws):
             kernel, conjugate = map(np.asarray, unpack(jnp.asarray(guess[:-1]), self.scale, self.problem.layout))
             problem = self.problem.with_model(self.model_at(float(guess[-1])))
             try:
-                points = draw_points(problem, State(kernel, conjugate), part(seed, redraw), ON_THE_WAY)
+                laws = make_laws(problem, State(kernel, conjugate), part(seed, redraw), ROUGHER)
             except LostError:
                 return None
             solution, value, size = solve_root(
-                partial(self._evaluate, amplitude=amplitude, points=points),
+                partial(self._evaluate, amplitude=amplitude, laws=laws),
                 guess,
-                self._slope(guess, points),
-                partial(self._derivative, points=points),
-                RESIDUAL_TOLERANCE,
+                self._slope(guess, laws),
+                partial(self._derivative, laws=laws),
+                self.problem.tolerance,
+                settings.roots,
             )
-            if not np.max(np.abs(value)) <= RESIDUAL_TOLERANCE:
+            if not np.max(np.abs(value)) <= self.problem.tolerance:
                 return None
             guess = solution
-            if size > GOOD_EFFECTIVE_SAMPLE_SIZE:
+            if size > settings.refreshes.good:
                 break
         root = root_of(solution[:-1], value, size, self.scale, self.problem.layout)
         at = self.problem.with_model(self.model_at(float(solution[-1])))
-        return solution, root, response_on_points(at, root, points)
+        return solution, root, response_on_laws(at, root, laws)
 
-    def _evaluate(self, at, amplitude, points):
-        value, size = violation(at[:-1], self.scale, self.model_at(float(at[-1])), points, self.problem.layout)
+    def _evaluate(self, at, amplitude, laws):
+        value, size = violation(at[:-1], self.scale, self.model_at(float(at[-1])), laws, self.problem.layout)
         return np.append(value, self.amplitude_of @ at[:-1] - amplitude), size
 
-    def _slope(self, at, points):
-        inner = violation_slope(at[:-1], self.scale, self.model_at(float(at[-1])), points, self.problem.layout)
-        column = self._by_factor(at, points)
+    def _slope(self, at, laws):
+        inner = violation_slope(
+            at[:-1], self.scale, self.model_at(float(at[-1])), laws, self.problem.layout, self.problem.settings.roots
+        )
+        column = self._by_factor(at, laws)
         return np.block([[inner, column[:, None]], [self.amplitude_of[None, :], np.zeros((1, 1))]])
 
-    def _derivative(self, at, direction, points):
+    def _derivative(self, at, direction, laws):
         layout = self.problem.layout
-        inner = violation_derivative(at[:-1], direction[:-1], self.scale, self.model_at(float(at[-1])), points, layout)
-        whole = inner + direction[-1] * self._by_factor(at, points)
+        inner = violation_derivative(at[:-1], direction[:-1], self.scale, self.model_at(float(at[-1])), laws, layout)
+        whole = inner + direction[-1] * self._by_factor(at, laws)
         return np.append(whole, self.amplitude_of @ direction[:-1])
 
-    def _by_factor(self, at, points):
+    def _by_factor(self, at, laws):
         def value(factor: float) -> np.ndarray:
-            return violation(at[:-1], self.scale, self.model_at(float(factor)), points, self.problem.layout)[0]
+            return violation(at[:-1], self.scale, self.model_at(float(factor)), laws, self.problem.layout)[0]
 
         # Rough slopes are enough; in a factor of the targets, which enters squared, the central difference is exact.
-        step = FACTOR_STEP * at[-1]
+        step = self.problem.settings.paths.difference * at[-1]
         return (value(at[-1] + step) - value(at[-1] - step)) / (2 * step)
 
 
 def free_energy_slope(
-    model_at: Callable[[float], Model], value: float, kernel: np.ndarray, response: np.ndarray
+    model_at: Callable[[float], Model], value: float, kernel: np.ndarray, response: np.ndarray, relative: float
 ) -> float:
-    """dF/df at a stationary point, whose law stays as it is (`theory.model`)."""
+    """dF/df at a stationary point, whose law stays as it is; ``relative`` is the step of a central difference."""
 
     def at(value: float) -> float:
         model = model_at(value)
         cov = preactivation_cov(model, jnp.asarray(kernel))
         return float(jnp.sum(cov * response) / 2 + data_term(model, jnp.asarray(kernel)))
 
-    step = FACTOR_STEP * value
+    step = relative * value
     return (at(value + step) - at(value - step)) / (2 * step)

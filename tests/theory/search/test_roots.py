@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from theory.nonlinear.broyden import solve_linear, solve_root
+from theory.search.roots import solve_linear, solve_root
 
 ROOT = np.array([0.3, -1.2, 2.0, 0.7])
 COUPLING = np.eye(4) + 0.3 * np.diag(np.ones(3), 1)
@@ -74,5 +74,5 @@ def test_gmres_meets_its_tolerance_with_a_rough_inverse():
     matrix = np.eye(120) + 0.05 * rng.normal(size=(120, 120))
     rough = np.linalg.inv(matrix + 0.02 * rng.normal(size=(120, 120)))
     right = rng.normal(size=120)
-    found = solve_linear(lambda x: matrix @ x, right, lambda x: rough @ x, 1e-8)
+    found = solve_linear(lambda x: matrix @ x, right, lambda x: rough @ x, 1e-8, 80)
     assert np.linalg.norm(matrix @ found - right) <= 1e-7 * np.linalg.norm(right)

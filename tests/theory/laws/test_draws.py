@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from theory.nonlinear.neuron import frozen, grid, moments
-from theory.nonlinear.neuron_chain import draw, gram_factor, stein_tilt
+from theory.laws.drawn import frozen
+from theory.laws.grid import grid_law
+from theory.laws.sequential import PopulationSettings, draw
+from theory.laws.stein import gram_factor, stein_tilt
 
 BLOCKS, DRAWS, SEEDS = 6, 1024, 16
 COV = np.array([[1.3, 0.4], [0.4, 0.9]])
@@ -22,13 +24,12 @@ def test_tilted_averages_of_many_alike_entries_meet_quadrature():
     cov, force = np.kron(np.eye(BLOCKS), COV), np.kron(np.eye(BLOCKS), FORCE)
     live = tuple(range(2 * BLOCKS))
     with jax.enable_x64(True):
-        exact = moments(grid(np.eye(2), COV, (0, 1), False, 120, 7.0), COV, FORCE, jnp.tanh, (0, 1), False).kernel
+        exact = grid_law(np.eye(2), COV, jnp.tanh, (0, 1), False, 120, 7.0).moments(COV, FORCE).kernel
         found = []
         for seed in range(SEEDS):
             noise = draw(DRAWS, seed, cov, force, jnp.tanh, live)
-            points = frozen(noise, cov, force, jnp.tanh, live, False)
-            points = points._replace(tilt=stein_tilt(noise, cov, force, jnp.tanh, live, False))
-            kernel = np.asarray(moments(points, cov, force, jnp.tanh, live, False).kernel)
+            law = cov, force, jnp.tanh, live, False
+            kernel = np.asarray(frozen(noise, *law, stein_tilt(noise, *law)).moments(cov, force).kernel)
             found.append(np.trace(kernel) / BLOCKS)
     error = np.std(found, ddof=1) / np.sqrt(SEEDS)
     # 4.1: once in a thousand for t with fifteen degrees of freedom.
@@ -61,10 +62,9 @@ def test_fewer_neurons_than_a_population_are_drawn_from_one():
     assert len(np.unique(drawn)) == 6
 
 
-def test_a_law_that_cannot_be_normalised_is_refused(monkeypatch):
-    monkeypatch.setattr("theory.nonlinear.neuron_chain.MOST_RISES", 20)
+def test_a_law_that_cannot_be_normalised_is_refused():
     with jax.enable_x64(True), pytest.raises(ValueError, match=r"no neurons can be drawn|not finite"):
-        draw(DRAWS, 0, COV, -9 * np.eye(2), lambda x: x, (0, 1))
+        draw(DRAWS, 0, COV, -9 * np.eye(2), lambda x: x, (0, 1), PopulationSettings(most_rises=20))
 
 
 def test_a_ridge_stands_for_what_single_precision_cannot_tell_from_zero():

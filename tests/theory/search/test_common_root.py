@@ -9,10 +9,12 @@ import pytest
 from small_problems import problem_of
 
 import theory
-from theory.nonlinear import frozen_problem
-from theory.nonlinear import saddle as nonlinear_saddle
-from theory.nonlinear.common_root import _covariance, solve_together
-from theory.nonlinear.fixed_point import Root
+from theory.laws.grid import GridSettings
+from theory.search import branches
+from theory.search.branches import Options
+from theory.search.common_root import _covariance, solve_together
+from theory.search.problem import make_laws, slope_on_laws, solve_on_laws
+from theory.search.stationarity import Root
 
 GAIN, SETS = 2**0.5, 4
 
@@ -26,22 +28,22 @@ def chain(steps, signal):
 @pytest.fixture(scope="module")
 def drawn_branch():
     """The broken tanh branch on sets of draws, as if three entries were too many for a grid."""
-    with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
-        patch.setattr(frozen_problem, "GRID_RANK", 0)
-        network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
-        branches = nonlinear_saddle.find_branches(*problem_of(network, chain(3, 3.0)), 4096, SETS, 0)
-    return min(branches, key=lambda branch: np.mean(branch.energies))
+    settings = theory.Settings(grids=GridSettings(rank=0))
+    network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
+    with jax.enable_x64(True):
+        found = branches.find_branches(*problem_of(network, chain(3, 3.0)), Options(4096, SETS, settings=settings))
+    return min(found, key=lambda branch: np.mean(branch.energies))
 
 
 @pytest.fixture(scope="module")
 def together(drawn_branch):
     """Common root, own roots to first order, sets, and the roots of the sets solved one by one."""
-    problem, state = drawn_branch.problem, drawn_branch.state
+    problem, state = drawn_branch.found.problem, drawn_branch.found.state
     with jax.enable_x64(True):
-        points = frozen_problem.draw_points(problem, state, 5)
-        slope = frozen_problem.slope_on_points(problem, state, points)
+        laws = make_laws(problem, state, 5)
+        slope = slope_on_laws(problem, state, laws)
         common, own, sets = solve_together(problem, state, slope, SETS, 7)
-        alone = [frozen_problem.solve_on_points(problem, state, points, slope) for points in sets]
+        alone = [solve_on_laws(problem, state, laws, slope) for laws in sets]
     return common, own, alone
 
 
@@ -63,21 +65,20 @@ def test_the_common_root_is_the_mean_of_the_own_ones(together):
 
 def test_sets_without_a_root_are_solved_together(monkeypatch, drawn_branch):
     """Where a set fails, the answer comes from all of them and says so; its error is that of separate solves."""
-    problem = drawn_branch.problem
-    solve = nonlinear_saddle.solve_on_points
+    problem = drawn_branch.found.problem
+    solve = branches.solve_on_laws
     failing = iter([True, False, False, False])
 
     def one_fails(*arguments):
         root = solve(*arguments)
         return replace(root, residual=1.0) if next(failing) else root
 
-    monkeypatch.setattr(frozen_problem, "GRID_RANK", 0)
-    monkeypatch.setattr(nonlinear_saddle, "solve_on_points", one_fails)
+    monkeypatch.setattr(branches, "solve_on_laws", one_fails)
     with jax.enable_x64(True):
         model = problem.model
-        found = nonlinear_saddle._solve_branch(problem, model, drawn_branch.state, SETS, 3)
-    assert found.together
-    assert not drawn_branch.together
+        found = branches._solve_branch(problem, model, drawn_branch.found.state, SETS, 3)
+    assert found.found.together
+    assert not drawn_branch.found.together
     assert all(root.residual < 1e-9 for root in found.roots)
     energies = np.array([found.energies, drawn_branch.energies])
     means, errors = energies.mean(axis=1), energies.std(axis=1, ddof=1) / np.sqrt(SETS)
@@ -95,10 +96,10 @@ def test_a_kernel_made_indefinite_by_the_first_order_becomes_a_covariance():
 
 
 def test_a_common_search_that_fails_is_told_by_its_residual(monkeypatch, drawn_branch):
-    problem, state = drawn_branch.problem, drawn_branch.state
+    problem, state = drawn_branch.found.problem, drawn_branch.found.state
     monkeypatch.setattr(
-        "theory.nonlinear.common_root.solve_on_points",
-        lambda problem, state, points, slope: Root(np.nan * state.kernel, state.conjugate, np.inf, 0.0),
+        "theory.search.common_root.solve_on_laws",
+        lambda problem, state, laws, slope: Root(np.nan * state.kernel, state.conjugate, np.inf, 0.0),
     )
     with jax.enable_x64(True):
         _, own, _ = solve_together(problem, state, np.eye(12), 2, 0)
@@ -108,11 +109,11 @@ def test_a_common_search_that_fails_is_told_by_its_residual(monkeypatch, drawn_b
 
 def test_an_error_bar_that_cannot_be_had_is_no_answer(monkeypatch, drawn_branch):
     """The linear equations for the sets' own roots left unsolved would give errors of zero."""
-    problem, state = drawn_branch.problem, drawn_branch.state
-    monkeypatch.setattr("theory.nonlinear.common_root.solve_linear", lambda multiply, right, *rest: 0 * right)
+    problem, state = drawn_branch.found.problem, drawn_branch.found.state
+    monkeypatch.setattr("theory.search.common_root.solve_linear", lambda multiply, right, *rest: 0 * right)
     with jax.enable_x64(True):
-        points = frozen_problem.draw_points(problem, state, 5)
-        slope = frozen_problem.slope_on_points(problem, state, points)
+        laws = make_laws(problem, state, 5)
+        slope = slope_on_laws(problem, state, laws)
         common, own, _ = solve_together(problem, state, slope, SETS, 7)
     assert common.residual < 1e-9
     assert all(np.isinf(root.residual) for root in own)

@@ -8,9 +8,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from theory.laws.law import live_entries, range_of
+from theory.laws.sequential import draw
+from theory.laws.smoothness import has_kinks
+from theory.laws.stein import stein_tilt
 from theory.model import Model
-from theory.nonlinear.neuron import has_kinks, live_entries, range_of
-from theory.nonlinear.neuron_chain import draw, stein_tilt
 from theory.response import NEGLIGIBLE, factorise
 from theory.seeds import part
 from theory.ties import tied_entries
@@ -34,7 +36,7 @@ def draw_neurons(
         phi: the activation.
         num: how many.
         seed: of the draws.
-        tilted: whether they get the weights of `theory.nonlinear.neuron_chain.stein_tilt`, with which averages are
+        tilted: whether they get the weights of `theory.laws.stein.stein_tilt`, with which averages are
             precise; else all weigh the same.
     """
     neurons, logs = np.zeros((num, len(cov))), np.zeros(num)

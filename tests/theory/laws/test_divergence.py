@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from theory.nonlinear.neuron import frozen, grid
-from theory.nonlinear.neuron_chain import draw, stein_tilt
-from theory.nonlinear.partition_function import divergence
+from theory.laws.drawn import frozen
+from theory.laws.gaussian import GaussianLaw
+from theory.laws.grid import grid_law
+from theory.laws.sequential import draw
+from theory.laws.stein import stein_tilt
 
 BLOCKS, SEEDS = 6, 8
 COV = np.array([[1.3, 0.4], [0.4, 0.9]])
@@ -33,8 +35,7 @@ def closed_form():
 
 def quadrature(phi):
     """Of one block, on a grid."""
-    points = grid(np.eye(2), COV, (0, 1), False, 120, 7.0)
-    return divergence(points, COV, FORCE, phi, (0, 1), False, False, 0)
+    return grid_law(np.eye(2), COV, phi, (0, 1), False, 120, 7.0).divergence(COV, FORCE)
 
 
 def estimates(phi, draws, tilted=False, seeds=SEEDS):
@@ -44,15 +45,15 @@ def estimates(phi, draws, tilted=False, seeds=SEEDS):
     found = []
     for seed in range(seeds):
         noise = draw(draws, seed, cov, force, phi, live)
-        points = frozen(noise, cov, force, phi, live, False)
-        if tilted:
-            points = points._replace(tilt=stein_tilt(noise, cov, force, phi, live, False))
-        found.append(divergence(points, cov, force, phi, live, False, True, seed))
+        law = cov, force, phi, live, False
+        drawn = frozen(noise, *law, stein_tilt(noise, *law) if tilted else None)
+        found.append(drawn.divergence(cov, force, seed))
     return np.array(found)
 
 
 def test_quadrature_meets_the_closed_form():
     assert quadrature(identity) == pytest.approx(closed_form(), abs=1e-9)
+    assert GaussianLaw((0, 1)).divergence(COV, FORCE) == pytest.approx(closed_form(), abs=1e-12)
 
 
 def test_draws_meet_quadrature_without_bias():

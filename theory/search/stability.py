@@ -1,4 +1,4 @@
-r"""Whether the free energy has a direction of descent at a nonlinear saddle point.
+r"""Whether the free energy has a direction of descent at a saddle point.
 
 Its Hessian is G (I - J), G positive definite and J the Jacobian of the map from the natural parameters (C^{-1}, Phihat)
 of q to those that the averages over q imply: stable where all eigenvalues of I - J, which are real, are positive. On
@@ -22,7 +22,9 @@ import numpy as np
 from theory.jacobians import dense_jacobian
 from theory.kernels import scale_of
 from theory.model import Model, preactivation_cov
-from theory.nonlinear.fixed_point import (
+from theory.search.settings import RootSettings
+from theory.search.stationarity import (
+    Laws,
     Layout,
     Root,
     averages,
@@ -31,11 +33,10 @@ from theory.nonlinear.fixed_point import (
     unpack,
     violation_slope,
 )
-from theory.nonlinear.neuron import Points
 
 
 @partial(jax.jit, static_argnums=4)
-def _hessian_like(unknowns, scale, model, points, layout):
+def _hessian_like(unknowns, scale, model, laws, layout):
     """I - J in the scaled unknowns."""
     rows, columns = layout.pairs
     pair_scale = scale[rows] * scale[columns]
@@ -43,7 +44,7 @@ def _hessian_like(unknowns, scale, model, points, layout):
     def violation(unknowns):
         kernel, conjugate = unpack(unknowns, scale, layout)
         cov = preactivation_cov(model, kernel)
-        new_kernel, response, _ = averages(kernel, conjugate, model, points, layout)
+        new_kernel, response, _ = averages(kernel, conjugate, model, laws, layout)
         new_cov = preactivation_cov(model, new_kernel)
         new_response = jnp.zeros_like(cov)
         for group in layout.groups:
@@ -62,21 +63,29 @@ def _hessian_like(unknowns, scale, model, points, layout):
 
 
 def is_stable(
-    roots: Sequence[Root], sets: Sequence[tuple[Points, ...]], model: Model, layout: Layout, slope: np.ndarray
+    roots: Sequence[Root],
+    sets: Sequence[Laws],
+    model: Model,
+    layout: Layout,
+    slope: np.ndarray,
+    settings: RootSettings = RootSettings(),
 ) -> bool:
     """Whether a saddle point is stable, by the module's two criteria.
 
     Args:
-        roots: the saddle point, solved on each of several sets of points.
-        sets: the points, of each group.
+        roots: the saddle point, solved on each of several sets of laws.
+        sets: the laws, of each group.
         model: the network on the task.
-        layout: what they are points of.
-        slope: `theory.nonlinear.fixed_point.violation_slope` nearby, on other points.
+        layout: the groups.
+        slope: `theory.search.stationarity.violation_slope` nearby, on other draws.
+        settings: of the slope.
     """
     scale = scale_of(roots[0].kernel)
     unknowns = [pack(root.kernel, root.conjugate, scale, layout) for root in roots]
-    if any(group.sampled for group in layout.groups):
-        more = (violation_slope(at, scale, model, points, layout) for at, points in zip(unknowns, sets, strict=True))
+    if not layout.exact:
+        more = (
+            violation_slope(at, scale, model, laws, layout, settings) for at, laws in zip(unknowns, sets, strict=True)
+        )
         return any(np.linalg.slogdet(one)[0] > 0 for one in chain([slope], more))
     values = np.linalg.eigvals(np.asarray(_hessian_like(unknowns[0], scale, model, sets[0], layout)))
     return bool(np.min(values.real) > 0)

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 
 import theory
+from theory.laws.gaussian import GaussianLaw
+from theory.laws.grid import grid_law
+from theory.laws.law import SilentLaw, live_entries
+from theory.laws.neurons import draw_neurons
+from theory.laws.sequential import draw
+from theory.laws.smoothness import has_kinks
+from theory.laws.stein import stein_tilt
 from theory.model import build_model
-from theory.nonlinear.neuron import grid, has_kinks, live_entries, moments, weighted
-from theory.nonlinear.neuron_chain import draw, stein_tilt
-from theory.nonlinear.neuron_sampling import draw_neurons
 from theory.response import covariance_response, factorise
 
 COV = np.array([[1.0, 0.3], [0.3, 0.8]])
@@ -18,11 +22,10 @@ LIVE = (0, 1)
 
 
 def on_grid(phi, cov=COV, live=LIVE):
-    kinks = has_kinks(phi)
-    points = grid(np.eye(len(live)), cov, live, kinks, 160, 8.0)
-    law = weighted(points, cov, CONJUGATE, phi, live, kinks)
-    weights, h = np.exp(np.asarray(law.log_weights)), np.asarray(law.preactivation)
-    return moments(points, jnp.asarray(cov), jnp.asarray(CONJUGATE), phi, live, kinks), weights, h
+    law = grid_law(np.eye(len(live)), cov, phi, live, has_kinks(phi), 160, 8.0)
+    points = law.weighted(cov, CONJUGATE)
+    weights, h = np.exp(np.asarray(points.log_weights)), np.asarray(points.preactivation)
+    return law.moments(jnp.asarray(cov), jnp.asarray(CONJUGATE)), weights, h
 
 
 @pytest.mark.parametrize("phi", [jnp.tanh, jax.nn.relu])
@@ -33,6 +36,8 @@ def test_the_response_by_stein_equals_that_by_second_moments(phi):
         np.testing.assert_allclose(average.response, covariance_response(factorise(COV), second), atol=1e-6)
         activity = np.asarray(phi(h))
         np.testing.assert_allclose(average.kernel, (activity * weights[:, None]).T @ activity, atol=1e-10)
+        np.testing.assert_allclose(average.second, second, atol=1e-10)
+        np.testing.assert_allclose(average.mixed, (h * weights[:, None]).T @ activity, atol=1e-10)
 
 
 @pytest.mark.parametrize("phi", [jnp.tanh, jax.nn.relu])
@@ -51,6 +56,40 @@ def test_kinks_are_seen():
     smooth = [jnp.tanh, jax.lax.erf, jax.nn.gelu, jnp.sin, jax.nn.softplus]
     assert [has_kinks(phi) for phi in smooth] == [False] * 5
     assert [has_kinks(phi) for phi in (jax.nn.relu, jax.nn.leaky_relu, jax.nn.hard_tanh)] == [True] * 3
+
+
+def identity(x):
+    return x
+
+
+@pytest.mark.parametrize("singular", [False, True])
+def test_the_gaussian_law_is_that_of_an_identity_on_a_grid(singular):
+    """Also where an entry repeats another; and its draws have its moments."""
+    cov = np.full((2, 2), 0.9) if singular else COV
+    live = (0,) if singular else LIVE
+    law = GaussianLaw(live)
+    with jax.enable_x64(True):
+        grid = grid_law(np.eye(len(live)), cov, identity, live, False, 240, 10.0)
+        for one, other in zip(law.moments(cov, CONJUGATE), grid.moments(jnp.asarray(cov), CONJUGATE), strict=True):
+            if np.ndim(one):
+                np.testing.assert_allclose(one, other, atol=1e-9)
+        assert law.divergence(cov, CONJUGATE) == pytest.approx(grid.divergence(cov, CONJUGATE), abs=1e-9)
+        drawn = law.neurons(cov, CONJUGATE, 20_000, np.random.default_rng(0))
+        kernel = np.asarray(law.moments(cov, CONJUGATE).kernel)
+    products = drawn[:, :, None] * drawn[:, None, :]
+    error = products.std(axis=0) / np.sqrt(len(drawn))
+    assert np.all(np.abs(products.mean(axis=0) - kernel) < 4 * error)
+
+
+def test_silent_entries_hold_phi_of_zero():
+    with jax.enable_x64(True):
+        law, nothing = SilentLaw(jnp.cos), np.zeros((2, 2))
+        average = law.moments(jnp.asarray(nothing), jnp.asarray(CONJUGATE))
+        np.testing.assert_array_equal(average.kernel, np.ones((2, 2)))
+        np.testing.assert_array_equal(average.mean, np.ones(2))
+        assert not np.any(average.response)
+    assert law.divergence(nothing, CONJUGATE, 0) == 0
+    assert not law.neurons(nothing, CONJUGATE, 3, np.random.default_rng(0)).any()
 
 
 def test_draws_follow_the_law_and_their_weights_help():
