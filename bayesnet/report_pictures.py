@@ -18,11 +18,11 @@ from bayesnet import figures
 from bayesnet.diagnostics import evaluate_observables, summarise_draws
 from bayesnet.observables import (
     Observable,
+    aligned_outputs,
     default_observables,
     diagonal_kernel,
     directed_kernel,
     directed_overlap,
-    flipped_outputs,
     overlap,
     overlaps,
     reached_by,
@@ -32,7 +32,6 @@ from bayesnet.observables import (
 from bayesnet.report_content import NOTHING, Run
 from bayesnet.results import from_outside
 from bayesnet.weight_spectra import eigenvalue_cloud
-from theory.model import build_model
 from theory.solution import Solution
 from theory.symmetry import flipped_pairs, has_sign_symmetry, mirror_signs
 from theory.task import Task
@@ -229,16 +228,7 @@ def _predictions(runs: Sequence[Run]) -> Picture:
 def aligned_predictions(run: Run) -> np.ndarray:
     """f (chain, draw, P, T, O), each draw in the mirror image whose neighbouring steps correlate positively."""
     group = run.posterior["posterior"]
-    outputs = group["prediction"].to_numpy()
-    images = mirror_signs(run.network, run.task)
-    if not len(images):
-        return outputs
-    kernel = group["kernel"].to_numpy()
-    along = np.stack([np.einsum("cdmm->cd", kernel[:, :, s, :, s + 1]) for s in range(kernel.shape[2] - 1)], axis=-1)
-    options = np.concatenate([np.ones((1, images.shape[1])), images])
-    best = np.argmax(along @ (options[:, :-1] * options[:, 1:]).T, axis=-1)
-    turned = flipped_outputs(options, build_model(run.network, run.task))
-    return np.where(turned[best][:, :, None, :, None], -outputs, outputs)
+    return aligned_outputs(run.network, run.task, group["kernel"].to_numpy(), group["prediction"].to_numpy())
 
 
 def _prediction_error(name: str, task: Task, median: np.ndarray) -> str:
