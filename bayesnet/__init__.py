@@ -13,7 +13,7 @@ if not hasattr(theory, "CriticalPoint"):  # before anything is looked for in it
     )
 
 from bayesnet import quiet_imports  # noqa: F401  # isort: skip  # before what imports them
-from bayesnet import diagnostics, models, observables, tasks
+from bayesnet import diagnostics, models, observables, plots, tasks
 from bayesnet.arviz_bridge import to_arviz
 from bayesnet.bridge_sampling import LogEvidence, log_evidence
 from bayesnet.comparison import compare
@@ -56,6 +56,7 @@ __all__ = [
     "models",
     "observables",
     "phase_diagram",
+    "plots",
     "predict",
     "report",
     "run",

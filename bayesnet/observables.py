@@ -129,6 +129,24 @@ def flipped_outputs(images: np.ndarray, model: Model) -> np.ndarray:
     return (images[:, outputs] != images[:, [first]]) & shared
 
 
+def aligned_outputs(network: Network, task: Task, kernels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Predictions (..., P, T, O), each draw in the mirror image whose neighbouring steps correlate positively.
+
+    Args:
+        network, task: what the draws are of.
+        kernels: of the draws, (..., T, P, T, P).
+        outputs: their predictions, (..., P, T, O).
+    """
+    images = mirror_signs(network, task)
+    if not len(images):
+        return outputs
+    along = [np.einsum("...mm->...", kernels[..., s, :, s + 1, :]) for s in range(kernels.shape[-2] - 1)]
+    options = np.concatenate([np.ones((1, images.shape[1])), images])
+    best = np.argmax(np.stack(along, axis=-1) @ (options[:, :-1] * options[:, 1:]).T, axis=-1)
+    turned = flipped_outputs(options, build_model(network, task))
+    return np.where(turned[best][..., None, :, None], -outputs, outputs)
+
+
 def order_parameter(network: Network, task: Task) -> Observable:
     """The largest squared overlap between two different steps (sites): of each pattern, and along the target direction.
 

@@ -19,11 +19,11 @@ from bayesnet.diagnostics import evaluate_observables, summarise_draws
 from bayesnet.eigenvalue_cloud import eigenvalue_cloud
 from bayesnet.observables import (
     Observable,
+    aligned_outputs,
     default_observables,
     diagonal_kernel,
     directed_kernel,
     directed_overlap,
-    flipped_outputs,
     overlap,
     overlaps,
     reached_by,
@@ -229,16 +229,7 @@ def _predictions(runs: Sequence[Run]) -> Picture:
 def aligned_predictions(run: Run) -> np.ndarray:
     """f (chain, draw, P, T, O), each draw in the mirror image whose neighbouring steps correlate positively."""
     group = run.posterior["posterior"]
-    outputs = group["prediction"].to_numpy()
-    images = mirror_signs(run.network, run.task)
-    if not len(images):
-        return outputs
-    kernel = group["kernel"].to_numpy()
-    along = np.stack([np.einsum("cdmm->cd", kernel[:, :, s, :, s + 1]) for s in range(kernel.shape[2] - 1)], axis=-1)
-    options = np.concatenate([np.ones((1, images.shape[1])), images])
-    best = np.argmax(along @ (options[:, :-1] * options[:, 1:]).T, axis=-1)
-    turned = flipped_outputs(options, build_model(run.network, run.task))
-    return np.where(turned[best][:, :, None, :, None], -outputs, outputs)
+    return aligned_outputs(run.network, run.task, group["kernel"].to_numpy(), group["prediction"].to_numpy())
 
 
 def _prediction_error(name: str, task: Task, median: np.ndarray) -> str:

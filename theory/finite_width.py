@@ -21,13 +21,13 @@ from theory import arguments
 from theory.jax_settings import own_settings
 from theory.kernel_action import bordered_matrix, linear_curvature, pairs_of, sampled_curvature, symmetric_of
 from theory.kernels import flat_of
+from theory.laws.neurons import Neurons, draw_neurons
 from theory.memory import require_memory
-from theory.nonlinear.neuron_sampling import Neurons, draw_neurons
 from theory.seeds import part
 from theory.solution import Saddle, Solution
 from theory.units import times
 
-NEURONS = 8192
+NEURONS = 8192  # drawn in a set where nothing is asked for: fluctuations are then known to a few percent
 REPETITIONS = 4
 SINGULAR = 1e-12
 # What rounding may do to a variance, relative to the variance itself or, of an entry that the data hold fast, to a
@@ -98,12 +98,12 @@ class Fluctuations:
         return kernels.reshape(num, *self.solution.kernel.shape)
 
 
-def fluctuations(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -> Fluctuations:
+def fluctuations(solution: Solution, *, neurons: int | None = None, seed: int = 0) -> Fluctuations:
     """The fluctuations at the width of the solution's network.
 
     Args:
         solution: a stable saddle point, for any activation.
-        neurons: how many to draw from q, four times over. Nonlinear networks only.
+        neurons: how many to draw from q, four times over; 8192 by default. Not for linear networks.
         seed: of the draws.
 
     Raises:
@@ -148,10 +148,12 @@ def jackknife(matrices: list[np.ndarray], function: Callable) -> tuple[np.ndarra
     return count * whole - (count - 1) * centre, error
 
 
-def draw_sets(saddle: Saddle, neurons: int, seed: int) -> list[Neurons | None]:
+def draw_sets(saddle: Saddle, neurons: int | None, seed: int, usual: int = NEURONS) -> list[Neurons | None]:
     """Independent sets of neurons from q, weighted so that averages are precise; for a linear network, which needs
     none, one None."""
-    neurons, seed = arguments.integer("neurons", neurons, 1024), arguments.seed("seed", seed)
+    arguments.only_for("networks that are not linear", not saddle.linear, neurons=neurons)
+    neurons = usual if neurons is None else arguments.integer("neurons", neurons, 1024)
+    seed = arguments.seed("seed", seed)
     n = saddle.model.entries
     what = f"the second derivatives of the free energy for sites x patterns = {n}"
     require_memory(what, 8.0 * n**4, "give a smaller task")

@@ -14,10 +14,10 @@ from theory import arguments, display
 from theory.activations import Activation
 from theory.jax_settings import own_settings
 from theory.kernels import OUTPUT_DIMS, entry_coords, flat_of, kernel_labels, largest_relative
+from theory.laws.neurons import draw_neurons
 from theory.memory import require_memory
 from theory.model import Model, build_model
 from theory.network import Network
-from theory.nonlinear.neuron_sampling import draw_neurons
 from theory.task import Task
 from theory.ties import needed_part
 from theory.units import Units, natural_units, times

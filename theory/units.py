@@ -59,6 +59,8 @@ class Units(NamedTuple):
 
     def model(self, model: Model) -> Model:
         """The model in these units, as NumPy arrays."""
+        if not any(self):
+            return model
         a, b, c = self
         return model.replace(
             weights=tuple(times(weights, 2 * (b - a)) for weights in model.weights),

@@ -4,6 +4,7 @@ Indented blocks after an empty line are formulas or code and become literal bloc
 reStructuredText only are escaped elsewhere.
 """
 
+import dataclasses
 import re
 
 SECTION = re.compile(r"^(Args|Returns|Raises|Attributes|Yields|Source):")
@@ -58,8 +59,14 @@ def process(app, what, name, thing, options, lines) -> None:
 
 
 def without_fields(app, what, name, thing, options, signature, returned):
-    """No signature for classes that are results: their docstring lists attributes, and nobody calls them."""
-    if what == "class" and "Attributes:" in (thing.__doc__ or ""):
+    """No signature for classes that are results: their docstring lists attributes, and nobody calls them.
+
+    Settings list attributes too; all of theirs have a default.
+    """
+    if what != "class" or "Attributes:" not in (thing.__doc__ or ""):
+        return None
+    fields = dataclasses.fields(thing) if dataclasses.is_dataclass(thing) else []
+    if not fields or any(field.default is field.default_factory for field in fields):  # both are missing
         return "", returned
     return None
 
