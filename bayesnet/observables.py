@@ -15,7 +15,7 @@ import numpy as np
 
 from theory.model import Model, build_model
 from theory.network import Network
-from theory.symmetry import flipped_pairs, sign_changes
+from theory.symmetry import flipped_pairs, mirror_signs, sign_changes
 from theory.task import Task
 from theory.ties import reached_entries
 
