@@ -15,7 +15,7 @@ import numpy as np
 
 from theory.model import Model, build_model
 from theory.network import Network
-from theory.symmetry import flipped_pairs, mirror_signs
+from theory.symmetry import flipped_pairs, mirror_signs, sign_changes
 from theory.task import Task
 from theory.ties import reached_entries
 
@@ -97,9 +97,9 @@ def default_observables(network: Network, task: Task) -> list[Observable]:
     Entries that no input has reached are left out. Steps, patterns and outputs are counted from 1 in the labels.
     """
     model, layers = build_model(network, task), network.layers
-    images = mirror_signs(network, task)
+    images = sign_changes(model) if network.phi.odd else np.ones((0, model.sites))
     flips = flipped_pairs(images, model.sites)
-    reached = reached_by(network, task)
+    reached = reached_by(network, model)
     sites, patterns = range(model.sites), range(task.patterns)
     table = [diagonal_kernel(t, mu, layers) for t in sites for mu in patterns if reached[mu, t]]
     pairs = [(t, s) for t in sites for s in sites if t < s]
@@ -154,7 +154,7 @@ def order_parameter(network: Network, task: Task) -> Observable:
     1/N. It is 0 for a single site.
     """
     model = build_model(network, task)
-    reached = reached_by(network, task)
+    reached = reached_by(network, model)
     direction = target_direction(task)
     pairs = [(t, s) for t in range(model.sites) for s in range(t + 1, model.sites)]
     squares = [overlap(t, s, mu, squared=True) for t, s in pairs for mu in range(task.patterns) if reached[mu, t]]
@@ -208,10 +208,9 @@ def prediction_at(pattern: int, step: int, output: int, squared: bool = False) -
     return Observable(label, lambda k, f: f[..., pattern, step, output] ** (2 if squared else 1))
 
 
-def reached_by(network: Network, task: Task) -> np.ndarray:
+def reached_by(network: Network, model: Model) -> np.ndarray:
     """Boolean (P, sites): where activity has variance. With phi(0) != 0 the network stirs without input."""
     silent = float(network.phi.function(np.zeros(1))[0])
-    model = build_model(network, task)
     return reached_entries(model, silent).reshape(model.sites, model.patterns).T
 
 

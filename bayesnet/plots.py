@@ -22,12 +22,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from bayesnet.eigenvalue_cloud import eigenvalue_cloud
 from bayesnet.figures.posteriors import density as kernel_density
 from bayesnet.figures.style import COLOURS, GREY, THEORY, trim_frame
 from bayesnet.observables import Observable, aligned_outputs, check_observables, order_parameter
 from bayesnet.observables import overlaps as normalised
 from bayesnet.results import network_of, task_of
-from bayesnet.weight_spectra import eigenvalue_cloud
 from theory import arguments
 from theory.network import Network
 from theory.solution import Solution

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from bayesnet import figures
 from bayesnet.diagnostics import evaluate_observables, summarise_draws
+from bayesnet.eigenvalue_cloud import eigenvalue_cloud
 from bayesnet.observables import (
     Observable,
     aligned_outputs,
@@ -31,7 +32,7 @@ from bayesnet.observables import (
 )
 from bayesnet.report_content import NOTHING, Run
 from bayesnet.results import from_outside
-from bayesnet.weight_spectra import eigenvalue_cloud
+from theory.model import build_model
 from theory.solution import Solution
 from theory.symmetry import flipped_pairs, has_sign_symmetry, mirror_signs
 from theory.task import Task
@@ -127,7 +128,7 @@ def invariants(runs: Sequence[Run]) -> list[Observable]:
     task, layers = runs[0].task, runs[0].network.layers
     direction = target_direction(task)
     active = np.ones(1, bool) if direction is None else direction != 0
-    reached = reached_by(runs[0].network, task)[: len(active)][active]
+    reached = reached_by(runs[0].network, build_model(runs[0].network, task))[: len(active)][active]
     steps = [t for t in range(reached.shape[1]) if reached[:, t].any()]
     pairs = [(t, s) for t in steps for s in steps if t < s]
     if len(pairs) > PANELS:

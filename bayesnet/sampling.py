@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
-from bayesnet.coordinates import choose_coordinates
+from bayesnet.models.coordinates import choose_coordinates
 from bayesnet.progress import progress_shown
 from bayesnet.results import assemble, installed_versions, network_of, task_of, version_of
 from bayesnet.samplers.chains import Progress, open_lanes, run_chains

@@ -49,8 +49,8 @@ CASES += [(name, LINEAR, factor) for name in UNITS for factor in FARTHEST]
 
 def theory_of(network, task):
     """Everything that the theory says, in the units it says it in."""
-    solution = theory.solve(network, task, **({} if network.activation == "linear" else QUICK))
-    neurons = {"neurons": 1024}
+    quick, neurons = ({}, {}) if network.activation == "linear" else (QUICK, {"neurons": 1024})
+    solution = theory.solve(network, task, **quick)
     fluctuations = theory.fluctuations(solution, **neurons)
     evidence = theory.log_evidence(solution, **neurons)
     prediction = theory.predict(solution, **neurons)

@@ -17,9 +17,9 @@ import xarray as xr
 
 from bayesnet.comparison import COLUMNS, compare, judge, theory_error
 from bayesnet.diagnostics import summarise
+from bayesnet.memory_maps import make_room
 from bayesnet.observables import Observable, default_observables, order_parameter
 from bayesnet.sampling import sample, version_of
-from bayesnet.sweeping.memory_maps import make_room
 from theory import critical_signal, solve
 from theory.closed_form import closed_form_instability
 from theory.network import Network

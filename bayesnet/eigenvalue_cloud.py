@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 import xarray as xr
@@ -15,7 +16,7 @@ from bayesnet.weight_draws import draw_weights
 from theory.causal import semidefinite_cholesky
 from theory.jax_settings import own_settings
 from theory.kernels import flat_of
-from theory.model import build_model, preactivation_cov
+from theory.model import Array, Model, build_model, preactivation_cov
 from theory.network import Network
 from theory.solution import Solution
 from theory.task import Task
@@ -96,16 +97,22 @@ def _drawn(posterior: xr.DataTree, network: Network, task: Task) -> tuple[np.nda
 
 def learned_spectra(network: Network, task: Task, kernels: np.ndarray) -> list[Spectrum]:
     """Spectra of E[W | H] of a linear network, from kernels (draws, n, n) alone: there phi(h) = h."""
-
-    def factor_of(kernel):
-        cov = preactivation_cov(model, kernel)
-        return semidefinite_cholesky(cov, jax.numpy.diagonal(cov))
-
     with own_settings():
         model = build_model(network, task).on_device()
-        factors = np.asarray(jax.jit(lambda stack: jax.lax.map(factor_of, stack))(jax.numpy.asarray(kernels)))
+        factors = np.asarray(_factors(model, jnp.asarray(kernels)))
         averages = [linear_averages(model, k, f) for k, f in zip(kernels, factors, strict=True)]
     return [spectrum_of_averages(model, 0, average) for average in averages]
+
+
+@jax.jit
+def _factors(model: Model, kernels: Array) -> Array:
+    """The factors L of C[Phi] = L L^T of kernels (draws, n, n)."""
+
+    def factor_of(kernel: Array) -> Array:
+        cov = preactivation_cov(model, kernel)
+        return semidefinite_cholesky(cov, jnp.diagonal(cov))
+
+    return jax.lax.map(factor_of, kernels)
 
 
 def _largest_singular_value(matrix: np.ndarray) -> float:

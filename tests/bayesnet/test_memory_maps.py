@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from bayesnet.sweeping import memory_maps
+from bayesnet import memory_maps
 
 
 @pytest.mark.parametrize(("most", "left"), [(0, 0), (10**9, 1)])

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import bayesnet as bn
-from bayesnet.agreement import mirror_modes, name_disagreement, name_modes
+from bayesnet.chain_agreement import mirror_modes, name_disagreement, name_modes
 from bayesnet.diagnostics import check_gates
 
 NORMAL = np.random.default_rng(0).normal(size=(4, 500))
