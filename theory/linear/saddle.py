@@ -27,7 +27,6 @@ from theory.linear.noise_gram import (
 )
 from theory.model import Model, preactivation_cov
 from theory.response import factorise
-from theory.symmetry import sign_changes
 from theory.units import why_unresolved
 
 MOST_ENTRIES = 150
@@ -91,14 +90,14 @@ class LinearProblem:
         images: the sign changes that turn saddle points into others (`theory.symmetry`).
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, images: np.ndarray) -> None:
         if model.entries > MOST_ENTRIES:
             raise ValueError(
                 f"task has {model.entries} (step, pattern) entries; the theory of linear networks takes at most "
                 f"{MOST_ENTRIES}, so that second derivatives between all pairs of entries fit into memory"
             )
         self.model = model
-        self.images = sign_changes(model)
+        self.images = images
 
     def find_saddle_points(self, starts: int, seed: int) -> list[SaddlePoint]:
         """Every distinct one reached from the starts and from unstable directions of those found.
