@@ -3,7 +3,8 @@
 L-BFGS (`theory.linear.descent`) from the lazy limit, which keeps to the symmetric branch, and from random starts, then
 from every saddle point found along its directions of negative curvature; each end point polished by Newton's method on
 the gradient, which also converges to unstable saddle points. The residual is evaluated afresh from the stationarity
-equations, not taken from the minimiser.
+equations, not taken from the minimiser. Tasks of more than `MOST_DENSE` entries, for which second derivatives between
+all pairs of entries would be too many, are solved in other coordinates (`theory.linear.many_entries`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from theory.family import Family
 from theory.kernels import kernel_of, outputs_of, scale_of
 from theory.linear.descent import descend
+from theory.linear.many_entries import Flat, Found, ManyEntries
 from theory.linear.newton import Stationary, find_stationary
 from theory.linear.noise_gram import (
     Description,
@@ -34,7 +36,7 @@ from theory.symmetry import preferred_signs, sign_changes
 from theory.task import Task
 
 TOLERANCE = 1e-9
-MOST_ENTRIES = 150
+MOST_DENSE = 30  # entries: 465 noise coordinates
 SAME_BRANCH = 1e-6
 ROUGHLY = 1e-4  # before polishing
 MOST_EVALUATIONS = 5000
@@ -96,21 +98,20 @@ class LinearProblem:
     """
 
     def __init__(self, network: Network, task: Task) -> None:
-        entries = task.entries * network.layers
-        if entries > MOST_ENTRIES:
-            raise ValueError(
-                f"task has {entries} (step, pattern) entries; the theory of linear networks takes at most "
-                f"{MOST_ENTRIES}, so that second derivatives between all pairs of entries fit into memory"
-            )
         self.network, self.task = network, task
         self.model: Model = build_model(network, task).on_device()
         self.images = sign_changes(self.model)
+        self.many: ManyEntries | None = None
+        if self.model.entries > MOST_DENSE:
+            self.many = ManyEntries(build_model(network, task), self.images)
 
-    def find_saddle_points(self, starts: int, seed: int) -> list[SaddlePoint]:
+    def find_saddle_points(self, starts: int, seed: int) -> list[SaddlePoint] | list[Found]:
         """Every distinct one reached from the starts and from unstable directions of those found.
 
         Besides ``starts`` random ones, the lazy limit and coherent steps.
         """
+        if self.many is not None:
+            return self.many.find_saddle_points(starts, seed)
         rng = np.random.default_rng(seed)
         size = self.model.entries * (self.model.entries + 1) // 2
         amplitudes = np.linspace(0.1, 0.5, starts)
@@ -147,8 +148,10 @@ class LinearProblem:
         stronger = self.model.replace(targets=STRONGER * self.model.targets)
         return [coherent, minimise(coherent[None], stronger, BEFORE_POLISHING)[0][0]]
 
-    def follow(self, coordinates: np.ndarray) -> SaddlePoint:
+    def follow(self, coordinates: np.ndarray) -> SaddlePoint | Found:
         """The stable saddle point downhill from somewhere, over unstable ones if they are met."""
+        if self.many is not None:
+            return self.many.follow(coordinates)
         point = self.polish(minimise(coordinates[None], self.model)[0][0])
         for _ in range(UNSTABLE_DIRECTIONS):
             if point.stable:
@@ -175,8 +178,12 @@ class LinearProblem:
         by_entry = np.repeat(signs, self.model.patterns)
         return kernel * np.outer(by_entry, by_entry)
 
-    def solution(self, point: SaddlePoint) -> Solution:
+    def solution(self, point: SaddlePoint | Found) -> Solution:
         """The `Solution` there; of two mirror images the one whose neighbouring steps correlate positively."""
+        if isinstance(point, Found):
+            assert self.many is not None
+            kernel = kernel_of(self.many.expanded(point), self.task)
+            return self._packed(point, self.many.flat(point, preferred_signs(kernel, self.images)))
         task, n = self.task, self.model.entries
         (_, _, kernel, factor, _, _), cov, (mean, _, dual) = point.described
         conjugate = np.asarray(conjugate_kernel(self.model, kernel, covariance_response(factor, kernel)))
@@ -189,19 +196,23 @@ class LinearProblem:
         if np.any(signs < 0):
             kernel, conjugate, cov = (self._image(matrix, signs) for matrix in (kernel, conjugate, cov))
             mean = np.asarray(output_law(self.model, kernel).mean)
+        return self._packed(point, Flat(kernel, conjugate, cov, mean, np.asarray(dual), residual))
+
+    def _packed(self, point: SaddlePoint | Found, flat: Flat) -> Solution:
+        task, stable = self.task, point.stable
         return Solution(
             network=self.network,
             task=task,
-            kernel=kernel_of(kernel, task),
-            conjugate=kernel_of(conjugate, task),
-            preactivation_cov=kernel_of(cov, task),
+            kernel=kernel_of(flat.kernel, task),
+            conjugate=kernel_of(flat.conjugate, task),
+            preactivation_cov=kernel_of(flat.cov, task),
             free_energy=float(point.at.value),
-            prediction=outputs_of(self.model.read_out(mean), task),
-            dual=outputs_of(self.model.read_out(dual), task),
-            residual=residual,
-            stable=point.stable,
-            converged=bool(residual <= TOLERANCE),
-            message=f"{'stable' if point.stable else 'unstable'} saddle point, stationarity residual {residual:.1e}",
+            prediction=outputs_of(self.model.read_out(flat.mean), task),
+            dual=outputs_of(self.model.read_out(flat.dual), task),
+            residual=flat.residual,
+            stable=stable,
+            converged=bool(flat.residual <= TOLERANCE),
+            message=f"{'stable' if stable else 'unstable'} saddle point, stationarity residual {flat.residual:.1e}",
         )
 
 
