@@ -29,10 +29,15 @@ import numpy as np
 from theory.kernels import scale_of
 from theory.linear.reduced import Reduced
 
+LEAF = 32  # rows up to which LAPACK inverts in a single thread
+
 
 @dataclass(frozen=True, eq=False)
 class Point:
     """The free energy at a kernel.
+
+    On a busy machine the threads of LAPACK, and those of BLAS where an operand is transposed, wait for one another a
+    hundred times longer than such products take: transposes are stored, inverses made of products.
 
     Attributes:
         problem: the network on the task.
@@ -61,9 +66,13 @@ class Point:
     @cached_property
     def gradient(self) -> np.ndarray:
         """g = dF/dPhi (m, m), symmetric."""
-        response = self._precision - self._carried @ self._precision
-        slope = self._precision - self.kernel_precision + self.problem.covariance_adjoint(_symmetric(response))
+        slope = self._precision - self.kernel_precision + self.problem.covariance_adjoint(self.response)
         return _symmetric(slope - self.problem.read_out_adjoint(self._dual @ self._dual.T)) / 2
+
+    @cached_property
+    def response(self) -> np.ndarray:
+        """Q, (m, m)."""
+        return _symmetric(self._precision - self._carried @ self._precision)
 
     @cached_property
     def slope(self) -> float:
@@ -77,6 +86,18 @@ class Point:
         violation = 2 * self.problem.expand(self.kernel @ self.gradient @ self.kernel)
         scale = scale_of(self.problem.expand(self.kernel))
         return float(np.max(np.abs(violation) / np.outer(scale, scale)))
+
+    @cached_property
+    def violation(self) -> float:
+        """The same for the equation itself, not to first order."""
+        conjugate = self.problem.covariance_adjoint(self.response)
+        conjugate = conjugate - self.problem.read_out_adjoint(self._dual @ self._dual.T)
+        factor = self._factor
+        inner = np.eye(len(factor)) + factor.T @ conjugate @ factor
+        implied = self.problem.expand(factor @ np.linalg.solve(inner, factor.T))
+        kernel = self.problem.expand(self.kernel)
+        scale = scale_of(kernel)
+        return float(np.max(np.abs(kernel - implied) / np.outer(scale, scale)))
 
     def curve(self, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The second derivative along E = ``step`` (m, m), and E Phi^{-1}."""
@@ -102,24 +123,28 @@ class Point:
 
     def step_of_noise(self, change: np.ndarray) -> np.ndarray:
         """E for a change X (m, m) of the Gram matrix of white noise."""
-        return _symmetric(self.problem.accumulate(self._factor @ change @ self._factor.T))
+        return _symmetric(self.problem.accumulate(self._factor @ change @ self._factor_back))
 
     def noise_of_gradient(self, gradient: np.ndarray) -> np.ndarray:
         """The adjoint of `step_of_noise`."""
-        return _symmetric(self._factor.T @ self.problem.accumulate_adjoint(gradient) @ self._factor)
+        return _symmetric(self._factor_back @ self.problem.accumulate_adjoint(gradient) @ self._factor)
 
     @cached_property
     def kernel_precision(self) -> np.ndarray:
         """Phi^{-1}."""
-        return _symmetric(np.linalg.inv(self.kernel))
+        return positive_inverse(self.kernel)
 
     @cached_property
     def _factor(self) -> np.ndarray:
         return np.linalg.cholesky(self.cov)
 
     @cached_property
+    def _factor_back(self) -> np.ndarray:
+        return np.ascontiguousarray(self._factor.T)
+
+    @cached_property
     def _precision(self) -> np.ndarray:
-        return _symmetric(np.linalg.inv(self.cov))
+        return positive_inverse(self.cov)
 
     @cached_property
     def _carried(self) -> np.ndarray:
@@ -129,7 +154,7 @@ class Point:
     @cached_property
     def _target_precision(self) -> np.ndarray:
         cov = self.problem.read_out(self.kernel)
-        return np.linalg.inv(cov + self.problem.noise * np.eye(len(cov)))
+        return positive_inverse(cov + self.problem.noise * np.eye(len(cov)))
 
     @cached_property
     def _dual(self) -> np.ndarray:
@@ -138,3 +163,20 @@ class Point:
 
 def _symmetric(matrix: np.ndarray) -> np.ndarray:
     return (matrix + matrix.T) / 2
+
+
+def positive_inverse(matrix: np.ndarray) -> np.ndarray:
+    """The inverse of a positive definite matrix, by products of whole arrays (`Point`)."""
+    inverse = _triangular_inverse(np.linalg.cholesky(matrix))
+    return np.ascontiguousarray(inverse.T) @ inverse
+
+
+def _triangular_inverse(factor: np.ndarray) -> np.ndarray:
+    n = len(factor)
+    if n <= LEAF:
+        return np.linalg.inv(factor)
+    half, inverse = n // 2, np.zeros_like(factor)
+    inverse[:half, :half] = _triangular_inverse(factor[:half, :half])
+    inverse[half:, half:] = _triangular_inverse(factor[half:, half:])
+    inverse[half:, :half] = -inverse[half:, half:] @ (factor[half:, :half] @ inverse[:half, :half])
+    return inverse

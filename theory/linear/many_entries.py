@@ -17,7 +17,7 @@ from theory.linear.kernel_space import Point
 from theory.linear.newton import Stationary
 from theory.linear.reduced import Reduced, causal_factor
 from theory.linear.site_maps import SiteMaps
-from theory.linear.trust_region import descend, lowest_curvatures
+from theory.linear.trust_region import MOST, descend, lowest_curvatures
 from theory.model import Model
 
 SAME_BRANCH = 1e-6
@@ -29,6 +29,8 @@ ROUGH = 1e-2  # where none is: the sign counts
 KICK = 0.15  # of the Gram matrix of white noise
 COHERENCE = 0.6  # between any two steps
 STRONGER = 1.5
+DOWNHILL = 500  # second derivatives along directions after which a search from an unstable point is given up
+FOR_LUCK = 150  # the same from a random start
 AS_FEW = 12  # entries for which random starts are as far from the lazy limit as in `theory.linear.saddle`
 
 
@@ -76,20 +78,28 @@ class ManyEntries:
 
     def find_saddle_points(self, starts: int, seed: int) -> list[Found]:
         """Every distinct one reached from the starts and from unstable directions of those found."""
-        queue = [Point(self.reduced, self.reduced.lazy_kernel()), *self._coherent_starts()]
-        queue += self._random_starts(starts, np.random.default_rng(seed))
+        queue = [(start, MOST) for start in (self._lazy(), *self._coherent_starts())]
+        queue += [(start, FOR_LUCK) for start in self._random_starts(starts, np.random.default_rng(seed))]
         found: list[Found] = []
+        unfinished: list[Point] = []
         while queue:
-            rough = descend(queue.pop(0), BEFORE_COMPARING)
-            if any(self._same(rough.kernel, other.end.kernel, ROUGHLY) for other in found):
-                continue
-            point = self._polished(rough)
-            if any(self._same(point.end.kernel, other.end.kernel, SAME_BRANCH) for other in found):
-                continue
-            found.append(point)
-            if point.end.residual < ROUGHLY:
+            start, most = queue.pop(0)
+            rough = descend(start, BEFORE_COMPARING, most)
+            if rough.residual > BEFORE_COMPARING and most < MOST:
+                unfinished.append(rough)
+            elif not any(self._same(rough.kernel, other.end.kernel, ROUGHLY) for other in found):
+                point = self._polished(rough)
+                if any(self._same(point.end.kernel, other.end.kernel, SAME_BRANCH) for other in found):
+                    continue
+                found.append(point)
                 downhill = np.flatnonzero(point.at.curvatures < -SAME_BRANCH)
-                queue += [self._kicked(point, KICK * point.at.directions[i]) for i in downhill]
+                queue += [(self._kicked(point, KICK * point.at.directions[i]), DOWNHILL) for i in downhill]
+            if not queue and unfinished:
+                # A search that was given up goes on where what it has reached lies below all stable saddle points.
+                lowest = min(unfinished, key=lambda each: each.value)
+                if lowest.value < min((each.end.value for each in found if each.stable), default=np.inf):
+                    queue.append((lowest, MOST))
+                unfinished = [each for each in unfinished if each is not lowest]
         return found
 
     def follow(self, kernel: np.ndarray) -> Found:
@@ -111,22 +121,25 @@ class ManyEntries:
         kernel = _rotated(self.reduced.expand(point.end.kernel) * np.outer(flips, flips), self.reduced.patterns)
         maps = SiteMaps.of(model, patterns)
         cov = maps.change(kernel) + maps.mix(np.asarray(model.drive))
+        readout, rows = np.asarray(model.readout), np.asarray(model.supervised)
+        targets = readout[np.ix_(rows, rows)] * kernel[np.ix_(rows, rows)] + float(model.noise) * np.eye(len(rows))
+        dual = np.zeros((len(kernel), np.asarray(model.targets).shape[1]))
+        dual[rows] = np.linalg.solve(targets, np.asarray(model.targets))
+        conjugate = maps.adjoint(self._response(point, kernel, cov, flips)) - readout * (dual @ dual.T)
+        mean = (readout[:, rows] * kernel[:, rows]) @ dual[rows]
+        return Flat(kernel, conjugate, cov, mean, dual, point.end.violation)
+
+    def _response(self, point: Found, kernel: np.ndarray, cov: np.ndarray, flips: np.ndarray) -> np.ndarray:
+        """Q = C^{-1} - C^{-1} Phi C^{-1} on the range of C (`theory.response`), by entry of the task (n, n)."""
+        if self.reduced.powers:
+            inverse = self.reduced.determined_inverse * flips
+            return _rotated(inverse.T @ point.end.response @ inverse, self.reduced.patterns)
         live, factor = causal_factor(cov, PIVOT_FLOOR["float64"])
         inverse = np.linalg.inv(factor[live])
         inner = np.eye(len(live)) - inverse @ kernel[np.ix_(live, live)] @ inverse.T
         response = np.zeros_like(cov)
         response[np.ix_(live, live)] = inverse.T @ inner @ inverse
-        readout, rows = np.asarray(model.readout), np.asarray(model.supervised)
-        targets = readout[np.ix_(rows, rows)] * kernel[np.ix_(rows, rows)] + float(model.noise) * np.eye(len(rows))
-        dual = np.zeros((len(kernel), np.asarray(model.targets).shape[1]))
-        dual[rows] = np.linalg.solve(targets, np.asarray(model.targets))
-        conjugate = maps.adjoint(response) - readout * (dual @ dual.T)
-        # Phi = (C^{-1} + Phihat)^{-1} without an inverse of C, which may be singular.
-        implied = factor @ np.linalg.solve(np.eye(len(live)) + factor.T @ conjugate @ factor, factor.T)
-        scale = scale_of(kernel)
-        residual = float(np.max(np.abs(kernel - implied) / np.outer(scale, scale)))
-        mean = (readout[:, rows] * kernel[:, rows]) @ dual[rows]
-        return Flat(kernel, conjugate, cov, mean, dual, residual)
+        return response
 
     def expanded(self, point: Found) -> np.ndarray:
         """The kernel by entry of the task, (n, n)."""

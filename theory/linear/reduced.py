@@ -22,6 +22,7 @@ What is left is the covariance of z, m <= n entries, which is positive definite;
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ class Reduced:
         live: the entries of k that do not follow from earlier ones, (m,).
         basis: L, (sites r, m), or None where z = k.
         inverse: that of L on the live entries, (m, m), or None.
-        powers: (L^+ S L)^(1, 2, 4, ...) until that vanishes, or none.
+        powers: (L^+ S L)^(1, 2, 4, ...) until that vanishes, each with its transpose (`theory.linear.kernel_space` says why), or none.
         read: the entries of z that targets depend on, (k,), or what they depend on, (k, m).
         readout: gv^2 Mv between those, (k, k).
         noise: kappa.
@@ -63,7 +64,7 @@ class Reduced:
     live: np.ndarray
     basis: np.ndarray | None
     inverse: np.ndarray | None
-    powers: tuple[np.ndarray, ...]
+    powers: tuple[tuple[np.ndarray, np.ndarray], ...]
     read: np.ndarray
     readout: np.ndarray
     noise: float
@@ -89,9 +90,10 @@ class Reduced:
             return cls(maps, drive, rotation, everything, None, None, (), **_data(model, rotation, None))
         if maps.shift is not None:
             basis, inverse = white_basis(drive, maps.shift, maps.sites, scale, prior)
-            powers = [inverse @ maps.shift @ basis]
-            while 2 ** len(powers) < maps.sites:
-                powers.append(powers[-1] @ powers[-1])
+            power, powers = inverse @ maps.shift @ basis, []
+            for _ in range(max(1, (maps.sites - 1).bit_length())):
+                powers.append((power, np.ascontiguousarray(power.T)))
+                power = power @ power
             root = inverse @ _root(drive)
             data = _data(model, rotation, basis)
             return cls(maps, root @ root.T, rotation, everything, basis, None, tuple(powers), **data)
@@ -110,7 +112,7 @@ class Reduced:
 
     def expand(self, kernel: np.ndarray) -> np.ndarray:
         """Of z (m, m) to all of k, (sites r, sites r)."""
-        return kernel if self.basis is None else self.basis @ kernel @ self.basis.T
+        return kernel if self.basis is None else self.basis @ kernel @ self._basis_back
 
     def contract(self, kernel: np.ndarray) -> np.ndarray:
         """The inverse of `expand`."""
@@ -118,6 +120,20 @@ class Reduced:
             inverse = np.linalg.pinv(self.basis)
             return inverse @ kernel @ inverse.T
         return self._restrict(kernel)
+
+    @cached_property
+    def _basis_back(self) -> np.ndarray:
+        return np.ascontiguousarray(self.basis.T)
+
+    @cached_property
+    def _read_back(self) -> np.ndarray:
+        return np.ascontiguousarray(self.read.T)
+
+    @cached_property
+    def determined_inverse(self) -> np.ndarray:
+        """L^+ (m, sites r), of the numbers z that kernels determine to more than rounding error."""
+        scale = scale_of(self.basis @ self.basis.T)
+        return np.linalg.pinv(self.basis / scale[:, None], rcond=PIVOT_FLOOR["float64"] ** 0.5) / scale
 
     def with_targets(self, factor: float) -> Reduced:
         """The same with targets multiplied by a factor."""
@@ -132,27 +148,27 @@ class Reduced:
     def change(self, kernel: np.ndarray) -> np.ndarray:
         """How C[Phi] changes with Phi, (m, m)."""
         if self.powers:
-            return self.powers[0] @ kernel @ self.powers[0].T
+            return self.powers[0][0] @ kernel @ self.powers[0][1]
         return self._restrict(self.maps.change(self.expand(kernel)))
 
     def covariance_adjoint(self, response: np.ndarray) -> np.ndarray:
         """The derivative of sum(C[Phi] o Y) with respect to Phi, (m, m)."""
         if self.powers:
-            return self.powers[0].T @ response @ self.powers[0]
+            return self.powers[0][1] @ response @ self.powers[0][0]
         return self._project(self.maps.adjoint(self._scatter(response)))
 
     def accumulate(self, change: np.ndarray) -> np.ndarray:
         """The change of Phi that makes Phi - C[Phi] change by ``change``, (m, m)."""
-        for power in self.powers:
-            change = change + power @ change @ power.T
+        for power, back in self.powers:
+            change = change + power @ change @ back
         if self.powers:
             return change
         return self._restrict(self.maps.accumulate(self.expand(change)))
 
     def accumulate_adjoint(self, gradient: np.ndarray) -> np.ndarray:
         """The adjoint of `accumulate`."""
-        for power in self.powers:
-            gradient = gradient + power.T @ gradient @ power
+        for power, back in self.powers:
+            gradient = gradient + back @ gradient @ power
         if self.powers:
             return gradient
         return self._project(self.maps.accumulate_adjoint(self._scatter(gradient)))
@@ -161,12 +177,12 @@ class Reduced:
         """gv^2 Mv o Phi of what the targets depend on, (k, k): A less its noise."""
         if self.read.ndim == 1:
             return self.readout * kernel[np.ix_(self.read, self.read)]
-        return self.readout * (self.read @ kernel @ self.read.T)
+        return self.readout * (self.read @ kernel @ self._read_back)
 
     def read_out_adjoint(self, matrix: np.ndarray) -> np.ndarray:
         """Its adjoint, (m, m)."""
         if self.read.ndim == 2:
-            return self.read.T @ (self.readout * matrix) @ self.read
+            return self._read_back @ (self.readout * matrix) @ self.read
         total = np.zeros((self.entries,) * 2)
         total[np.ix_(self.read, self.read)] = self.readout * matrix
         return total
@@ -176,7 +192,7 @@ class Reduced:
         return self.maps.accumulate(self.drive) if self.basis is None else np.eye(self.entries)
 
     def _restrict(self, matrix: np.ndarray) -> np.ndarray:
-        return matrix if self.inverse is None else self.inverse @ matrix[np.ix_(self.live, self.live)] @ self.inverse.T
+        return matrix if self.inverse is None else self.inverse @ matrix[np.ix_(self.live, self.live)] @ np.ascontiguousarray(self.inverse.T)
 
     def _scatter(self, matrix: np.ndarray) -> np.ndarray:
         if self.inverse is None:
@@ -186,7 +202,7 @@ class Reduced:
         return total
 
     def _project(self, matrix: np.ndarray) -> np.ndarray:
-        return matrix if self.basis is None else self.basis.T @ matrix @ self.basis
+        return matrix if self.basis is None else self._basis_back @ matrix @ self.basis
 
 
 def pattern_directions(model: Model) -> np.ndarray | None:

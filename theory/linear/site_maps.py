@@ -44,6 +44,33 @@ class _Reading(NamedTuple):
     once: bool
 
 
+class _Shift(NamedTuple):
+    """A power of c where it reads the same distance back everywhere: X_ij -> weights_ij X_{i - margin, j - margin}.
+
+    Attributes:
+        weights: (n - margin, n - margin).
+        margin: in entries.
+    """
+
+    weights: np.ndarray
+    margin: int
+
+    def forth(self, kernel: np.ndarray, total: np.ndarray) -> np.ndarray:
+        """``total`` with the power's image of a matrix added."""
+        total[self.margin :, self.margin :] += self.weights * kernel[: -self.margin, : -self.margin]
+        return total
+
+    def back(self, response: np.ndarray, total: np.ndarray) -> np.ndarray:
+        """The same for the adjoint."""
+        total[: -self.margin, : -self.margin] += self.weights * response[self.margin :, self.margin :]
+        return total
+
+    def squared(self) -> _Shift:
+        """The square of the power."""
+        margin = self.margin
+        return _Shift(self.weights[margin:, margin:] * self.weights[:-margin, :-margin], 2 * margin)
+
+
 @dataclass(frozen=True, eq=False)
 class SiteMaps:
     """The maps of a model.
@@ -83,6 +110,8 @@ class SiteMaps:
 
     def change(self, kernel: np.ndarray) -> np.ndarray:
         """c X (n, n)."""
+        if self._shifts:
+            return self._shifts[0].forth(kernel, np.zeros_like(kernel))
         total = np.zeros_like(kernel)
         for read in self._readings:
             total += read.weights * kernel[np.ix_(read.everywhere, read.everywhere)]
@@ -90,6 +119,8 @@ class SiteMaps:
 
     def adjoint(self, response: np.ndarray) -> np.ndarray:
         """c^T Y (n, n): sum(c X o Y) = sum(X o c^T Y)."""
+        if self._shifts:
+            return self._shifts[0].back(response, np.zeros_like(response))
         if self.mixing is not None:
             back = self.mixing.T
             response = self._mix_rows(self._mix_rows(response, back).T, back).T
@@ -104,6 +135,10 @@ class SiteMaps:
 
     def accumulate(self, matrix: np.ndarray) -> np.ndarray:
         """X with X - c X = ``matrix`` (n, n)."""
+        if self._shifts:
+            for shift in self._shifts:  # (1 + c)(1 + c^2)(1 + c^4) ...
+                matrix = shift.forth(matrix, matrix.copy())
+            return matrix
         found, p = np.array(matrix), self.directions
         mixed = None if self.mixing is None else np.zeros((self.sites, p, len(matrix)))
         for site in range(self.sites):
@@ -116,6 +151,10 @@ class SiteMaps:
 
     def accumulate_adjoint(self, matrix: np.ndarray) -> np.ndarray:
         """Y with Y - c^T Y = ``matrix`` (n, n)."""
+        if self._shifts:
+            for shift in self._shifts:
+                matrix = shift.back(matrix, matrix.copy())
+            return matrix
         found, p = np.array(matrix), self.directions
         by_site = found.reshape(self.sites, p, -1)
         for site in reversed(range(self.sites)):
@@ -132,6 +171,24 @@ class SiteMaps:
                     rows[:, read.at] += values
                 else:
                     np.add.at(rows.T, read.at, values.T)
+        return found
+
+    @cached_property
+    def _shifts(self) -> list[_Shift]:
+        """c, c^2, c^4, ... until nothing is left, where one kind of weights reads the same distance back everywhere."""
+        if self.mixing is not None or len(self.weights) != 1:
+            return []
+        (read,) = self._readings
+        back = np.arange(self.sites) - read.source
+        distance = int(back[read.reads].min(initial=self.sites))
+        if distance == self.sites or not np.array_equal(read.reads, np.arange(self.sites) >= distance):
+            return []
+        if np.any(back[read.reads] != distance):
+            return []
+        margin = distance * self.directions
+        found = [_Shift(read.weights[margin:, margin:], margin)]
+        while 2 * found[-1].margin < len(read.weights):
+            found.append(found[-1].squared())
         return found
 
     @cached_property
