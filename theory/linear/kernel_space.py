@@ -1,4 +1,4 @@
-r"""The free energy of a linear network as a function of its kernel, with first and second derivatives by matrix products.
+r"""The free energy of a linear network as a function of its kernel, and its derivatives by products of matrices.
 
     F(Phi) = 1/2 [ tr C^{-1} Phi - ln det C^{-1} Phi - m ] + 1/2 sum_o y_o^T A^{-1} y_o,    C = C[Phi],  A = A[Phi]
 

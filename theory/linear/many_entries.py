@@ -1,8 +1,9 @@
 """Saddle points of linear networks on tasks of many entries: no second derivative is ever stored.
 
-The searches are those of `theory.linear.saddle`, in other coordinates: from the lazy limit, which keeps to the symmetric
-branch, from coherent steps and from random starts, then from every saddle point found along its directions of negative
-curvature. They run on the numbers that the kernel depends on (`theory.linear.reduced`), whatever the number of patterns.
+The searches are those of `theory.linear.saddle`, in other coordinates: from the lazy limit, which keeps to the
+symmetric branch, from coherent steps and from random starts, then from every saddle point found along its directions of
+negative curvature. They run on the numbers that the kernel depends on (`theory.linear.reduced`), however many patterns
+there are. A search that does not come to rest soon is given up, unless it has reached less than all stable points.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from theory.causal import PIVOT_FLOOR
-from theory.kernels import scale_of
 from theory.linear.kernel_space import Point
 from theory.linear.newton import Stationary
 from theory.linear.reduced import Reduced, causal_factor

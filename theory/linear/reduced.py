@@ -50,7 +50,7 @@ class Reduced:
         live: the entries of k that do not follow from earlier ones, (m,).
         basis: L, (sites r, m), or None where z = k.
         inverse: that of L on the live entries, (m, m), or None.
-        powers: (L^+ S L)^(1, 2, 4, ...) until that vanishes, each with its transpose (`theory.linear.kernel_space` says why), or none.
+        powers: (L^+ S L)^(1, 2, 4, ...) until that vanishes, each with its transpose, or none.
         read: the entries of z that targets depend on, (k,), or what they depend on, (k, m).
         readout: gv^2 Mv between those, (k, k).
         noise: kappa.
@@ -116,13 +116,14 @@ class Reduced:
 
     def contract(self, kernel: np.ndarray) -> np.ndarray:
         """The inverse of `expand`."""
-        if self.powers:
+        if self.basis is not None and self.powers:
             inverse = np.linalg.pinv(self.basis)
             return inverse @ kernel @ inverse.T
         return self._restrict(kernel)
 
     @cached_property
     def _basis_back(self) -> np.ndarray:
+        assert self.basis is not None
         return np.ascontiguousarray(self.basis.T)
 
     @cached_property
@@ -132,6 +133,7 @@ class Reduced:
     @cached_property
     def determined_inverse(self) -> np.ndarray:
         """L^+ (m, sites r), of the numbers z that kernels determine to more than rounding error."""
+        assert self.basis is not None
         scale = scale_of(self.basis @ self.basis.T)
         return np.linalg.pinv(self.basis / scale[:, None], rcond=PIVOT_FLOOR["float64"] ** 0.5) / scale
 
@@ -192,7 +194,11 @@ class Reduced:
         return self.maps.accumulate(self.drive) if self.basis is None else np.eye(self.entries)
 
     def _restrict(self, matrix: np.ndarray) -> np.ndarray:
-        return matrix if self.inverse is None else self.inverse @ matrix[np.ix_(self.live, self.live)] @ np.ascontiguousarray(self.inverse.T)
+        return (
+            matrix
+            if self.inverse is None
+            else self.inverse @ matrix[np.ix_(self.live, self.live)] @ np.ascontiguousarray(self.inverse.T)
+        )
 
     def _scatter(self, matrix: np.ndarray) -> np.ndarray:
         if self.inverse is None:
@@ -229,7 +235,7 @@ def white_basis(
     """
     root, power, covered = _root(drive), shift, 1
     while covered < sites:
-        root = np.linalg.qr(np.hstack([root, power @ root]).T, mode="r").T
+        root = np.asarray(np.linalg.qr(np.hstack([root, power @ root]).T, mode="r")).T
         power, covered = power @ power, 2 * covered
     root = root / scale[:, None]
     columns, inverses = [], []
@@ -268,7 +274,8 @@ def causal_factor(cov: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray
     A variance that earlier entries leave counts as zero at ``floor`` times the entry's own.
     """
     variances = np.diagonal(cov)
-    left, live = np.array(variances), []
+    left = np.array(variances)
+    live: list[int] = []
     factor = np.zeros_like(cov)
     for entry in range(len(cov)):
         number = len(live)

@@ -140,10 +140,10 @@ class SiteMaps:
                 matrix = shift.forth(matrix, matrix.copy())
             return matrix
         found, p = np.array(matrix), self.directions
-        mixed = None if self.mixing is None else np.zeros((self.sites, p, len(matrix)))
+        mixed = np.zeros((self.sites, p, len(matrix)))
         for site in range(self.sites):
             current = self._row_of_currents(found, site)
-            if mixed is not None:
+            if self.mixing is not None:
                 mixed[site] = self._mix_columns(current, self.mixing)
                 current = np.tensordot(self.mixing[site, : site + 1], mixed[: site + 1], 1)
             found[site * p : (site + 1) * p] += current

@@ -2,8 +2,8 @@ r"""Newton's method without second derivatives: conjugate gradients within a tru
 
 Each step minimises the quadratic model of the free energy within a radius by preconditioned conjugate gradients, which
 ask for second derivatives along single directions only. Where one of negative curvature is met the step follows it to
-the edge, so that the search descends; near its end it converges quadratically. A search never leaves a subspace to which
-a symmetry keeps both the gradient and the second derivatives along it: so it ends at unstable stationary points as well.
+the edge, so that the search descends; near its end it converges quadratically. A search never leaves a subspace that a
+symmetry keeps the gradient and the second derivatives along it in: so it ends at unstable stationary points as well.
 
 Sources: Steihaug 1983; Nocedal and Wright, Numerical Optimization, 2006, chapter 7; Lanczos 1950.
 """
@@ -89,7 +89,9 @@ def _step(point: Point, radius: float, forcing: float) -> tuple[np.ndarray, np.n
     step, relative = np.zeros_like(left), np.zeros_like(left)
     square = np.sum(left * direction)
     goal, promised, inner = forcing**2 * square, 0.0, 0.0
-    for products in range(1, MOST_PRODUCTS + 1):
+    products = 0
+    while products < MOST_PRODUCTS:
+        products += 1
         curved, change = point.curve(direction)
         curvature = np.sum(direction * curved)
         # |S|^2 of step + length direction, a polynomial.
@@ -146,7 +148,8 @@ def _lanczos(
     """
     vector = np.random.default_rng(0).normal(size=size)
     basis = np.empty((min(LANCZOS, size), size))
-    diagonal, beside = [], []
+    diagonal: list[float] = []
+    beside: list[float] = []
     basis[0] = vector / np.linalg.norm(vector)
     for step in range(len(basis)):
         image = product(basis[step])
@@ -163,6 +166,6 @@ def _lanczos(
             wanted = (values[:number] < 0) | (np.arange(len(open_)) == 0)
             if last or np.all(open_[wanted] <= tolerance * np.abs(values[:number][wanted])):
                 break
-        beside.append(left)
+        beside.append(float(left))
         basis[step + 1] = image / left
     return values[:number], basis[: step + 1].T @ axes[:, :number]
