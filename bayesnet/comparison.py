@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import jax
 import numpy as np
 import pandas as pd
 import scipy.special
 import scipy.stats
 import xarray as xr
 
-from bayesnet.coordinates import draw_prediction
 from bayesnet.diagnostics import ESS_LIMIT, NOTHING, R_HAT_LIMIT, Gate, check_gates, summarise
 from bayesnet.observables import Observable, check_observables, default_observables, unit_of
+from bayesnet.predicted_spread import predicted_draws
+from bayesnet.results import from_outside, recorded_neurons
 from bayesnet.sampling import network_of, task_of
 from theory import arguments
-from theory.finite_width import fluctuations
 from theory.jax_settings import own_settings
 from theory.kernels import flat_of, outputs_of
-from theory.model import Array, Model, build_model, output_law
-from theory.seeds import key_of
+from theory.model import output_law
 from theory.solution import Solution, error_of_repetitions
 
 COLUMNS = (
@@ -40,7 +38,6 @@ COLUMNS = (
 AGREE, SPREAD, DIFFER, UNRELIABLE = "agree", "within spread", "differ", "unreliable"
 MCSE_LIMIT = 4.0
 SPREAD_LIMIT = 2.0
-EXPECTED_DRAWS = 1000
 ROUNDING = 1e-12
 
 
@@ -69,6 +66,11 @@ def compare(
         - "differ": neither;
         - "unreliable": R-hat or ESS of this row fails its gate, so its error bar means nothing.
 
+        Networks from outside (`from_weights`, `from_activations`), one or many, count as independent draws: ``mcse`` is
+        ``expected_sd`` over the square root of their number (their own spread where none is predicted), so that of a
+        single network ``z_sd`` and ``z_mcse`` are one. Where fewer neurons than the width were recorded ``expected_sd``
+        contains what that adds. Of a single network without a predicted spread every row is "unreliable".
+
     Raises:
         ValueError: if posterior and solution belong to different tasks, or to networks that differ in more than width.
     """
@@ -86,13 +88,34 @@ def compare(
     units = np.array([unit_of(o, network, solution.kernel, task.output_dim) for o in observables])
     gap = table["mean"].to_numpy() - theory
     gap = np.where(np.abs(gap) <= ROUNDING * (np.abs(theory) + units), 0.0, gap)
-    table["expected_sd"] = _expected_sd(solution, network.width, observables)
+    predicted = predicted_draws(solution, network.width, recorded_neurons(posterior), observables)
+    table["expected_sd"] = np.nan if predicted is None else _spread(predicted)
     spread = table["expected_sd"].fillna(table["sd"]).to_numpy()
     table["z_sd"] = _ratio(gap, spread)
     own = theory_error(solution, observables)
+    if from_outside(posterior):
+        return _judge_networks(table, gap, own, solution.randomisations)[list(COLUMNS)]
     table["z_mcse"] = standard_scores(gap, table["mcse"].to_numpy(), own, solution.randomisations)
     table["verdict"] = [_row_verdict(row) for _, row in table.iterrows()]
     return table[list(COLUMNS)]
+
+
+def _judge_networks(table: pd.DataFrame, gap: np.ndarray, own: np.ndarray, randomisations: int) -> pd.DataFrame:
+    """The table of independent networks: their mean is as uncertain as the theory says that single networks scatter."""
+    number, unknown = table["ess_bulk"].to_numpy(), table["expected_sd"].isna().to_numpy()
+    table["mcse"] = (table["expected_sd"] / np.sqrt(number)).fillna(table["mcse"])
+    scores = standard_scores(gap, table["mcse"].to_numpy(), own, randomisations)
+    if unknown.any() and number[0] > 1:
+        # Where no spread is predicted the error is that of few networks, with one degree of freedom less.
+        few = standard_scores(gap, own, table["mcse"].to_numpy(), int(number[0]))
+        scores = np.where(unknown, few, scores)
+    table["z_mcse"] = scores
+    # Of a single network nothing else says how far it may stray.
+    lost = unknown & (number == 1) & (gap != 0)
+    table["verdict"] = [
+        UNRELIABLE if bad else _distance_verdict(row) for bad, (_, row) in zip(lost, table.iterrows(), strict=True)
+    ]
+    return table
 
 
 def require_same_problem(posterior: xr.DataTree, solution: Solution) -> None:
@@ -136,17 +159,23 @@ def judge(posterior: xr.DataTree, table: pd.DataFrame) -> Verdict:
 
 def _judge(posterior: xr.DataTree, table: pd.DataFrame) -> Verdict:
     gates = sorted(check_gates(posterior, table), key=lambda gate: gate.passed)
+    outside = from_outside(posterior)
+    origin = gates[0].detail if outside else "the sampler converged"
     failed = [f"{gate.name}: {gate.detail}" for gate in gates if not gate.passed]
     if failed:
         return Verdict("FAIL", "the sampler did not converge: " + "; ".join(failed), gates)
     if table.empty:
         reason = "no input reaches any entry" if not task_of(posterior).has_input.any() else "no observables"
-        return Verdict("PASS", f"the sampler converged; {NOTHING}: {reason}", gates)
+        return Verdict("PASS", f"{origin}; {NOTHING}: {reason}", gates)
     if "verdict" not in table:
-        return Verdict("PASS", "the sampler converged; no theory to compare with", gates)
+        return Verdict("PASS", f"{origin}; no theory to compare with", gates)
     counts = table["verdict"].value_counts()
     agree, spread, differ = (int(counts.get(name, 0)) for name in (AGREE, SPREAD, DIFFER))
     message = f"{agree} of {len(table)} observables within {MCSE_LIMIT:g} MCSE of the infinite-width theory"
+    if outside:
+        message = f"{origin}: {message}"
+    if counts.get(UNRELIABLE, 0) and outside:
+        message += "; a single network cannot be judged where the theory predicts no spread"
     if spread:
         message += f", {spread} more within {SPREAD_LIMIT:g} sd (finite-width bias)"
     if differ:
@@ -158,6 +187,10 @@ def _judge(posterior: xr.DataTree, table: pd.DataFrame) -> Verdict:
 def _row_verdict(row: pd.Series) -> str:
     if not (row["r_hat"] <= R_HAT_LIMIT and min(row["ess_bulk"], row["ess_tail"]) >= ESS_LIMIT):
         return UNRELIABLE
+    return _distance_verdict(row)
+
+
+def _distance_verdict(row: pd.Series) -> str:
     if abs(row["z_mcse"]) <= MCSE_LIMIT:
         return AGREE
     return SPREAD if abs(row["z_sd"]) <= SPREAD_LIMIT else DIFFER
@@ -169,7 +202,7 @@ def theory_error(solution: Solution, observables: Sequence[Observable]) -> np.nd
     task, kernels = solution.task, np.asarray(solution.repetitions)
     if len(kernels) == 0 or not observables:
         return np.zeros(len(observables))
-    # Entries that count as following from earlier ones (`theory.nonlinear.solution`) are off alike on all repetitions.
+    # Entries that count as following from earlier ones (`theory.search.solutions`) are off alike on all repetitions.
     scatter = error_of_repetitions(kernels, solution.randomisations)
     common = np.sqrt(np.maximum(np.asarray(solution.standard_error) ** 2 - scatter**2, 0))
     kernels = np.concatenate([kernels, solution.kernel[None], (solution.kernel + common)[None]])
@@ -208,29 +241,14 @@ def standard_scores(gap: np.ndarray, mcse: np.ndarray, own: np.ndarray, randomis
     return np.sign(ratio) * np.where(np.isinf(log_tail), np.abs(ratio), -scipy.special.ndtri_exp(log_tail))
 
 
+def _spread(draws: np.ndarray) -> np.ndarray:
+    """Standard deviations (K,) of draws (S, K), whose squares may over- or underflow."""
+    _, exponents = np.frexp(np.abs(draws).max(axis=0))
+    return np.ldexp(np.ldexp(draws, -exponents).std(axis=0, ddof=1), exponents)
+
+
 def _ratio(gap: np.ndarray, error: np.ndarray) -> np.ndarray:
     """A gap without an error bar is beyond all doubt, no gap is none."""
-    return np.clip(np.where(gap == 0, 0.0, gap / np.where(error > 0, error, np.finfo(float).tiny)), -1e9, 1e9)
-
-
-def _expected_sd(solution: Solution, width: int, observables: Sequence[Observable]) -> np.ndarray:
-    """Predicted standard deviation of each observable at width N: Gaussian kernels, and f given the kernel."""
-    nothing = np.full(len(observables), np.nan)
-    network = solution.network.replace(width=width)
-    try:
-        kernels = fluctuations(replace(solution, network=network)).draw_kernels(EXPECTED_DRAWS)
-    except ValueError:  # a lazy limit, an unstable solution or one at its transition has no Gaussian fluctuations
-        return nothing
-    # float64 within this call only.
-    with own_settings():
-        model = build_model(network, solution.task).on_device()
-        keys = jax.random.split(key_of(0), len(kernels))
-        outputs = np.asarray(_draw_predictions(model, flat_of(kernels), keys))
-    predictions = outputs_of(outputs, solution.task)
-    return np.array([np.std(o.evaluate(kernels, predictions), ddof=1) for o in observables])
-
-
-@jax.jit
-def _draw_predictions(model: Model, kernels: Array, keys: Array) -> Array:
-    """A draw of f (T P, O) for each kernel (n, n)."""
-    return jax.lax.map(lambda pair: model.read_out(draw_prediction(model, *pair)), (kernels, keys))
+    with np.errstate(over="ignore"):
+        ratio = gap / np.where(error > 0, error, np.finfo(float).tiny)
+    return np.clip(np.where(gap == 0, 0.0, ratio), -1e9, 1e9)

@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesnet.agreement import mirror_modes, name_disagreement, name_modes
+from bayesnet.chain_agreement import mirror_modes, name_disagreement, name_modes
 from bayesnet.observables import Observable, check_observables, default_observables
-from bayesnet.results import require_whole
+from bayesnet.recorded_neurons import corrected
+from bayesnet.results import from_outside, require_whole
 from bayesnet.sampling import network_of, task_of
 
 R_HAT_LIMIT = 1.01
@@ -46,7 +47,7 @@ class Gate:
 
 
 def evaluate_observables(posterior: xr.DataTree, observables: Sequence[Observable]) -> dict[str, np.ndarray]:
-    """Label -> draws (chain, draw).
+    """Label -> draws (chain, draw), less the bias that recording few neurons makes (`bayesnet.from_activations`).
 
     Raises:
         ValueError: if ``observables`` are anything else.
@@ -55,7 +56,8 @@ def evaluate_observables(posterior: xr.DataTree, observables: Sequence[Observabl
     require_whole(posterior, "posterior")
     group = posterior["posterior"]
     kernel, prediction = group["kernel"].to_numpy(), group["prediction"].to_numpy()
-    return {observable.label: observable.evaluate(kernel, prediction) for observable in observables}
+    values = {observable.label: (observable, observable.evaluate(kernel, prediction)) for observable in observables}
+    return {label: corrected(posterior, observable, drawn) for label, (observable, drawn) in values.items()}
 
 
 def summarise_draws(draws: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -93,23 +95,40 @@ def summarise_draws(draws: dict[str, np.ndarray]) -> pd.DataFrame:
 
 
 def summarise(posterior: xr.DataTree, observables: Sequence[Observable] | None = None) -> pd.DataFrame:
-    """`summarise_draws` of a posterior's observables, by default `default_observables`; one row each."""
+    """`summarise_draws` of a posterior's observables, by default `default_observables`; one row each.
+
+    Networks from outside (`bayesnet.from_weights`) count as independent draws: R-hat 1, as many effective draws as
+    networks, and of a single one sd and mcse 0.
+    """
     if observables is None:
         observables = default_observables(network_of(posterior), task_of(posterior))
-    return summarise_draws(evaluate_observables(posterior, observables))
+    draws = evaluate_observables(posterior, observables)
+    return _summarise_independent(draws) if from_outside(posterior) else summarise_draws(draws)
+
+
+def _summarise_independent(draws: dict[str, np.ndarray]) -> pd.DataFrame:
+    table = pd.DataFrame(index=pd.Index(list(draws), dtype=str), columns=list(SUMMARY), dtype=float)
+    for label, values in draws.items():
+        number = values.size
+        spread = values.std(ddof=1) if number > 1 else 0.0
+        table.loc[label] = [values.mean(), spread, spread / np.sqrt(number), 1.0, number, number]
+    return table
 
 
 def check_gates(posterior: xr.DataTree, table: pd.DataFrame | None = None) -> list[Gate]:
     """The gates of a run: R-hat <= 1.01, ESS >= 400, no frozen chain; by sampler divergences, tree depth, E-BFMI.
 
     A failed R-hat says which observable is worst and which chains stand apart in it. Where the sign symmetry holds, a
-    last entry, which always passes, tells the mirror mode of each chain.
+    last entry, which always passes, tells the mirror mode of each chain. Networks from outside have no sampler.
 
     Args:
         posterior: what `sample` returned.
         table: of `summarise` (or `compare`); computed where not given.
     """
     require_whole(posterior, "posterior", "sample_stats")
+    if from_outside(posterior):
+        number = posterior["posterior"].sizes["draw"] * posterior["posterior"].sizes["chain"]
+        return [Gate("no sampler", True, f"{number} network(s) from outside, taken to be independent")]
     table = summarise(posterior) if table is None else table
     stats = posterior["sample_stats"]
     ess = table[["ess_bulk", "ess_tail"]].min(axis=1)

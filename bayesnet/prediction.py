@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 import xarray as xr
 
-from bayesnet.models.weight_space import PROCESS_NOISE, Weights, run_network
+from bayesnet.forward_pass import forward
+from bayesnet.models.weight_space import PROCESS_NOISE, Weights
 from bayesnet.results import network_of, require_whole, task_of
 from bayesnet.weight_draws import draw_weights
 from theory import arguments
@@ -45,14 +45,13 @@ def predict(posterior: xr.DataTree, task: Task, seed: int = 0) -> xr.Dataset:
     outputs = np.empty((sizes["chain"], sizes["latent_draw"], task.patterns, task.steps, task.output_dim))
     # float64 within this call only.
     with own_settings():
-        run = jax.jit(lambda weights: run_network(network, task, weights)[1])
         for chain, draw in np.ndindex(outputs.shape[:2]):
             weights = draw_weights(posterior, chain, draw, seed)
             if network.process_noise:  # what the neurons received in training says nothing of this task
                 shape = (network.layers * task.steps, network.width, task.patterns)
                 noise = np.random.default_rng([seed, chain, draw, ANEW]).normal(size=shape)
                 weights = Weights({**dict(weights.items()), PROCESS_NOISE: network.process_noise * noise})
-            outputs[chain, draw] = np.asarray(run(weights))
+            outputs[chain, draw] = forward(network, task, weights)[-1]
     coords = entry_coords(task)
     coords |= {name: posterior["latents"][name].to_numpy() for name in ("chain", "latent_draw")}
     return xr.Dataset({"prediction": (("chain", "latent_draw", *OUTPUT_DIMS), outputs)}, coords)

@@ -20,17 +20,19 @@ from bayesnet import report_pictures as pictures
 from bayesnet.comparison import MCSE_LIMIT, SPREAD_LIMIT, Verdict, compare, judge, require_same_problem
 from bayesnet.diagnostics import Gate, summarise
 from bayesnet.report_content import Run
+from bayesnet.results import from_outside
 from bayesnet.sampling import network_of, task_of
 from bayesnet.schema import check_draws
 from theory import files
+from theory.display import html_table
 from theory.solution import Solution
 
 SUMMARY_NAME = "summary.json"
 SEVERITY = ("PASS", "DIFFER", "FAIL")
-GROUPS = ("posterior", "sample_stats", "observed_data", "constant_data", "latents")
+GROUPS = ("posterior", "sample_stats", "observed_data", "constant_data")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What `report` wrote.
 
@@ -45,6 +47,13 @@ class Report:
     summary_path: Path
     status: str
     message: str
+
+    def __repr__(self) -> str:
+        return f"Report({self.status}: {self.message}; {self.path})"
+
+    def _repr_html_(self) -> str:
+        rows = [("status", self.status), ("message", self.message), ("page", self.path), ("numbers", self.summary_path)]
+        return html_table("Report", rows)
 
 
 def report(
@@ -117,6 +126,9 @@ def _checked(argument: str, posterior: Any) -> xr.DataTree:
         raise ValueError(f"{argument} is {type(posterior).__name__}; it must be what bayesnet.sample returned")
     try:
         check_draws(posterior, GROUPS)
+        # Networks known by their activities have no latent numbers.
+        if "latents" not in posterior.children and not from_outside(posterior):
+            raise ValueError("it lacks the group 'latents'")
     except ValueError as error:
         raise ValueError(f"{argument} is no posterior: {error}; it must be what bayesnet.sample returned") from None
     return posterior
@@ -169,7 +181,8 @@ def _run(name: str, posterior: xr.DataTree, solution: Solution | str | None) -> 
         table = table.drop(columns=["verdict", "expected_sd"])
         verdict = judge(posterior, table)
         if verdict.status == "PASS":
-            message = "the sampler converged; only the lazy limit to compare with, exact for vanishing targets alone"
+            origin = verdict.gates[0].detail if from_outside(posterior) else "the sampler converged"
+            message = f"{origin}; only the lazy limit to compare with, exact for vanishing targets alone"
             verdict = Verdict("PASS", message, verdict.gates)
     else:
         verdict = judge(posterior, table)
@@ -195,6 +208,7 @@ def _render(outcome: Report, runs: list[Run]) -> str:
         runs=runs,
         ranked=_ranked(runs),
         solved=any(run.solution is not None for run in runs),
+        sampled=not all(from_outside(run.posterior) for run in runs),
         judged=any("verdict" in run.table for run in runs),
         task=runs[0].task,
         task_pictures=pictures.task_pictures(runs[0].task),

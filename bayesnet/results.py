@@ -16,7 +16,7 @@ import xarray as xr
 from bayesnet.observables import overlaps
 from bayesnet.samplers.chains import Chains
 from bayesnet.samplers.engine import Settings
-from bayesnet.schema import DRAWS, GROUPS, Variables, of_sites, stored_mapping, task_from
+from bayesnet.schema import DRAWS, GROUPS, Variables, require_dims, stored_mapping, task_from
 from theory.kernels import OUTPUT_DIMS, entry_coords, kernel_labels, kernel_of, outputs_of
 from theory.network import Network
 from theory.task import Task
@@ -29,41 +29,70 @@ LEADING = {
     "sample_stats": DRAWS,
     "latents": ("chain", "latent_draw"),
 }
+OUTSIDE = "outside"  # the sampler of networks that somebody else made
+NEURONS = "recorded_neurons"  # attribute of recordings of fewer neurons than the width
 PACKAGES = ("bayesnet", "jax", "jaxlib", "numpyro", "arviz", "xarray", "numpy")
 
 
 def assemble(network: Network, task: Task, settings: Settings, seed: int, chains: Chains) -> xr.DataTree:
     """The DataTree that `sample` documents, from what the chains recorded."""
-    record = chains.record
-    lead = record["lp"].shape
-    coords = {"chain": np.arange(lead[0]), "draw": np.arange(lead[1])}
-    invariants = invariant_data(task, record["kernel"], record["prediction"], coords)
-    invariants["log_likelihood_marginal"] = (("chain", "draw"), record["log_likelihood_marginal"])
-    targets = observation_coords(task)
-    pointwise = record["log_likelihood"].reshape(*lead, -1)
-    draws = {"y": (("chain", "draw", "observation"), pointwise)}
-    tree = xr.DataTree.from_dict(
-        {
-            "posterior": invariants,
-            "posterior_predictive": predictive_data(network, task, invariants, seed),
-            "sample_stats": xr.Dataset(_statistics(task, settings, record), coords=coords),
-            "log_likelihood": xr.Dataset(draws, {**coords, **targets}),
-            "observed_data": observed_data(task),
-            "constant_data": constant_data(task),
-            "latents": _latent_data(chains),
-        }
-    )
-    tree.attrs.update(
-        network=json.dumps(network.to_dict()),
-        settings=json.dumps(asdict(settings)),
-        seed=seed,
-        versions=json.dumps(installed_versions()),
-        device=jax.devices()[0].device_kind,
-        wall_time=chains.seconds,
-    )
+    statistics = _statistics(task, settings, chains.record)
+    tree = build_tree(network, task, chains.record, statistics, _latent_data(chains), seed)
+    tree.attrs.update(settings=json.dumps(asdict(settings)), wall_time=chains.seconds)
     if settings.sampler == "langevin":
         tree.attrs["bias"] = f"no Metropolis test: means are off by O(step_size), step_size {settings.step_size:g}"
     return tree
+
+
+def build_tree(
+    network: Network,
+    task: Task,
+    record: Mapping[str, np.ndarray],
+    statistics: Mapping[str, np.ndarray],
+    latents: xr.Dataset | None,
+    seed: int,
+) -> xr.DataTree:
+    """A posterior as `sample` documents it, but for the attributes ``settings`` and ``wall_time``.
+
+    Args:
+        network, task: whose draws they are.
+        record: ``kernel`` (chain, draw, n, n), ``prediction`` (chain, draw, T P, O), ``log_likelihood_marginal``
+            (chain, draw) and the pointwise ``log_likelihood`` (chain, draw, number supervised, O).
+        statistics: of each draw, (chain, draw).
+        latents: of the kept draws; None where there are none.
+        seed: of the new targets.
+    """
+    lead = record["log_likelihood_marginal"].shape
+    coords = {"chain": np.arange(lead[0]), "draw": np.arange(lead[1])}
+    invariants = invariant_data(task, record["kernel"], record["prediction"], coords)
+    invariants["log_likelihood_marginal"] = (DRAWS, record["log_likelihood_marginal"])
+    draws = {"y": ((*DRAWS, "observation"), record["log_likelihood"].reshape(*lead, -1))}
+    groups = {
+        "posterior": invariants,
+        "posterior_predictive": predictive_data(network, task, invariants, seed),
+        "sample_stats": xr.Dataset({name: (DRAWS, values) for name, values in statistics.items()}, coords=coords),
+        "log_likelihood": xr.Dataset(draws, {**coords, **observation_coords(task)}),
+        "observed_data": observed_data(task),
+        "constant_data": constant_data(task),
+    }
+    tree = xr.DataTree.from_dict(groups if latents is None else {**groups, "latents": latents})
+    tree.attrs.update(
+        network=json.dumps(network.to_dict()),
+        seed=seed,
+        versions=json.dumps(installed_versions()),
+        device=jax.devices()[0].device_kind,
+    )
+    return tree
+
+
+def from_outside(posterior: xr.DataTree) -> bool:
+    """Whether a posterior holds networks that somebody else made (`bayesnet.from_weights`), not draws of a sampler."""
+    return bool(stored_mapping(posterior.attrs, "settings").get("sampler") == OUTSIDE)
+
+
+def recorded_neurons(posterior: xr.DataTree) -> int:
+    """How many neurons of each network the kernels were read off: the width, unless fewer were recorded."""
+    return int(posterior.attrs.get(NEURONS, network_of(posterior).width))
 
 
 def network_of(posterior: xr.DataTree) -> Network:
@@ -103,29 +132,16 @@ def require_whole(posterior: xr.DataTree, *groups: str) -> None:
     network_of(posterior)
     for group in groups:
         if group not in posterior.children:
-            raise ValueError(f"posterior has no group {group!r}; it must be whole, as bayesnet.sample returned it")
+            raise ValueError(f"posterior lacks the group {group!r}; it must be whole, as bayesnet.sample returned it")
     for group in (name for name in LAYOUT if name in posterior.children):
         data = posterior[group]
         for name in [*LAYOUT[group], *data.data_vars]:
             if name not in data.data_vars:
-                raise ValueError(f"posterior has no {name!r} in its group {group!r}; it must be whole")
+                raise ValueError(f"posterior lacks the variable {group}/{name}; it must be whole")
             dims = LAYOUT[group].get(str(name), LEADING.get(group, ()))
-            found = tuple(data.to_dataset()[name].dims)
-            if found[: len(dims)] not in (dims, of_sites(dims)):
-                raise ValueError(_lost(str(name), found, of_sites(dims) if "site" in data.dims else dims))
+            require_dims("posterior", f"{group}/{name}", tuple(data.to_dataset()[name].dims), dims)
     if "constant_data" in posterior.children:
         _require_all_entries(posterior)
-
-
-def _lost(name: str, found: tuple, wanted: tuple) -> str:
-    gone = [dim for dim in wanted if dim not in found]
-    if not gone:
-        return f"posterior has the dims {found} of {name}; they must be {wanted}, in this order"
-    if gone[0] in ("chain", "draw", "latent_draw"):
-        advice = f"select with a list or a slice, isel({gone[0]}=[0]), which keeps it"
-    else:
-        advice = f"keep every {gone[0]}, and select from what is computed"
-    return f"posterior has lost the dimension {gone[0]!r} of {name}; {advice}"
 
 
 def _require_all_entries(posterior: xr.DataTree) -> None:
@@ -213,18 +229,23 @@ def version_of(package: str) -> str:
         return "not installed"
 
 
-def _statistics(task: Task, settings: Settings, record: dict[str, np.ndarray]) -> dict:
+def _statistics(task: Task, settings: Settings, record: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     names = ("acceptance_rate", "n_steps", "diverging", "energy", "lp", "step_size")
     stats = {name: record[name] for name in names if name in record}
     if settings.sampler == "langevin":
-        errors = record["prediction"][:, :, task.supervised_entries] - task.supervised_targets
-        stats["loss"] = (errors**2).sum(axis=(2, 3)) / 2
+        stats["loss"] = losses(task, record["prediction"])
         draws = settings.num_warmup + 1 + np.arange(settings.num_samples)
         time = settings.step_size * settings.steps_per_draw * draws
         stats["training_time"] = np.broadcast_to(time, stats["loss"].shape).copy()
     else:
         stats["tree_depth"] = np.ceil(np.log2(record["n_steps"] + 1)).astype(int)
-    return {name: (("chain", "draw"), values) for name, values in stats.items()}
+    return stats
+
+
+def losses(task: Task, predictions: np.ndarray) -> np.ndarray:
+    """sum (y - f)^2 / 2 over the supervised entries, for outputs (chain, draw, T P, O)."""
+    errors = predictions[:, :, task.supervised_entries] - task.supervised_targets
+    return (errors**2).sum(axis=(2, 3)) / 2
 
 
 def _latent_data(chains: Chains) -> xr.Dataset:

@@ -53,7 +53,7 @@ def draw_weights(posterior: xr.DataTree, chain: int = 0, latent_draw: int = -1, 
     latents, rng = _kept_draw(posterior, chain, latent_draw, seed)
     # float64 within this call only: the weights must reproduce the fields to rounding error.
     with own_settings():
-        if "readout" in latents:
+        if _are_weights(latents):
             return jax.tree.map(np.asarray, scale_weights(network, task, latents))
         trajectory = _trajectory(network, task, latents, rng)
     fields, activity = np.asarray(trajectory.preactivation), np.asarray(trajectory.activity)
@@ -69,7 +69,7 @@ def draw_fields(posterior: xr.DataTree, chain: int = 0, latent_draw: int = -1, s
     latents, rng = _kept_draw(posterior, chain, latent_draw, seed)
     # float64 within this call only.
     with own_settings():
-        if "readout" in latents:
+        if _are_weights(latents):
             fields = run_fields(network, task, scale_weights(network, task, latents))
             return np.stack([np.asarray(h) for h in fields])
         flat = np.asarray(_trajectory(network, task, latents, rng).preactivation)
@@ -116,6 +116,11 @@ def _kept_draw(
         for name, values in group.data_vars.items()
     }
     return latents, np.random.default_rng([seed, chain % sizes["chain"], latent_draw % sizes["latent_draw"]])
+
+
+def _are_weights(latents: dict[str, np.ndarray]) -> bool:
+    """Whether latent numbers are whitened weights, not the noise of fields or its Bartlett factor."""
+    return "z" not in latents and "bartlett_diagonal" not in latents
 
 
 def _trajectory(network: Network, task: Task, latents: dict[str, np.ndarray], rng: np.random.Generator) -> Trajectory:

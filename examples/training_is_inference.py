@@ -16,7 +16,9 @@ of the last two steps against training time, thin lines single trainings from a 
 Last panel, below the critical signal, where everything is quick: means of two step sizes against the step, extrapolated
 to zero, beside NUTS at the same width.
 
-The verdict: (1) below the critical signal, means of the single-time kernels, of the prediction and of the loss,
+The verdict: (0) below the critical signal the four networks at the end of training, put in by their weights alone
+(`bayesnet.from_weights`), lie no further from the posterior than chance explains (`bayesnet.locate`), and beyond chance
+from the lazy limit; (1) below the critical signal, means of the single-time kernels, of the prediction and of the loss,
 extrapolated linearly from two steps to eps = 0, are those of NUTS on the same posterior; (2) above it the loss at the
 end of training has fallen below a tenth of the first one recorded, and the kernel of the last step has grown to more
 than twice its prior value, 1.
@@ -127,10 +129,15 @@ def equilibrate(run: Experiment, axes, network: bn.Network, task: bn.Task) -> di
         run.require(worst <= bn.diagnostics.R_HAT_LIMIT, f"Langevin, step {step_size}: R-hat is {worst:.3f}")
         means.append(table["mean"].to_numpy())
         errors.append(table["mcse"].to_numpy())
+    solution = theory.solve(network, task)
+    trained = bn.from_weights(network, task, [bn.draw_weights(posterior, chain) for chain in range(4)])
+    location = bn.locate(trained, solution)
+    run.say(location.message)
+    run.require(run.quick or location.status == "posterior", f"trained networks: {location.message}")
     inverse = 1 / np.array(STEP_SIZES[: len(means)])
     coefficients, limit_error = extrapolate(inverse, np.array(means), np.array(errors))
     reference = run.measure(run.sample(network, task, num_samples=1500), observables, "NUTS")
-    exact = expected(theory.solve(network, task), observables)
+    exact = expected(solution, observables)
     total = np.hypot(limit_error, reference["mcse"].to_numpy())
     run.agree("Langevin at step 0 against NUTS, observable", coefficients[0], total, reference["mean"].to_numpy())
     for k in range(STEPS + 1):  # the loss, whose mean is known to 1% only, would hide the others
@@ -155,6 +162,7 @@ def equilibrate(run: Experiment, axes, network: bn.Network, task: bn.Task) -> di
         "nuts": reference["mean"].to_numpy(),
         "nuts_mcse": reference["mcse"].to_numpy(),
         "saddle_point": exact,
+        "trained": location.message,
     }
 
 

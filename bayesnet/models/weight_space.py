@@ -140,15 +140,20 @@ def scale_weights(network: Network, task: Task, white: Mapping[str, Array]) -> W
 
 def run_network(network: Network, task: Task, weights: Weights) -> tuple[Array, Array]:
     """Run the recurrence: the kernel (n, n) and the prediction f (P, T, O)."""
+    return read_network(network, task, weights, run_fields(network, task, weights))[1:]
+
+
+def read_network(network: Network, task: Task, weights: Weights, fields: list[Array]) -> tuple[Array, Array, Array]:
+    """Activities (n, N), kernel (n, n) and prediction f (P, T, O) from the pre-activations at each site."""
     scale = network.width if network.scaling == "mup" else math.sqrt(network.width)
     readout = network.wiring(task.steps).readout
-    activities = [network.phi.function(h) for h in run_fields(network, task, weights)]
+    activities = [network.phi.function(h) for h in fields]
     outputs = [
-        activities[site] @ weights.readout[copy].T / scale
+        activities[site] @ weights[readout.name][copy].T / scale
         for site, copy in zip(readout.source, readout.copy_of, strict=True)
     ]
     activity = jnp.concatenate(activities)
-    return activity @ activity.T / network.width, jnp.stack(outputs, axis=1)
+    return activity, activity @ activity.T / network.width, jnp.stack(outputs, axis=1)
 
 
 def run_fields(network: Network, task: Task, weights: Weights) -> list[Array]:

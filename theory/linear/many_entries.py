@@ -52,13 +52,11 @@ class Found(NamedTuple):
 
 
 class Flat(NamedTuple):
-    """What a `theory.solution.Solution` consists of, by entry of the task."""
+    """A saddle point by entry of the task: Phi, Phihat and C (n, n), and the largest violation of its equations."""
 
     kernel: np.ndarray
     conjugate: np.ndarray
     cov: np.ndarray
-    mean: np.ndarray
-    dual: np.ndarray
     residual: float
 
 
@@ -103,8 +101,11 @@ class ManyEntries:
         return found
 
     def follow(self, kernel: np.ndarray) -> Found:
-        """The stable saddle point downhill from a kernel (m, m), over unstable ones if they are met."""
-        start = Point(self.reduced, kernel)
+        """The stable saddle point downhill from a kernel (n, n), over unstable ones if they are met."""
+        directions = self.reduced.patterns
+        if directions is not None:
+            kernel = _rotated(kernel, np.ascontiguousarray(directions.T))
+        start = Point(self.reduced, self.reduced.contract(kernel))
         point = self._polished(descend(start if np.isfinite(start.value) else self._lazy()))
         for _ in range(UNSTABLE_DIRECTIONS):
             if point.stable:
@@ -114,25 +115,23 @@ class ManyEntries:
             point = self._polished(min(ends, key=lambda end: end.value))
         return point
 
-    def flat(self, point: Found, signs: np.ndarray) -> Flat:
-        """Everything by entry of the task, of the image under signs of the sites (sites,)."""
+    def flat(self, point: Found) -> Flat:
+        """Everything by entry of the task."""
         model, patterns = self.model, self.model.patterns
-        flips = np.repeat(signs, self.reduced.maps.directions)
-        kernel = _rotated(self.reduced.expand(point.end.kernel) * np.outer(flips, flips), self.reduced.patterns)
+        kernel = _rotated(self.reduced.expand(point.end.kernel), self.reduced.patterns)
         maps = SiteMaps.of(model, patterns)
         cov = maps.change(kernel) + maps.mix(np.asarray(model.drive))
         readout, rows = np.asarray(model.readout), np.asarray(model.supervised)
         targets = readout[np.ix_(rows, rows)] * kernel[np.ix_(rows, rows)] + float(model.noise) * np.eye(len(rows))
         dual = np.zeros((len(kernel), np.asarray(model.targets).shape[1]))
         dual[rows] = np.linalg.solve(targets, np.asarray(model.targets))
-        conjugate = maps.adjoint(self._response(point, kernel, cov, flips)) - readout * (dual @ dual.T)
-        mean = (readout[:, rows] * kernel[:, rows]) @ dual[rows]
-        return Flat(kernel, conjugate, cov, mean, dual, point.end.violation)
+        conjugate = maps.adjoint(self._response(point, kernel, cov)) - readout * (dual @ dual.T)
+        return Flat(kernel, conjugate, cov, point.end.violation)
 
-    def _response(self, point: Found, kernel: np.ndarray, cov: np.ndarray, flips: np.ndarray) -> np.ndarray:
+    def _response(self, point: Found, kernel: np.ndarray, cov: np.ndarray) -> np.ndarray:
         """Q = C^{-1} - C^{-1} Phi C^{-1} on the range of C (`theory.response`), by entry of the task (n, n)."""
         if self.reduced.powers:
-            inverse = self.reduced.determined_inverse * flips
+            inverse = self.reduced.determined_inverse
             return _rotated(inverse.T @ point.end.response @ inverse, self.reduced.patterns)
         live, factor = causal_factor(cov, PIVOT_FLOOR["float64"])
         inverse = np.linalg.inv(factor[live])
@@ -140,10 +139,6 @@ class ManyEntries:
         response = np.zeros_like(cov)
         response[np.ix_(live, live)] = inverse.T @ inner @ inverse
         return response
-
-    def expanded(self, point: Found) -> np.ndarray:
-        """The kernel by entry of the task, (n, n)."""
-        return _rotated(self.reduced.expand(point.end.kernel), self.reduced.patterns)
 
     def _lazy(self) -> Point:
         return Point(self.reduced, self.reduced.lazy_kernel())

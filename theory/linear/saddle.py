@@ -3,19 +3,20 @@
 L-BFGS (`theory.linear.descent`) from the lazy limit, which keeps to the symmetric branch, and from random starts, then
 from every saddle point found along its directions of negative curvature; each end point polished by Newton's method on
 the gradient, which also converges to unstable saddle points. The residual is evaluated afresh from the stationarity
-equations, not taken from the minimiser. Tasks of more than `MOST_DENSE` entries, for which second derivatives between
-all pairs of entries would be too many, are solved in other coordinates (`theory.linear.many_entries`).
+equations, not taken from the minimiser.
+
+Tasks of more than `MOST_DENSE` entries, where second derivatives between all pairs of entries would be too many, are
+solved in other coordinates (`theory.linear.many_entries`).
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from theory.family import Family
-from theory.kernels import kernel_of, outputs_of, scale_of
 from theory.linear.descent import descend
 from theory.linear.many_entries import Flat, Found, ManyEntries
 from theory.linear.newton import Stationary, find_stationary
@@ -28,14 +29,11 @@ from theory.linear.noise_gram import (
     kernel_of_coordinates,
     pack,
 )
-from theory.model import Model, build_model, conjugate_kernel, output_law
-from theory.network import Network
-from theory.response import covariance_response
-from theory.solution import Solution
-from theory.symmetry import preferred_signs, sign_changes
-from theory.task import Task
+from theory.model import Model, preactivation_cov
+from theory.response import factorise
+from theory.symmetry import sign_changes
+from theory.units import why_unresolved
 
-TOLERANCE = 1e-9
 MOST_DENSE = 30  # entries: 465 noise coordinates
 SAME_BRANCH = 1e-6
 ROUGHLY = 1e-4  # before polishing
@@ -70,10 +68,10 @@ def minimise(starts: np.ndarray, model: Model, tolerance: float = GRADIENT_TOLER
 
 
 class SaddlePoint(NamedTuple):
-    """Where a polished search ended, in noise coordinates, and what lies there."""
+    """Where a polished search ended, in noise coordinates (many entries: in kernels), and what lies there."""
 
     at: Stationary
-    described: Description
+    described: Description | Flat
 
     @property
     def stable(self) -> bool:
@@ -93,25 +91,22 @@ class LinearProblem:
     """A linear network on a task.
 
     Attributes:
-        model: the two in arrays, on the device.
+        model: in arrays, on the device, in natural units (`theory.units`).
         images: the sign changes that turn saddle points into others (`theory.symmetry`).
     """
 
-    def __init__(self, network: Network, task: Task) -> None:
-        self.network, self.task = network, task
-        self.model: Model = build_model(network, task).on_device()
-        self.images = sign_changes(self.model)
-        self.many: ManyEntries | None = None
-        if self.model.entries > MOST_DENSE:
-            self.many = ManyEntries(build_model(network, task), self.images)
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.images = sign_changes(model)
+        self._many = ManyEntries(model, self.images) if model.entries > MOST_DENSE else None
 
-    def find_saddle_points(self, starts: int, seed: int) -> list[SaddlePoint] | list[Found]:
+    def find_saddle_points(self, starts: int, seed: int) -> list[SaddlePoint]:
         """Every distinct one reached from the starts and from unstable directions of those found.
 
         Besides ``starts`` random ones, the lazy limit and coherent steps.
         """
-        if self.many is not None:
-            return self.many.find_saddle_points(starts, seed)
+        if self._many is not None:
+            return [self._described(found) for found in self._many.find_saddle_points(starts, seed)]
         rng = np.random.default_rng(seed)
         size = self.model.entries * (self.model.entries + 1) // 2
         amplitudes = np.linspace(0.1, 0.5, starts)
@@ -126,14 +121,19 @@ class LinearProblem:
                 if any(self._same(kernel, other, ROUGHLY) for other in kernels):
                     continue
                 point = self.polish(rough)
+                if not np.isfinite(point.at.value):
+                    continue
+                assert isinstance(point.described, Description)
                 kernel = point.described.trajectory.kernel
                 if any(self._same(kernel, other, SAME_BRANCH) for other in kernels):
                     continue
                 found.append(point)
                 kernels.append(kernel)
-                if np.linalg.norm(point.at.gradient) < GRADIENT_TOLERANCE:
+                if math.hypot(*point.at.gradient) < GRADIENT_TOLERANCE:
                     downhill = np.flatnonzero(point.at.curvatures < -SAME_BRANCH)[:UNSTABLE_DIRECTIONS]
                     queue += [point.at.point + KICK * point.at.directions[:, i] for i in downhill]
+        if not found:
+            raise RuntimeError(why_unresolved(self.model))
         return found
 
     def _coherent_starts(self) -> list[np.ndarray]:
@@ -148,10 +148,13 @@ class LinearProblem:
         stronger = self.model.replace(targets=STRONGER * self.model.targets)
         return [coherent, minimise(coherent[None], stronger, BEFORE_POLISHING)[0][0]]
 
-    def follow(self, coordinates: np.ndarray) -> SaddlePoint | Found:
-        """The stable saddle point downhill from somewhere, over unstable ones if they are met."""
-        if self.many is not None:
-            return self.many.follow(coordinates)
+    def follow(self, kernel: np.ndarray, conjugate: np.ndarray) -> SaddlePoint:
+        """The stable saddle point downhill from Phi and Phihat (n, n), over unstable ones if they are met."""
+        if self._many is not None:
+            return self._described(self._many.follow(kernel))
+        factor = factorise(np.asarray(preactivation_cov(self.model, kernel)))
+        noise = np.linalg.inv(np.eye(len(kernel)) + factor.T @ conjugate @ factor)
+        coordinates = pack(np.linalg.cholesky((noise + noise.T) / 2))
         point = self.polish(minimise(coordinates[None], self.model)[0][0])
         for _ in range(UNSTABLE_DIRECTIONS):
             if point.stable:
@@ -160,6 +163,10 @@ class LinearProblem:
             ends, _ = minimise(point.at.point + np.array([kick, -kick]), self.model)
             point = self.polish(min(ends, key=self._free_energy))
         return point
+
+    def _described(self, found: Found) -> SaddlePoint:
+        assert self._many is not None
+        return SaddlePoint(found.at, self._many.flat(found))
 
     def _free_energy(self, coordinates: np.ndarray) -> float:
         return float(free_energy_and_gradient(coordinates, self.model)[0])
@@ -177,60 +184,3 @@ class LinearProblem:
     def _image(self, kernel: np.ndarray, signs: np.ndarray) -> np.ndarray:
         by_entry = np.repeat(signs, self.model.patterns)
         return kernel * np.outer(by_entry, by_entry)
-
-    def solution(self, point: SaddlePoint | Found) -> Solution:
-        """The `Solution` there; of two mirror images the one whose neighbouring steps correlate positively."""
-        if isinstance(point, Found):
-            assert self.many is not None
-            kernel = kernel_of(self.many.expanded(point), self.task)
-            return self._packed(point, self.many.flat(point, preferred_signs(kernel, self.images)))
-        task, n = self.task, self.model.entries
-        (_, _, kernel, factor, _, _), cov, (mean, _, dual) = point.described
-        conjugate = np.asarray(conjugate_kernel(self.model, kernel, covariance_response(factor, kernel)))
-        # Phi = (C^{-1} + Phihat)^{-1} without an inverse of C, which may be singular.
-        inner = np.eye(n) + factor.T @ conjugate @ factor
-        implied = factor @ np.linalg.solve(inner, factor.T)
-        scale = scale_of(kernel)
-        residual = float(np.max(np.abs(kernel - implied) / np.outer(scale, scale)))
-        signs = preferred_signs(kernel_of(kernel, task), self.images)
-        if np.any(signs < 0):
-            kernel, conjugate, cov = (self._image(matrix, signs) for matrix in (kernel, conjugate, cov))
-            mean = np.asarray(output_law(self.model, kernel).mean)
-        return self._packed(point, Flat(kernel, conjugate, cov, mean, np.asarray(dual), residual))
-
-    def _packed(self, point: SaddlePoint | Found, flat: Flat) -> Solution:
-        task, stable = self.task, point.stable
-        return Solution(
-            network=self.network,
-            task=task,
-            kernel=kernel_of(flat.kernel, task),
-            conjugate=kernel_of(flat.conjugate, task),
-            preactivation_cov=kernel_of(flat.cov, task),
-            free_energy=float(point.at.value),
-            prediction=outputs_of(self.model.read_out(flat.mean), task),
-            dual=outputs_of(self.model.read_out(flat.dual), task),
-            residual=flat.residual,
-            stable=stable,
-            converged=bool(flat.residual <= TOLERANCE),
-            message=f"{'stable' if stable else 'unstable'} saddle point, stationarity residual {flat.residual:.1e}",
-        )
-
-
-class LinearFollower:
-    """Solutions at several values of a parameter, each started from another."""
-
-    def __init__(self, family: Family, seed: int) -> None:
-        self._family, self._seed = family, seed
-
-    def best(self, value: float) -> tuple[Solution, np.ndarray]:
-        """What `theory.solve` finds, and its noise coordinates."""
-        problem = LinearProblem(*self._family.at(value))
-        points = problem.find_saddle_points(RANDOM_STARTS, self._seed)
-        solutions = [(problem.solution(point), point.at.point) for point in points]
-        return min(solutions, key=lambda pair: pair[0].free_energy)
-
-    def follow(self, value: float, coordinates: np.ndarray) -> tuple[Solution, np.ndarray]:
-        """The branch continued; what lies below it where it has turned unstable or ended."""
-        problem = LinearProblem(*self._family.at(value))
-        point = problem.follow(coordinates)
-        return problem.solution(point), point.at.point

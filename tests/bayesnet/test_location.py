@@ -1,0 +1,149 @@
+"""Where networks lie: draws of the posterior score as standard normals, whatever is wrong is seen."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+import bayesnet as bn
+import theory
+from bayesnet.diagnostics import evaluate_observables
+from bayesnet.location import normal_scores
+from bayesnet.observables import default_observables
+from bayesnet.predicted_spread import predicted_draws
+
+
+@pytest.fixture(scope="module")
+def digits(posteriors, solutions, small_task):
+    """Sixteen networks drawn from the posterior of the RNN on three digits, N = 256, with their theory."""
+    weights = [bn.draw_weights(posteriors["RNN"], chain, draw) for chain in range(4) for draw in range(4)]
+    return weights, small_task, solutions["RNN"]
+
+
+def test_draws_of_the_posterior_are_found_there(digits):
+    weights, task, solution = digits
+    network = solution.network
+    for given in (weights, weights[:1]):
+        location = bn.locate(bn.from_weights(network, task, given), solution)
+        assert location.status == "posterior"
+        assert location.p_value > 0.01
+        assert location.lazy_p_value < 1e-3
+        assert location.scores.sizes == {"network": len(given), "observable": len(location.table)}
+        np.testing.assert_allclose(location.table["z_sd"], location.scores.mean("network"))
+        np.testing.assert_allclose(location.table["z_mean"], np.sqrt(len(given)) * location.table["z_sd"])
+        assert location.table["learned"].median() == pytest.approx(1, abs=0.15 if len(given) > 1 else 0.5)
+        assert location.sizes["recurrent"] == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("V over N, as a linear layer has it", lambda w: {"readout": w.readout / 256}),
+        ("W without 1/sqrt(N)", lambda w: {"recurrent": 16 * w.recurrent}),
+        ("U without 1/sqrt(D)", lambda w: {"input": 8 * w.input}),
+    ],
+)
+def test_a_wrong_scaling_is_seen(digits, what, change):
+    """By one network as by many."""
+    weights, task, solution = digits
+    wrong = [dict(one.items()) | change(one) for one in weights[:4]]
+    for given in (wrong, wrong[:1]):
+        location = bn.locate(bn.from_weights(solution.network, task, given), solution)
+        assert location.status == "elsewhere", what
+        assert location.table["z_sd"].abs().max() > 10
+    assert ("is the scaling right?" in location.message) == ("V" not in what)
+    assert "differ" in bn.compare(bn.from_weights(solution.network, task, wrong), solution)["verdict"].to_numpy()
+
+
+def test_a_wrong_noise_or_gain_is_seen(digits):
+    """The same networks are no draws of the posterior of another prior."""
+    weights, task, solution = digits
+    for change in ({"noise": 1.0}, {"recurrent_gain": 1.6}, {"input_gain": 0.6}):
+        network = solution.network.replace(**change)
+        other = theory.solve(network, task, starts=0)
+        location = bn.locate(bn.from_weights(network, task, weights), other)
+        assert location.p_value < 1e-3, change
+
+
+def test_untrained_networks_are_found_at_the_lazy_limit(digits):
+    """Activities of the prior, the readout fitted to them as well as it can be: nothing but the readout has learned."""
+    _, task, solution = digits
+    network, rng, outputs, activity = solution.network, np.random.default_rng(0), [], []
+    for _ in range(12):
+        w = rng.normal(size=(256, 256)) / 16
+        u = rng.normal(size=(256, task.input_dim)) / np.sqrt(task.input_dim)
+        found = bn.run(network, {"recurrent": w, "input": u, "readout": np.zeros((task.output_dim, 256))}, task)
+        h = found["activity"].to_numpy().reshape(task.entries, 256)
+        rows, y = task.supervised_entries, task.supervised_targets
+        gram = h[rows] @ h[rows].T / 256 + network.noise * np.eye(len(rows))
+        # A draw of V given the activities and the targets.
+        v = rng.normal(size=(256, task.output_dim))
+        noise = np.sqrt(network.noise / 256) * rng.normal(size=y.shape)
+        v = v + h[rows].T @ np.linalg.solve(gram, y - h[rows] @ v / 256 - noise)
+        f = (h @ v / 256).reshape(task.steps, task.patterns, -1).swapaxes(0, 1)
+        outputs.append(f)
+        activity.append(h.T.reshape(256, task.steps, task.patterns))
+    location = bn.locate(bn.from_activations(network, task, np.array(activity), np.array(outputs)), solution)
+    assert location.status == "lazy limit", location.message
+    assert location.table["learned"].dropna().median() < 0.2
+
+
+def test_scores_of_draws_are_standard_normal(posteriors, solutions, small_task):
+    """Every 20th of 2000 draws at N = 256, squared overlaps among the observables: Kolmogorov and Smirnov agree.
+
+    The same draws at twice the spread, or shifted by most of it, they refuse.
+    """
+    network = solutions["RNN"].network
+    observables = default_observables(network, small_task)
+    found = evaluate_observables(posteriors["RNN"], observables)
+    values = np.stack([v[:, ::20].ravel() for v in found.values()], axis=-1)
+    draws = predicted_draws(solutions["RNN"], 256, 256, observables, 4000)
+    scores = normal_scores(values, draws)
+    chances = [scipy.stats.kstest(column, "norm").pvalue for column in scores.T]
+    assert min(chances) > 1e-3 / len(chances)
+    middle, spread = draws.mean(axis=0), draws.std(axis=0)
+    for wrong in (middle + 2 * (values - middle), values + 0.7 * spread):
+        refused = [scipy.stats.kstest(column, "norm").pvalue for column in normal_scores(wrong, draws).T]
+        assert np.median(refused) < 1e-3
+
+
+def test_scores():
+    """Quantiles in the middle, monotone and linear beyond, whatever the law of the draws is; constants."""
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=20_000)
+    points = np.array([-8.0, -1.0, 0.0, 1.0, 8.0])
+    ours = normal_scores(points[:, None], normal[:, None])[:, 0]
+    np.testing.assert_allclose(ours, points, atol=0.2)
+    skewed = np.exp(normal)
+    np.testing.assert_allclose(normal_scores(np.exp(points[1:4, None]), skewed[:, None])[:, 0], points[1:4], atol=0.05)
+    grid = np.linspace(0, 60, 400)
+    assert (np.diff(normal_scores(grid[:, None], skewed[:, None])[:, 0]) >= 0).all()
+    constant = normal_scores(np.array([[2.0], [2.1], [1.0]]), np.full((50, 1), 2.0))[:, 0]
+    assert constant.tolist() == [0.0, 1e9, -1e9]
+
+
+def test_refusals(digits, chain_posterior):
+    weights, task, solution = digits
+    tree = bn.from_weights(solution.network, task, weights[:1])
+    own = theory.solve(bn.Network.rnn(64), bn.tasks.chain(2, 1.5), starts=0)
+    with pytest.raises(ValueError, match=r"^networks are draws of a sampler; compare them with bayesnet.compare"):
+        bn.locate(chain_posterior, own)
+    with pytest.raises(ValueError, match=r"^solution is not a stable saddle point"):
+        bn.locate(tree, theory.nngp(solution.network, task))
+    with pytest.raises(ValueError, match=r"^solution belongs to another task"):
+        bn.locate(tree, own)
+    with pytest.raises(ValueError, match=r"^observables is empty"):
+        bn.locate(tree, solution, [])
+    with pytest.raises(ValueError, match=r"^seed is"):
+        bn.locate(tree, solution, seed=-1)
+
+
+def test_a_single_network_without_a_predicted_spread_is_not_judged(digits):
+    weights, task, solution = digits
+    lazy = theory.nngp(solution.network, task)
+    one = bn.compare(bn.from_weights(solution.network, task, weights[:1]), lazy)
+    assert set(one["verdict"]) <= {"unreliable", "agree"}
+    assert "unreliable" in one["verdict"].to_numpy()
+    many = bn.compare(bn.from_weights(solution.network, task, weights), lazy)
+    assert "unreliable" not in many["verdict"].to_numpy()
+    assert "differ" in many["verdict"].to_numpy()
+    np.testing.assert_allclose(many["mcse"], many["sd"] / 4)
