@@ -10,7 +10,7 @@ from theory.model import build_model, output_law
 
 @pytest.mark.parametrize("noise", [1e-3, 1e-20, 1e-60])
 def test_the_variance_of_supervised_outputs_survives_small_noise(noise):
-    """One pattern at each of two steps, kernel diag(2, 3): variance kappa k / (kappa + k), not k - k^2 / (kappa + k)."""
+    """One pattern at each of two steps, kernel diag(2, 3): the variance is kappa k / (kappa + k)."""
     task = theory.Task(np.ones((1, 2, 1)), np.array([[1.0, 2.0]]))
     network = theory.Network.dnn(1, noise=noise)
     kernel = np.diag([2.0, 3.0])
