@@ -22,7 +22,7 @@ from theory.parameters import network_at
 WIDTH, GAINS = 4, {"input_gain": 1.2, "readout_gain": 1.5}
 NETWORK, TASK = bn.Network.rnn(WIDTH, **GAINS), bn.tasks.chain(2, 1.3)
 PRIORS = {"noise": dist.LogNormal(-0.5, 0.8), "recurrent_gain": dist.Gamma(3.0, 2.0)}
-RUN = {"num_warmup": 400, "num_samples": 1500, "seed": 3, "progress": False}
+RUN = {"num_warmup": 300, "num_samples": 1000, "seed": 3, "progress": False}
 
 
 def exact_means():
@@ -44,7 +44,13 @@ def exact_means():
 
 
 @pytest.mark.parametrize(
-    ("coordinates", "sampler"), [("kernels", "nuts"), ("fields", "nuts"), ("fields", "hmc"), ("weights", "nuts")]
+    ("coordinates", "sampler"),
+    [
+        ("kernels", "nuts"),
+        ("fields", "hmc"),
+        pytest.param("fields", "nuts", marks=pytest.mark.slow),
+        pytest.param("weights", "nuts", marks=pytest.mark.slow),
+    ],
 )
 def test_posterior_of_noise_and_gain_is_that_of_quadrature(coordinates, sampler):
     posterior = bn.sample(NETWORK, TASK, coordinates, sampler=sampler, priors=PRIORS, **RUN)["posterior"]
@@ -52,24 +58,30 @@ def test_posterior_of_noise_and_gain_is_that_of_quadrature(coordinates, sampler)
     kernel = posterior["kernel"].to_numpy()[:, :, 1, 0, 1, 0]
     found = {"log noise": np.log(noise), "noise": noise, "gain": gain, "gain squared": gain**2}
     table = summarise_draws({**found, "log kernel": np.log(kernel)})
-    z = (table["mean"] - exact_means()) / table["mcse"]
+    exact = exact_means()
+    z = (table["mean"] - np.array([exact[name] for name in table.index])) / table["mcse"]
     assert z.abs().max() < 4, table.assign(z=z)
-    assert table["mcse"].max() < 0.06
     # The prior is another law, so that agreement means something.
-    assert abs(np.exp(-0.5 + 0.32) - exact_means()["noise"]) > 5 * table.loc["noise", "mcse"]
+    assert exact["gain"] - 1.5 > 4 * table.loc["gain", "mcse"]
+    assert table["mcse"].max() < 0.1
 
 
 @pytest.mark.parametrize(
-    ("name", "coordinates"), [("shared.recurrent", "fields"), ("leak", "weights"), ("shared.readout", "weights")]
+    ("name", "coordinates"),
+    [
+        ("shared.recurrent", "weights"),
+        pytest.param("shared.readout", "fields", marks=pytest.mark.slow),
+        pytest.param("leak", "fields", marks=pytest.mark.slow),
+    ],
 )
 def test_posterior_of_sharing_and_leak_is_that_of_literal_networks(name, coordinates):
-    """Every term of the model; evidence at 24 values from literal prior networks, quadrature over the value."""
+    """Every term of the model; evidence at 12 values from literal prior networks, quadrature over the value."""
     network, task = generic_network(4, "all", noise=1.0), generic_task(signal=0.7)
-    nodes, weights = np.polynomial.legendre.leggauss(24)
+    nodes, weights = np.polynomial.legendre.leggauss(12)
     rng, evidence, errors = np.random.default_rng(0), [], []
     for value in (nodes + 1) / 2:
         here = network_at(network, {name: float(value)})
-        kernels, _, _ = draw_prior(here, task, 20_000, rng)
+        kernels, _, _ = draw_prior(here, task, 12_000, rng)
         likelihood = np.exp(Dense(here, task).log_likelihood(kernels))
         evidence.append(likelihood.mean())
         errors.append(likelihood.std() / np.sqrt(likelihood.size))
@@ -81,7 +93,7 @@ def test_posterior_of_sharing_and_leak_is_that_of_literal_networks(name, coordin
     posterior = bn.sample(network, task, coordinates, priors=prior, **RUN)["posterior"]
     row = summarise_draws({name: posterior[name].to_numpy()}).loc[name]
     assert abs(row["mean"] - mean) < 4 * np.hypot(row["mcse"], error)
-    assert np.hypot(row["mcse"], error) < 0.02
+    assert np.hypot(row["mcse"], error) < 0.025
 
 
 @pytest.mark.parametrize("model", [bn.models.weights, bn.models.fields, bn.models.kernels])
@@ -103,18 +115,17 @@ def test_models_take_parameters(model):
 
 
 @pytest.fixture(scope="module")
-def every_coordinate():
-    """Short runs with priors on noise, leak and a degree of sharing, in all coordinates."""
+def trees_and_task():
+    """Short runs with priors on noise, leak and a degree of sharing, in fields and in weights."""
     priors = {"noise": dist.HalfNormal(0.5), "leak": dist.Beta(2.0, 2.0), "shared.input": dist.Beta(1.0, 1.0)}
     network, task = bn.Network.rnn(8), generic_task()
     run = {"num_warmup": 200, "num_samples": 40, "num_chains": 2, "num_latents": 2, "progress": False}
-    return {
-        name: bn.sample(network, task, name, priors=priors, **run) for name in ("kernels", "fields", "weights")
-    }, task
+    run |= {"sampler": "hmc", "priors": priors}
+    return {name: bn.sample(network, task, name, **run) for name in ("fields", "weights")}, task
 
 
-def test_trees_hold_the_parameters(every_coordinate, tmp_path):
-    trees, task = every_coordinate
+def test_trees_hold_the_parameters(trees_and_task, tmp_path):
+    trees, task = trees_and_task
     for tree in trees.values():
         assert set(json.loads(tree.attrs["priors"])) == {"noise", "leak", "shared.input"}
         for name in ("noise", "leak", "shared.input"):
@@ -135,9 +146,9 @@ def test_trees_hold_the_parameters(every_coordinate, tmp_path):
         assert 0.85 < scaled.std() < 1.15
 
 
-def test_weights_of_draws_have_the_parameters_of_their_draw(every_coordinate):
+def test_weights_of_draws_have_the_parameters_of_their_draw(trees_and_task):
     """They make the kernel of the draw; in weights also its outputs, which `predict` gives too."""
-    trees, task = every_coordinate
+    trees, task = trees_and_task
     for name, tree in trees.items():
         predicted = bn.predict(tree, task)["prediction"].to_numpy()
         for chain, draw in np.ndindex(2, 2):
@@ -154,13 +165,13 @@ def test_weights_of_draws_have_the_parameters_of_their_draw(every_coordinate):
                 np.testing.assert_allclose(found["prediction"], stored["prediction"], atol=1e-8)
 
 
-def test_what_needs_fixed_numbers_is_refused(every_coordinate, tmp_path):
-    trees, task = every_coordinate
+def test_what_needs_fixed_numbers_is_refused(trees_and_task, tmp_path):
+    trees, task = trees_and_task
     lazy = bn.theory.nngp(bn.Network.rnn(8), task)
     with pytest.raises(ValueError, match=r"^posterior has priors on leak, noise, shared.input, a solution has values"):
         bn.compare(trees["fields"], lazy)
     with pytest.raises(ValueError, match=r"^posterior has priors on leak, noise, shared.input; its evidence needs"):
-        bn.log_evidence(trees["kernels"])
+        bn.log_evidence(trees["fields"])
     page = bn.report(trees["fields"], None, tmp_path / "r.html").path.read_text()
     assert "Numbers of the network" in page
     assert "median and central 90%: leak 0." in page
