@@ -12,7 +12,8 @@ if not hasattr(theory, "CriticalPoint"):  # before anything is looked for in it
         "rename that file or folder, or take its place off the path"
     )
 
-from bayesnet import diagnostics, models, observables, tasks
+from bayesnet import quiet_imports  # noqa: F401  # isort: skip  # before what imports them
+from bayesnet import diagnostics, models, observables, plots, tasks
 from bayesnet.arviz_bridge import to_arviz
 from bayesnet.bridge_sampling import LogEvidence, log_evidence
 from bayesnet.comparison import compare
@@ -24,6 +25,7 @@ from bayesnet.phases import weigh_phases
 from bayesnet.prediction import predict
 from bayesnet.prior_draws import sample_prior
 from bayesnet.reporting import report
+from bayesnet.results import version_of
 from bayesnet.sampling import sample
 from bayesnet.storage import load, save
 from bayesnet.sweeping import executors
@@ -32,12 +34,15 @@ from bayesnet.sweeping.sweeps import sweep
 from bayesnet.weight_draws import draw_fields, draw_weights
 from theory import Network, Task
 
+__version__ = version_of("bayesnet")
+
 __all__ = [
     "Location",
     "LogEvidence",
     "Network",
     "Task",
     "Weights",
+    "__version__",
     "compare",
     "diagnostics",
     "draw_fields",
@@ -51,6 +56,7 @@ __all__ = [
     "models",
     "observables",
     "phase_diagram",
+    "plots",
     "predict",
     "report",
     "run",

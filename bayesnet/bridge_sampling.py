@@ -11,6 +11,7 @@ modes even if every chain stayed in one.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -27,7 +28,7 @@ from bayesnet.results import names_with_priors, require_whole
 from bayesnet.sampling import network_of, task_of
 from theory import arguments
 from theory.jax_settings import own_settings
-from theory.model import build_model
+from theory.model import Array, Model, build_model
 from theory.network import Network
 from theory.task import Task
 
@@ -133,18 +134,18 @@ class _Gaussian:
 
 def _log_joint(network: Network, task: Task, latents: np.ndarray) -> np.ndarray:
     """ln p(x) p(y | x) of each row of latents."""
-    posterior = kernel_model(network.width)
     # float64 within this call only: the log density is of order N.
     with own_settings():
         model = build_model(network, task).on_device()
+        return np.asarray(_log_densities(network.width, model, jnp.asarray(latents)))
 
-        @jax.jit
-        def evaluate(model, rows):
-            def one(row):
-                return log_density(
-                    posterior, (model,), {}, dict(zip(SITES, jnp.split(row, [model.entries]), strict=True))
-                )[0]
 
-            return jax.lax.map(one, rows)
+@partial(jax.jit, static_argnums=0)
+def _log_densities(width: int, model: Model, rows: Array) -> Array:
+    posterior = kernel_model(width)
 
-        return np.asarray(evaluate(model, jnp.asarray(latents)))
+    def one(row: Array) -> Array:
+        sites = dict(zip(SITES, jnp.split(row, [model.entries]), strict=True))
+        return log_density(posterior, (model,), {}, sites)[0]
+
+    return jax.lax.map(one, rows)

@@ -89,7 +89,7 @@ def compare(
     gap = table["mean"].to_numpy() - theory
     gap = np.where(np.abs(gap) <= ROUNDING * (np.abs(theory) + units), 0.0, gap)
     predicted = predicted_draws(solution, network.width, recorded_neurons(posterior), observables)
-    table["expected_sd"] = np.nan if predicted is None else predicted.std(axis=0, ddof=1)
+    table["expected_sd"] = np.nan if predicted is None else _spread(predicted)
     spread = table["expected_sd"].fillna(table["sd"]).to_numpy()
     table["z_sd"] = _ratio(gap, spread)
     own = theory_error(solution, observables)
@@ -206,7 +206,7 @@ def theory_error(solution: Solution, observables: Sequence[Observable]) -> np.nd
     task, kernels = solution.task, np.asarray(solution.repetitions)
     if len(kernels) == 0 or not observables:
         return np.zeros(len(observables))
-    # Entries that count as following from earlier ones (`theory.nonlinear.solution`) are off alike on all repetitions.
+    # Entries that count as following from earlier ones (`theory.search.solutions`) are off alike on all repetitions.
     scatter = error_of_repetitions(kernels, solution.randomisations)
     common = np.sqrt(np.maximum(np.asarray(solution.standard_error) ** 2 - scatter**2, 0))
     kernels = np.concatenate([kernels, solution.kernel[None], (solution.kernel + common)[None]])
@@ -243,6 +243,12 @@ def standard_scores(gap: np.ndarray, mcse: np.ndarray, own: np.ndarray, randomis
     log_tail = scipy.stats.t.logsf(np.abs(ratio), freedom)
     # A tail that underflows belongs to many degrees of freedom.
     return np.sign(ratio) * np.where(np.isinf(log_tail), np.abs(ratio), -scipy.special.ndtri_exp(log_tail))
+
+
+def _spread(draws: np.ndarray) -> np.ndarray:
+    """Standard deviations (K,) of draws (S, K), whose squares may over- or underflow."""
+    _, exponents = np.frexp(np.abs(draws).max(axis=0))
+    return np.ldexp(np.ldexp(draws, -exponents).std(axis=0, ddof=1), exponents)
 
 
 def _ratio(gap: np.ndarray, error: np.ndarray) -> np.ndarray:

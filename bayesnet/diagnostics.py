@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesnet.agreement import mirror_modes, name_disagreement, name_modes
+from bayesnet.chain_agreement import mirror_modes, name_disagreement, name_modes
 from bayesnet.observables import Observable, check_observables, default_observables
 from bayesnet.recorded_neurons import corrected
 from bayesnet.results import from_outside, names_with_priors, require_whole

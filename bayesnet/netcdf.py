@@ -51,7 +51,10 @@ def write_netcdf(path: Path, data: xr.DataTree | xr.Dataset, sealed: bool = Fals
         raise
     except Exception as error:  # whatever xarray, h5netcdf and HDF5 raise on names and values that they do not take
         raise ValueError(f"value cannot be written as netCDF: {error}") from error
-    files.write_file(path, content, sealed)
+    # Released here, not at some garbage collection: within a reference cycle, such as an exception makes of the frames
+    # that it passes, the buffer may be finalised before the view of it, and complains.
+    with content:
+        files.write_file(path, content, sealed)
 
 
 def read_netcdf(path: Path) -> xr.DataTree:

@@ -15,7 +15,7 @@ import numpy as np
 
 from theory.model import Model, build_model
 from theory.network import Network
-from theory.symmetry import flipped_pairs, mirror_signs
+from theory.symmetry import flipped_pairs, mirror_signs, sign_changes
 from theory.task import Task
 from theory.ties import reached_entries
 
@@ -97,9 +97,9 @@ def default_observables(network: Network, task: Task) -> list[Observable]:
     Entries that no input has reached are left out. Steps, patterns and outputs are counted from 1 in the labels.
     """
     model, layers = build_model(network, task), network.layers
-    images = mirror_signs(network, task)
+    images = sign_changes(model) if network.phi.odd else np.ones((0, model.sites))
     flips = flipped_pairs(images, model.sites)
-    reached = reached_by(network, task)
+    reached = reached_by(network, model)
     sites, patterns = range(model.sites), range(task.patterns)
     table = [diagonal_kernel(t, mu, layers) for t in sites for mu in patterns if reached[mu, t]]
     pairs = [(t, s) for t in sites for s in sites if t < s]
@@ -129,6 +129,24 @@ def flipped_outputs(images: np.ndarray, model: Model) -> np.ndarray:
     return (images[:, outputs] != images[:, [first]]) & shared
 
 
+def aligned_outputs(network: Network, task: Task, kernels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Predictions (..., P, T, O), each draw in the mirror image whose neighbouring steps correlate positively.
+
+    Args:
+        network, task: what the draws are of.
+        kernels: of the draws, (..., T, P, T, P).
+        outputs: their predictions, (..., P, T, O).
+    """
+    images = mirror_signs(network, task)
+    if not len(images):
+        return outputs
+    along = [np.einsum("...mm->...", kernels[..., s, :, s + 1, :]) for s in range(kernels.shape[-2] - 1)]
+    options = np.concatenate([np.ones((1, images.shape[1])), images])
+    best = np.argmax(np.stack(along, axis=-1) @ (options[:, :-1] * options[:, 1:]).T, axis=-1)
+    turned = flipped_outputs(options, build_model(network, task))
+    return np.where(turned[best][..., None, :, None], -outputs, outputs)
+
+
 def order_parameter(network: Network, task: Task) -> Observable:
     """The largest squared overlap between two different steps (sites): of each pattern, and along the target direction.
 
@@ -136,7 +154,7 @@ def order_parameter(network: Network, task: Task) -> Observable:
     1/N. It is 0 for a single site.
     """
     model = build_model(network, task)
-    reached = reached_by(network, task)
+    reached = reached_by(network, model)
     direction = target_direction(task)
     pairs = [(t, s) for t in range(model.sites) for s in range(t + 1, model.sites)]
     squares = [overlap(t, s, mu, squared=True) for t, s in pairs for mu in range(task.patterns) if reached[mu, t]]
@@ -190,10 +208,9 @@ def prediction_at(pattern: int, step: int, output: int, squared: bool = False) -
     return Observable(label, lambda k, f: f[..., pattern, step, output] ** (2 if squared else 1))
 
 
-def reached_by(network: Network, task: Task) -> np.ndarray:
+def reached_by(network: Network, model: Model) -> np.ndarray:
     """Boolean (P, sites): where activity has variance. With phi(0) != 0 the network stirs without input."""
     silent = float(network.phi.function(np.zeros(1))[0])
-    model = build_model(network, task)
     return reached_entries(model, silent).reshape(model.sites, model.patterns).T
 
 
@@ -217,6 +234,7 @@ def _directed(kernel: np.ndarray, step: int, other: int, direction: np.ndarray) 
 
 
 def _normalised(cross: np.ndarray, one: np.ndarray, other: np.ndarray, squared: bool) -> np.ndarray:
-    product = np.asarray(one * other)
-    square = np.divide(cross**2, product, out=np.zeros_like(product), where=product > 0)
-    return square if squared else np.sign(cross) * np.sqrt(square)
+    # Not the root of a product, which may overflow.
+    size = np.asarray(np.sqrt(np.maximum(one, 0)) * np.sqrt(np.maximum(other, 0)))
+    overlap = np.divide(cross, size, out=np.zeros_like(size), where=size > 0)
+    return overlap**2 if squared else overlap

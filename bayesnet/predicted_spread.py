@@ -8,7 +8,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from bayesnet.coordinates import draw_prediction
+from bayesnet.models.coordinates import draw_prediction
 from bayesnet.observables import Observable
 from bayesnet.prior_draws import sample_prior
 from bayesnet.recorded_neurons import as_recorded, neuron_covariance, without_bias

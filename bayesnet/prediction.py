@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 import xarray as xr
 
-from bayesnet.models.weight_space import PROCESS_NOISE, Weights, run_network
+from bayesnet.forward_pass import forward
+from bayesnet.models.weight_space import PROCESS_NOISE, Weights
 from bayesnet.results import names_with_priors, network_of, require_whole, task_of
 from bayesnet.weight_draws import draw_weights
 from theory import arguments
@@ -46,7 +46,6 @@ def predict(posterior: xr.DataTree, task: Task, seed: int = 0) -> xr.Dataset:
     outputs = np.empty((sizes["chain"], sizes["latent_draw"], task.patterns, task.steps, task.output_dim))
     # float64 within this call only.
     with own_settings():
-        run = jax.jit(lambda weights, mixing: run_network(network, task, weights, mixing)[1])
         names = names_with_priors(posterior)
         numbers = Parameters(network, task, names)
         for chain, draw in np.ndindex(outputs.shape[:2]):
@@ -57,7 +56,7 @@ def predict(posterior: xr.DataTree, task: Task, seed: int = 0) -> xr.Dataset:
                 shape = (network.layers * task.steps, network.width, task.patterns)
                 noise = np.random.default_rng([seed, chain, draw, ANEW]).normal(size=shape)
                 weights = Weights({**dict(weights.items()), PROCESS_NOISE: numbers.process_noise(values) * noise})
-            outputs[chain, draw] = np.asarray(run(weights, numbers.mixing(values)))
+            outputs[chain, draw] = forward(network, task, weights, numbers.mixing(values))[-1]
     coords = entry_coords(task)
     coords |= {name: posterior["latents"][name].to_numpy() for name in ("chain", "latent_draw")}
     return xr.Dataset({"prediction": (("chain", "latent_draw", *OUTPUT_DIMS), outputs)}, coords)

@@ -13,7 +13,7 @@ import xarray as xr
 from jax import lax, random
 from numpyro import handlers
 
-from bayesnet.coordinates import build_coordinates, choose_coordinates
+from bayesnet.models.coordinates import build_coordinates, choose_coordinates
 from bayesnet.priors import Priors
 from bayesnet.results import constant_data, installed_versions, invariant_data, observation_coords, observed_data
 from bayesnet.samplers.engine import blank_problem

@@ -16,7 +16,8 @@ from theory.solution import Solution
 from theory.task import Task
 
 ROWS = 12  # of a table that is shown unfolded
-NOTHING = 1e-12  # rounding error, shown as 0
+NOTHING = 1e-12  # of what it is compared with: rounding error, shown as 0
+DIMENSIONAL = ("theory", "mean", "sd", "mcse", "expected_sd")  # columns in the units of the row's observable
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,16 @@ def settings_of(run: Run) -> dict:
     }
 
 
-def formatted(column: str, value: object) -> str:
+def formatted(column: str, row: pd.Series) -> str:
     """A cell of the table."""
+    value = row[column]
     if isinstance(value, str):
         return value
-    number = float(value)  # type: ignore[arg-type]
+    number = float(value)
     if not math.isfinite(number):
         return "–"
-    if abs(number) < NOTHING:
+    size = row[[name for name in DIMENSIONAL if name in row]].abs().max() if column in DIMENSIONAL else 1.0
+    if abs(number) <= NOTHING * size:
         return "0"
     forms = {"r_hat": ".3f", "ess_bulk": ".0f", "ess_tail": ".0f", "z_sd": "+.2f", "z_mcse": "+.1f"}
     if column in ("sd", "mcse", "expected_sd"):

@@ -16,13 +16,14 @@ from matplotlib.figure import Figure
 
 from bayesnet import figures
 from bayesnet.diagnostics import evaluate_observables, summarise_draws
+from bayesnet.eigenvalue_cloud import eigenvalue_cloud
 from bayesnet.observables import (
     Observable,
+    aligned_outputs,
     default_observables,
     diagonal_kernel,
     directed_kernel,
     directed_overlap,
-    flipped_outputs,
     overlap,
     overlaps,
     reached_by,
@@ -31,7 +32,6 @@ from bayesnet.observables import (
 )
 from bayesnet.report_content import NOTHING, Run
 from bayesnet.results import from_outside, names_with_priors
-from bayesnet.weight_spectra import eigenvalue_cloud
 from theory.model import build_model
 from theory.solution import Solution
 from theory.symmetry import flipped_pairs, has_sign_symmetry, mirror_signs
@@ -116,7 +116,7 @@ def invariants(runs: Sequence[Run]) -> list[Observable]:
     task, layers = runs[0].task, runs[0].network.layers
     direction = target_direction(task)
     active = np.ones(1, bool) if direction is None else direction != 0
-    reached = reached_by(runs[0].network, task)[: len(active)][active]
+    reached = reached_by(runs[0].network, build_model(runs[0].network, task))[: len(active)][active]
     steps = [t for t in range(reached.shape[1]) if reached[:, t].any()]
     pairs = [(t, s) for t in steps for s in steps if t < s]
     if len(pairs) > PANELS:
@@ -215,7 +215,7 @@ def _densities(runs: Sequence[Run]) -> Picture:
                 value = observable.evaluate(run.solution.kernel, run.solution.prediction)
                 low, high = np.percentile(draws, [BAND[0], BAND[-1]])
                 # The square of a fluctuating number is never zero: there only the upper end can tell.
-                inside += bool(value <= high and (low <= value or abs(value) < NOTHING))
+                inside += bool(value <= high and (low <= value or abs(value) <= NOTHING * high))
             readings.append(
                 f"{run.name}: in {inside} of {len(chosen)} panels the {_kind(run)} lies within the central 90% of the "
                 "posterior."
@@ -252,16 +252,7 @@ def _predictions(runs: Sequence[Run]) -> Picture:
 def aligned_predictions(run: Run) -> np.ndarray:
     """f (chain, draw, P, T, O), each draw in the mirror image whose neighbouring steps correlate positively."""
     group = run.posterior["posterior"]
-    outputs = group["prediction"].to_numpy()
-    images = mirror_signs(run.network, run.task)
-    if not len(images):
-        return outputs
-    kernel = group["kernel"].to_numpy()
-    along = np.stack([np.einsum("cdmm->cd", kernel[:, :, s, :, s + 1]) for s in range(kernel.shape[2] - 1)], axis=-1)
-    options = np.concatenate([np.ones((1, images.shape[1])), images])
-    best = np.argmax(along @ (options[:, :-1] * options[:, 1:]).T, axis=-1)
-    turned = flipped_outputs(options, build_model(run.network, run.task))
-    return np.where(turned[best][:, :, None, :, None], -outputs, outputs)
+    return aligned_outputs(run.network, run.task, group["kernel"].to_numpy(), group["prediction"].to_numpy())
 
 
 def _prediction_error(name: str, task: Task, median: np.ndarray) -> str:

@@ -24,6 +24,7 @@ from bayesnet.results import from_outside
 from bayesnet.sampling import network_of, task_of
 from bayesnet.schema import check_draws
 from theory import files
+from theory.display import html_table
 from theory.solution import Solution
 
 SUMMARY_NAME = "summary.json"
@@ -31,7 +32,7 @@ SEVERITY = ("PASS", "DIFFER", "FAIL")
 GROUPS = ("posterior", "sample_stats", "observed_data", "constant_data")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What `report` wrote.
 
@@ -46,6 +47,13 @@ class Report:
     summary_path: Path
     status: str
     message: str
+
+    def __repr__(self) -> str:
+        return f"Report({self.status}: {self.message}; {self.path})"
+
+    def _repr_html_(self) -> str:
+        rows = [("status", self.status), ("message", self.message), ("page", self.path), ("numbers", self.summary_path)]
+        return html_table("Report", rows)
 
 
 def report(

@@ -16,7 +16,7 @@ from bayesnet.observables import overlaps
 from bayesnet.priors import LATENT, Priors
 from bayesnet.samplers.chains import Chains
 from bayesnet.samplers.engine import Settings
-from bayesnet.schema import DRAWS, GROUPS, Variables, of_sites, stored_mapping, task_from
+from bayesnet.schema import DRAWS, GROUPS, Variables, require_dims, stored_mapping, task_from
 from theory.kernels import OUTPUT_DIMS, entry_coords, kernel_labels, kernel_of, outputs_of
 from theory.network import Network
 from theory.task import Task
@@ -146,29 +146,16 @@ def require_whole(posterior: xr.DataTree, *groups: str) -> None:
     network_of(posterior)
     for group in groups:
         if group not in posterior.children:
-            raise ValueError(f"posterior has no group {group!r}; it must be whole, as bayesnet.sample returned it")
+            raise ValueError(f"posterior lacks the group {group!r}; it must be whole, as bayesnet.sample returned it")
     for group in (name for name in LAYOUT if name in posterior.children):
         data = posterior[group]
         for name in [*LAYOUT[group], *data.data_vars]:
             if name not in data.data_vars:
-                raise ValueError(f"posterior has no {name!r} in its group {group!r}; it must be whole")
+                raise ValueError(f"posterior lacks the variable {group}/{name}; it must be whole")
             dims = LAYOUT[group].get(str(name), LEADING.get(group, ()))
-            found = tuple(data.to_dataset()[name].dims)
-            if found[: len(dims)] not in (dims, of_sites(dims)):
-                raise ValueError(_lost(str(name), found, of_sites(dims) if "site" in data.dims else dims))
+            require_dims("posterior", f"{group}/{name}", tuple(data.to_dataset()[name].dims), dims)
     if "constant_data" in posterior.children:
         _require_all_entries(posterior)
-
-
-def _lost(name: str, found: tuple, wanted: tuple) -> str:
-    gone = [dim for dim in wanted if dim not in found]
-    if not gone:
-        return f"posterior has the dims {found} of {name}; they must be {wanted}, in this order"
-    if gone[0] in ("chain", "draw", "latent_draw"):
-        advice = f"select with a list or a slice, isel({gone[0]}=[0]), which keeps it"
-    else:
-        advice = f"keep every {gone[0]}, and select from what is computed"
-    return f"posterior has lost the dimension {gone[0]!r} of {name}; {advice}"
 
 
 def _require_all_entries(posterior: xr.DataTree) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import warnings
 from collections.abc import Iterable, Mapping
@@ -15,8 +14,9 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
-from bayesnet.coordinates import choose_coordinates
+from bayesnet.models.coordinates import choose_coordinates
 from bayesnet.priors import Priors
+from bayesnet.progress import progress_shown
 from bayesnet.results import assemble, installed_versions, network_of, task_of, version_of
 from bayesnet.samplers.chains import Progress, open_lanes, run_chains
 from bayesnet.samplers.checkpoints import describe_run, open_checkpoint
@@ -94,8 +94,8 @@ def sample(
         checkpoint: a directory to which every block of 25 draws is written. A run that was killed goes on from there
             when the same call is made again, and ends with the same draws, bitwise on the same machine and versions, as
             if it had not been; a run that was complete is read back.
-        progress: whether to show a progress bar with the time left, step size and acceptance; by default where standard
-            error is a terminal.
+        progress: whether to show a progress bar with the time left, step size and acceptance; by default in
+            notebooks and where standard error is a terminal.
         priors: of numbers of the network that are not known but sampled with it: from their names ("noise",
             "recurrent_gain" and the other gains, "leak", "process_noise", "residual", and degrees of sharing,
             "shared.recurrent" and so on) to scalar NumPyro distributions on positive numbers, or on the unit interval
@@ -168,7 +168,7 @@ def sample(
         directory = open_checkpoint(checkpoint, describe_run(network.to_dict(), task, run, seed, installed_versions()))
     settings = replace(settings, chain_method=_method(settings))
     lanes = open_lanes(settings, directory)
-    hidden = not (sys.stderr.isatty() if progress is None else progress)
+    hidden = not progress_shown(progress)
     with tqdm(
         total=settings.num_chains * (settings.num_warmup + settings.num_samples),
         initial=sum(lane.made for lane in lanes),

@@ -142,11 +142,36 @@ def _check_variables(dataset: xr.Dataset, wanted: Variables, place: str, text: t
         if name not in dataset.variables:
             raise ValueError(f"it lacks the variable {place}{name}")
         variable = dataset[name]
-        if variable.dims not in (dims, of_sites(dims)):
-            raise ValueError(f"its variable {place}{name} has the dims {variable.dims}; it must have {dims}")
+        require_dims("it", f"{place}{name}", variable.dims, dims, whole=True)
         if (variable.dtype.kind in "biuf") == (name in text):
             allowed = "text" if name in text else "numbers"
             raise ValueError(f"its variable {place}{name} is of dtype {variable.dtype}; it must hold {allowed}")
+
+
+def require_dims(holder: str, name: str, found: tuple, wanted: tuple[str, ...], whole: bool = False) -> None:
+    """Refuse a variable whose dims are not those wanted, or do not begin with them, or, of several layers, with sites.
+
+    Args:
+        holder: what holds the variable, for the message.
+        name: of the variable.
+        found: its dims.
+        wanted: what they must begin with.
+        whole: whether they must be these and no more.
+
+    Raises:
+        ValueError: naming what is missing and what to write instead.
+    """
+    if (found if whole else found[: len(wanted)]) in (wanted, of_sites(wanted)):
+        return
+    wanted = of_sites(wanted) if "site" in found else wanted
+    gone = [dim for dim in wanted if dim not in found]
+    if not gone:
+        raise ValueError(f"{holder} has the dims {found} of {name}; they must be {wanted}, in this order")
+    if gone[0] in ("chain", "draw", "latent_draw"):
+        advice = f"select with a list or a slice, isel({gone[0]}=[0]), which keeps it"
+    else:
+        advice = f"keep every {gone[0]}, and select from what is computed"
+    raise ValueError(f"{holder} has lost the dimension {gone[0]!r} of {name}; {advice}")
 
 
 def of_sites(dims: tuple[str, ...]) -> tuple[str, ...]:

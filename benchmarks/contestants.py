@@ -26,7 +26,7 @@ from numpyro.infer import MCMC, NUTS
 from numpyro.infer.util import log_density
 
 import bayesnet as bn
-from bayesnet.coordinates import build_coordinates
+from bayesnet.models.coordinates import build_coordinates
 from theory.model import build_model
 
 CHAINS = 4

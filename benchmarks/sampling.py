@@ -44,8 +44,8 @@ from contestants import (
 from numpyro.infer.util import log_density
 
 import bayesnet as bn
-from bayesnet.coordinates import build_coordinates
 from bayesnet.diagnostics import summarise
+from bayesnet.models.coordinates import build_coordinates
 from theory.model import build_model
 
 TARGETS = {

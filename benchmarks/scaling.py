@@ -23,8 +23,8 @@ from contestants import CLOCKS, machine_name
 from numpyro.infer.util import log_density
 
 import bayesnet as bn
-from bayesnet.coordinates import build_coordinates
 from bayesnet.diagnostics import summarise
+from bayesnet.models.coordinates import build_coordinates
 from theory.model import build_model
 
 SIZES = [(64, 4, 6), (256, 4, 6), (1024, 4, 6), (4096, 4, 6), (16384, 4, 6)]  # (N, T, P): n = 24

@@ -269,7 +269,7 @@ class Experiment:
         path = self.out / f"{self.name}{suffix}.png"
         picture = io.BytesIO()
         figure.savefig(picture, dpi=110, format="png")
-        files.write_file(path, picture.getbuffer())
+        files.write_file(path, picture.getvalue())
         return path
 
     def finish(self, statement: str, results: dict[str, Any]) -> int:

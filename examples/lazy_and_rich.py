@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
             scaled = network.replace(scaling=scaling)
             label = f"{name}, {scaling}"
             ladder = run.climb(scaled, task, observables, widths, label, **sampling)
-            solution = theory.solve(scaled, task, points=POINTS)
+            solution = theory.solve(scaled, task, points=None if scaled.phi.linear else POINTS)
             run.require(solution.converged, f"{label}: {solution.message}")
             exact = expected(solution, observables)
             if not run.quick:

@@ -15,6 +15,6 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 @pytest.fixture(scope="module", autouse=True)
 def _room_for_programs():
     """The slow tests of several files in one process would need more memory maps than there are."""
-    from bayesnet.sweeping.memory_maps import make_room  # not before the environment is set
+    from bayesnet.memory_maps import make_room  # not before the environment is set
 
     make_room()

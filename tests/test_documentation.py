@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+# Pages with Python blocks; notebooks are run when the site is built.
+ALL_PAGES = [page for folder in (".", "how_to") for page in sorted((ROOT / "docs" / folder).glob("*.md"))]
+PAGES = [page for page in ALL_PAGES if "```python" in page.read_text()]
 
 
 def run_snippets(page):
@@ -18,9 +20,8 @@ def run_snippets(page):
 
 
 def test_the_readme_snippets_run_in_order(capsys):
-    names = run_snippets(ROOT / "README.md")
+    run_snippets(ROOT / "README.md")
     assert "agree" in capsys.readouterr().out
-    assert names["kernel"].shape == (100, 3, 1, 3, 1)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -1,4 +1,4 @@
-"""The reference numbers of docs/theory.md, by samples: kernel coordinates where the 1/N bias is negligible."""
+"""The numbers of docs/reference_numbers.md, by samples: kernel coordinates where the 1/N bias is negligible."""
 
 import numpy as np
 import pytest

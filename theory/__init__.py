@@ -11,6 +11,7 @@ from theory.lazy import nngp
 from theory.network import Network
 from theory.predictor import Prediction, predict
 from theory.saddle import solve
+from theory.search.settings import Settings
 from theory.solution import Solution
 from theory.symmetry import has_sign_symmetry
 from theory.task import Task
@@ -25,6 +26,7 @@ __all__ = [
     "Fluctuations",
     "Network",
     "Prediction",
+    "Settings",
     "Solution",
     "Spectrum",
     "Task",

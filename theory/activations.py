@@ -39,6 +39,11 @@ class Activation:
     odd: bool
     gaussian_average: Callable | None = None
 
+    @property
+    def linear(self) -> bool:
+        """Whether it is the built-in identity, for which everything has a closed form."""
+        return self.function is _linear
+
     def second_moment(self, c_aa: np.ndarray, c_bb: np.ndarray, c_ab: np.ndarray) -> np.ndarray:
         """<phi(a) phi(b)> for (a, b) ~ N(0, [[c_aa, c_ab], [c_ab, c_bb]]), elementwise, in float64."""
         c_aa, c_bb, c_ab = np.broadcast_arrays(*(np.asarray(c, float) for c in (c_aa, c_bb, c_ab)))

@@ -83,6 +83,22 @@ def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
     return value
 
 
+def only_for(kind: str, applies: bool, **given: Any) -> None:
+    """Refuse arguments that would have no effect.
+
+    Args:
+        kind: of network on which they act, for messages.
+        applies: whether it is of that kind.
+        given: values by name; None is what was not given.
+
+    Raises:
+        ValueError: naming the first one that was given all the same.
+    """
+    for name, value in given.items():
+        if value is not None and not applies:
+            raise ValueError(f"{name} is {value!r}; it acts on {kind} only: leave it out here")
+
+
 def instance(name: str, value: Any, kind: type[Kind]) -> Kind:
     """An object of a class of ours."""
     if not isinstance(value, kind):

@@ -20,9 +20,9 @@ def plain_array(name: str, value: Any, shape: str, missing: bool = False) -> np.
     Raises:
         ValueError: naming the argument, if it is no rectangular array, or has masked or missing entries.
     """
-    if hasattr(value, "detach") and hasattr(value, "cpu"):
-        value = _from_torch(value)
     try:
+        if hasattr(value, "detach") and hasattr(value, "cpu"):
+            value = _from_torch(value)
         if isinstance(value, np.ma.MaskedArray):
             return _filled(name, value.data, np.ma.getmaskarray(value), "masked", missing)
         if hasattr(value, "isna") and hasattr(value, "to_numpy"):
@@ -96,6 +96,8 @@ def _filled(name: str, data: np.ndarray, absent: np.ndarray, what: str, missing:
 def _from_torch(value: Any) -> Any:
     """A PyTorch tensor without its history, on the host; half-precision types that NumPy lacks as float."""
     value = value.detach().cpu()
+    if hasattr(value, "resolve_neg"):  # signs and conjugations that PyTorch has put off
+        value = value.resolve_conj().resolve_neg()
     try:
         np.asarray(value)
     except TypeError:

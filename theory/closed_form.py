@@ -119,7 +119,7 @@ def _chain(network: Network, task: Task) -> tuple[float, float, int] | None:
     direction = targets / signal
     gram = task.inputs[:, 0] @ task.inputs[:, 0].T / task.input_dim
     eigenvalue = float(direction @ gram @ direction)
-    if eigenvalue <= 0 or not np.allclose(gram @ direction, eigenvalue * direction, rtol=1e-9, atol=1e-12):
+    if eigenvalue <= 0 or not np.allclose(gram @ direction, eigenvalue * direction, rtol=1e-9, atol=1e-12 * eigenvalue):
         return None
     gain = network.readout_gain * network.input_gain * network.recurrent_gain ** (steps - 1)
     return signal, gain**2 * eigenvalue, steps

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from theory import arguments
+from theory import arguments, arrays
 
 NOWHERE = -1
 READS = ("activity", "input", "bias", "output")
@@ -209,16 +209,13 @@ def checked_degree(name: str, value: Any) -> Degree:
         if set(value) != {"drift"}:
             raise ValueError(f'shared[{name!r}] is {value!r}; as a mapping it must be {{"drift": tau}}')
         return Drift(value["drift"])
-    if isinstance(value, bool | np.bool_ | str) or value is None:
-        raise ValueError(f"shared[{name!r}] is {value!r}; {_DEGREES}")
-    if np.ndim(value) == 0:
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = np.nan
+    number = arrays.scalar(value)
+    if isinstance(number, int | float | np.number) and not isinstance(number, bool):
         if not 0 <= number <= 1:
             raise ValueError(f"shared[{name!r}] is {value!r}; {_DEGREES}")
-        return number
+        return float(number)
+    if isinstance(value, str) or value is None or getattr(number, "ndim", 1) == 0 or not hasattr(value, "__len__"):
+        raise ValueError(f"shared[{name!r}] is {value!r}; {_DEGREES}")
     matrix = correlation_matrix(f"shared[{name!r}]", value)
     return tuple(tuple(map(float, row)) for row in matrix)
 
@@ -232,12 +229,7 @@ def correlation_matrix(name: str, value: Any) -> np.ndarray:
     Raises:
         ValueError: naming what was wrong and what is allowed.
     """
-    try:
-        matrix = np.array(value, dtype=float)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{name} is not a rectangular array of real numbers; it must be a correlation matrix"
-        ) from None
+    matrix = arrays.real_array(name, value, "of real numbers, a correlation matrix", ranks=(2,))
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
         raise ValueError(f"{name} has shape {matrix.shape}; it must be a square matrix")
     if not np.isfinite(matrix).all():

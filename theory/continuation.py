@@ -15,9 +15,11 @@ from theory.family import SIGNAL, Family
 from theory.jax_settings import own_settings
 from theory.kernels import OUTPUT_DIMS, entry_coords, kernel_labels
 from theory.lazy import nngp
-from theory.linear.saddle import LinearFollower
 from theory.network import Network
-from theory.nonlinear.solution import NonlinearFollower
+from theory.saddle import check_settings
+from theory.search.branches import Options
+from theory.search.settings import DEFAULT, Settings
+from theory.search.solutions import Follower
 from theory.solution import KERNELS, OUTPUTS, SCALAR_KINDS, Solution
 from theory.task import Task
 
@@ -31,9 +33,10 @@ def continuation(
     seed: int = 0,
     *,
     along: str = SIGNAL,
-    points: int = 16384,
-    randomisations: int = 4,
-    tolerance: float = 1e-2,
+    points: int | None = None,
+    randomisations: int | None = None,
+    tolerance: float | None = None,
+    settings: Settings = DEFAULT,
 ) -> xr.Dataset:
     """Stable solutions at several values of a parameter, followed up from the smallest and down from the largest.
 
@@ -48,7 +51,7 @@ def continuation(
         values: of the parameter, 0 or more and finite, no two equal; sorted in the answer.
         along: the parameter: "signal", which multiplies the task's targets; a number of the network ("recurrent_gain",
             "noise", "leak", "bias_gain" and so on); or a degree of sharing ("shared.recurrent" and so on).
-        seed, points, randomisations, tolerance: as for `theory.solve`.
+        seed, points, randomisations, tolerance, settings: as for `theory.solve`.
 
     Returns:
         A Dataset with dims "direction" and "factor" (of another parameter its name) before those of each variable: the
@@ -66,17 +69,14 @@ def continuation(
     for value in ordered:
         family.at(float(value))  # refuses what the parameter cannot be
     seed = arguments.seed("seed", seed)
-    points = arguments.integer("points", points, 1024)
-    randomisations = arguments.integer("randomisations", randomisations, 2)
-    tolerance = arguments.positive("tolerance", tolerance)
+    arguments.instance("settings", settings, Settings)
+    check_settings(network, task, points=points, randomisations=randomisations, tolerance=tolerance)
     if network.scaling == "standard":
         up = down = [(nngp(*family.at(float(value))), None) for value in ordered]
     else:
-        follower: Any
-        if network.activation == "linear":
-            follower = LinearFollower(family, seed)
-        else:
-            follower = NonlinearFollower(family, points, randomisations, seed, tolerance)
+        sets = settings.sets
+        options = Options(points or sets.first, randomisations or sets.randomisations, seed, settings=settings)
+        follower = Follower(family, options, tolerance or sets.tolerance)
         # float64 within this call only: as in solve.
         with own_settings():
             up = _sweep(follower, ordered)
@@ -84,7 +84,9 @@ def continuation(
     return _dataset(family, ordered, ([pair[0] for pair in up], [pair[0] for pair in down]))
 
 
-def _sweep(follower: Any, values: np.ndarray, start: tuple[Solution, Any] | None = None) -> list[tuple[Solution, Any]]:
+def _sweep(
+    follower: Follower, values: np.ndarray, start: tuple[Solution, Any] | None = None
+) -> list[tuple[Solution, Any]]:
     """Solution and state at each value; ``start`` serves where the search at the first of them finds nothing."""
     try:
         pairs = [follower.best(float(values[0]))]

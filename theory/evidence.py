@@ -19,7 +19,6 @@ import numpy as np
 
 from theory import arguments
 from theory.finite_width import (
-    NEURONS,
     draw_sets,
     in_own_units,
     jackknife,
@@ -71,7 +70,7 @@ class Evidence:
         return self.leading + self.gaussian
 
 
-def log_evidence(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -> Evidence:
+def log_evidence(solution: Solution, *, neurons: int | None = None, seed: int = 0) -> Evidence:
     """The log evidence of a solution's network on its task, at the network's width.
 
     It is the contribution of this saddle point (and its mirror image). Where two phases compete, add that of every
@@ -79,7 +78,7 @@ def log_evidence(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -
 
     Args:
         solution: a stable saddle point, for any activation, or in standard scaling the lazy limit.
-        neurons: how many to draw from q, four times over. Nonlinear networks only.
+        neurons: how many to draw from q, four times over; 8192 by default. Not for linear networks.
         seed: of the draws.
 
     Raises:
@@ -92,7 +91,7 @@ def log_evidence(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -
     determinant, scatter = 0.0, 0.0
     if not lazy:
         require_stable(solution)
-        saddle = solution.saddle
+        saddle, _ = solution.saddle.natural()
         matrices = [second_variation(saddle, drawn) for drawn in draw_sets(saddle, neurons, seed)]
         determinant, scatter = map(float, jackknife(matrices, _half_log_det))
     factor = 1 if lazy else network.width
@@ -107,7 +106,7 @@ def log_evidence(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -
     )
 
 
-def log_bayes_factor(solution: Solution, other: Solution, *, neurons: int = NEURONS, seed: int = 0) -> float:
+def log_bayes_factor(solution: Solution, other: Solution, *, neurons: int | None = None, seed: int = 0) -> float:
     """ln p(y | network) - ln p(y | other network), up to O(1/N): of an RNN against a DNN, say.
 
     Args:
@@ -119,7 +118,9 @@ def log_bayes_factor(solution: Solution, other: Solution, *, neurons: int = NEUR
     """
     if solution.task != other.task:
         raise ValueError("other belongs to another task than solution; a Bayes factor compares networks on one task")
-    first, second = (log_evidence(s, neurons=neurons, seed=seed).log_evidence for s in (solution, other))
+    first, second = (
+        log_evidence(s, neurons=None if s.saddle.linear else neurons, seed=seed).log_evidence for s in (solution, other)
+    )
     return first - second
 
 

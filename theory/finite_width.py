@@ -11,6 +11,7 @@ transition, where Gamma is singular.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,14 +21,18 @@ from theory import arguments
 from theory.jax_settings import own_settings
 from theory.kernel_action import bordered_matrix, linear_curvature, pairs_of, sampled_curvature, symmetric_of
 from theory.kernels import flat_of
+from theory.laws.neurons import Neurons, draw_neurons
 from theory.memory import require_memory
-from theory.nonlinear.neuron_sampling import Neurons, draw_neurons
 from theory.seeds import part
 from theory.solution import Saddle, Solution
+from theory.units import times
 
-NEURONS = 8192
+NEURONS = 8192  # drawn in a set where nothing is asked for: fluctuations are then known to a few percent
 REPETITIONS = 4
 SINGULAR = 1e-12
+# What rounding may do to a variance, relative to the variance itself or, of an entry that the data hold fast, to a
+# millionth of the largest. The bound overestimates the error some thirty times.
+ROUNDED, UNMOVED = 0.1, 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,14 +42,34 @@ class Fluctuations:
     Attributes:
         solution: the saddle point.
         width: N.
-        kernel_cov: covariance of the kernel entries, (T, P, T, P, T, P, T, P).
-        standard_error: of ``kernel_cov``, from independent sets of neurons; zero for linear networks.
+        natural_cov: covariance of the kernel entries in units of 2^(2 unit), (T, P, T, P, T, P, T, P).
+        natural_error: its standard error.
+        unit: binary logarithm of the unit of the activities (`theory.units`); 0 unless kernels are huge or tiny.
     """
 
     solution: Solution
     width: int
-    kernel_cov: np.ndarray
-    standard_error: np.ndarray
+    natural_cov: np.ndarray
+    natural_error: np.ndarray
+    unit: int = 0
+
+    @property
+    def kernel_cov(self) -> np.ndarray:
+        """Covariance of the kernel entries, (T, P, T, P, T, P, T, P).
+
+        Raises:
+            ValueError: if it overflows.
+        """
+        covariance = times(self.natural_cov, 4 * self.unit)
+        if not np.isfinite(covariance).all():
+            size = self.solution.kernel.max()
+            raise ValueError(f"solution has kernels of {size:.0e}, whose squares overflow; give smaller inputs")
+        return covariance
+
+    @property
+    def standard_error(self) -> np.ndarray:
+        """That of ``kernel_cov``, from independent sets of neurons; zero for linear networks."""
+        return times(self.natural_error, 4 * self.unit)
 
     def draw_kernels(self, num: int, seed: int = 0) -> np.ndarray:
         r"""Kernels (num, T, P, T, P) at width N: Phi^{1/2} exp( Phi^{-1/2} dPhi Phi^{-1/2} ) Phi^{1/2}, dPhi Gaussian.
@@ -60,24 +85,25 @@ class Fluctuations:
         require_memory(f"num {num} for sites x patterns = {n}", 32.0 * num * n**2, "draw fewer kernels")
         rows, columns = pairs_of(n)
         pairs = rows * n + columns
-        values, vectors = np.linalg.eigh(self.kernel_cov.reshape(n * n, n * n)[np.ix_(pairs, pairs)])
+        values, vectors = np.linalg.eigh(self.natural_cov.reshape(n * n, n * n)[np.ix_(pairs, pairs)])
         white = np.random.default_rng(seed).normal(size=(num, len(values)))
         deviations = symmetric_of((white * np.sqrt(np.maximum(values, 0))) @ vectors.T, n)
-        values, vectors = np.linalg.eigh(flat_of(self.solution.kernel))
+        values, vectors = np.linalg.eigh(times(flat_of(self.solution.kernel), -2 * self.unit))
         present = values > SINGULAR * values[-1]
         half = vectors[:, present] * np.sqrt(values[present])
         inverse = vectors[:, present] / np.sqrt(values[present])
         exponents, axes = np.linalg.eigh(inverse.T @ deviations @ inverse)
         factors = half @ (axes * np.exp(exponents / 2)[:, None, :])
-        return (factors @ factors.swapaxes(1, 2)).reshape(num, *self.solution.kernel.shape)
+        kernels = times(factors @ factors.swapaxes(1, 2), 2 * self.unit)
+        return kernels.reshape(num, *self.solution.kernel.shape)
 
 
-def fluctuations(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -> Fluctuations:
+def fluctuations(solution: Solution, *, neurons: int | None = None, seed: int = 0) -> Fluctuations:
     """The fluctuations at the width of the solution's network.
 
     Args:
         solution: a stable saddle point, for any activation.
-        neurons: how many to draw from q, four times over. Nonlinear networks only.
+        neurons: how many to draw from q, four times over; 8192 by default. Not for linear networks.
         seed: of the draws.
 
     Raises:
@@ -85,13 +111,13 @@ def fluctuations(solution: Solution, *, neurons: int = NEURONS, seed: int = 0) -
             out of its range.
     """
     require_stable(solution)
-    saddle = solution.saddle
+    saddle, units = solution.saddle.natural()
     matrices = [second_variation(saddle, drawn) for drawn in draw_sets(saddle, neurons, seed)]
     n, width = saddle.model.entries, solution.network.width
     covariance, error = jackknife(matrices, kernel_covariance)
     shape = solution.kernel.shape * 2
-    full = [_by_entry(values, n).reshape(shape) / width for values in (covariance, error)]
-    return Fluctuations(solution, width, *full)
+    whole, its_error = (_by_entry(values, n).reshape(shape) / width for values in (covariance, error))
+    return Fluctuations(solution, width, whole, its_error, units.activity)
 
 
 def require_stable(solution: Solution) -> None:
@@ -122,10 +148,12 @@ def jackknife(matrices: list[np.ndarray], function: Callable) -> tuple[np.ndarra
     return count * whole - (count - 1) * centre, error
 
 
-def draw_sets(saddle: Saddle, neurons: int, seed: int) -> list[Neurons | None]:
+def draw_sets(saddle: Saddle, neurons: int | None, seed: int, usual: int = NEURONS) -> list[Neurons | None]:
     """Independent sets of neurons from q, weighted so that averages are precise; for a linear network, which needs
     none, one None."""
-    neurons, seed = arguments.integer("neurons", neurons, 1024), arguments.seed("seed", seed)
+    arguments.only_for("networks that are not linear", not saddle.linear, neurons=neurons)
+    neurons = usual if neurons is None else arguments.integer("neurons", neurons, 1024)
+    seed = arguments.seed("seed", seed)
     n = saddle.model.entries
     what = f"the second derivatives of the free energy for sites x patterns = {n}"
     require_memory(what, 8.0 * n**4, "give a smaller task")
@@ -155,19 +183,39 @@ def kernel_covariance(second_variation: np.ndarray) -> np.ndarray:
     """N Cov(Phi) over pairs, (d, d), from Gamma (2d, 2d).
 
     Raises:
-        ValueError: if it is not positive semi-definite.
+        ValueError: if it is not positive semi-definite, or rounding hides whether it is.
     """
     matrix, units = in_own_units(second_variation)
     d = len(units)
-    try:
-        inverse = np.linalg.inv(matrix)[:d, :d]
-    except np.linalg.LinAlgError:
-        inverse = np.full((d, d), -1.0)
+    inverse = _inverse(matrix)[:d, :d]
     inverse = (inverse + inverse.T) / 2
     values = np.linalg.eigvalsh(inverse)
     if values[0] < -1e-3 * values[-1]:
         raise ValueError("solution sits at a transition: a direction without curvature has no Gaussian law")
     return inverse * np.outer(units, units)
+
+
+def _inverse(second_variation: np.ndarray) -> np.ndarray:
+    """Gamma^{-1}, (2d, 2d).
+
+    Raises:
+        ValueError: if rounding leaves no variance to trust.
+    """
+    inverse = np.full_like(second_variation, np.nan)
+    if np.isfinite(second_variation).all():
+        with contextlib.suppress(np.linalg.LinAlgError):
+            inverse = np.linalg.inv(second_variation)
+    d = len(inverse) // 2
+    # The componentwise bound on what rounding Gamma does to its inverse, which no choice of units alters.
+    rounding = np.finfo(float).eps * np.diagonal(np.abs(inverse) @ np.abs(second_variation) @ np.abs(inverse))[:d]
+    variances = np.abs(np.diagonal(inverse)[:d])
+    if not np.all(rounding <= ROUNDED * np.maximum(variances, UNMOVED * variances.max(initial=0.0))):
+        raise ValueError(
+            "solution has fluctuations that double precision cannot resolve: it sits at a transition, or its noise is "
+            "too small beside gv^2 Phi of patterns that depend on one another (a larger noise, or fewer of these "
+            "patterns, can be resolved)"
+        )
+    return inverse
 
 
 def in_own_units(second_variation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from theory.kernel_action import covariance_of_pairs, pair_weights, pairs_of
-from theory.nonlinear.neuron_sampling import Neurons
+from theory.laws.neurons import Neurons
 from theory.response import NEGLIGIBLE, covariance_inverse, factorise
 from theory.solution import Saddle
 

@@ -40,9 +40,10 @@ import numpy as np
 import scipy.sparse
 
 from theory.jacobians import dense_jacobian
+from theory.laws.law import live_entries, range_of
+from theory.laws.neurons import Neurons
+from theory.laws.smoothness import derivatives, has_kinks
 from theory.model import Model, covariance_change, target_cov
-from theory.nonlinear.neuron import derivatives, has_kinks, live_entries, range_of
-from theory.nonlinear.neuron_sampling import Neurons
 from theory.response import NEGLIGIBLE, covariance_inverse, factorise
 
 CHUNK = 4096  # neurons at once
@@ -143,7 +144,7 @@ def sampled_curvature(neurons: Neurons, cov: np.ndarray, conjugate: np.ndarray, 
 
 
 class _Law(NamedTuple):
-    """The single-neuron law as the products of `_products` need it; ``spread`` as in `theory.nonlinear.neuron.Range`,
+    """The single-neuron law as the products of `_products` need it; ``spread`` as in `theory.laws.law.Range`,
     (n, n)."""
 
     phi: Callable

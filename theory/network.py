@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from theory import arguments
+from theory import arguments, arrays, display
 from theory.activation_identity import canonical_activation, find_activation, resolve_activation, stored_activation
 from theory.activations import Activation
 from theory.connections import Connection, Degree, Degrees, Drift, checked_degree
@@ -18,7 +18,7 @@ SCALINGS = ("mup", "standard")
 LARGEST_WIDTH = 2**63 - 1  # a 64-bit integer, as files store it
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Network:
     r"""A network of ``width`` neurons unrolled over steps t = 1..T, with its Gaussian weight prior.
 
@@ -238,6 +238,12 @@ class Network:
     def __hash__(self) -> int:
         return hash(self._key())
 
+    def __repr__(self) -> str:
+        return display.network_text(self)
+
+    def _repr_html_(self) -> str:
+        return display.network_html(self)
+
     def replace(self, **changes: Any) -> Network:
         """A copy with some fields changed."""
         return replace(self, **changes)
@@ -317,6 +323,8 @@ def _plain_degree(degree: Degree) -> Any:
 
 def _by_layer(name: str, value: Any, number: int, check: Callable[[str, Any], float]) -> float | tuple[float, ...]:
     """A number, or a tuple of one for each of several layers."""
+    if getattr(value, "ndim", 0) == 1:
+        value = list(arrays.plain_array(name, value, "of numbers"))
     if number < 2 or not isinstance(value, list | tuple):
         return check(name, value)
     if len(value) != number:

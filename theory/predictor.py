@@ -23,14 +23,13 @@ from theory.finite_width import draw_sets, kernel_covariance, require_stable, se
 from theory.influence import linear_variance, sampled_variance
 from theory.jax_settings import own_settings
 from theory.kernels import OUTPUT_DIMS, entry_coords, outputs_of
+from theory.laws.law import live_entries
 from theory.lazy import prior_kernel
 from theory.model import build_model, output_law
-from theory.nonlinear.neuron import live_entries
 from theory.response import NEGLIGIBLE, factorise
 from theory.solution import Solution
 from theory.task import Task
-
-NEURONS = 8192
+from theory.units import times
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +84,7 @@ class Prediction:
         return xr.Dataset({**data, "scored": (OUTPUT_DIMS[:2], self.scored)}, coords)
 
 
-def predict(solution: Solution, task: Task | None = None, *, neurons: int = NEURONS, seed: int = 0) -> Prediction:
+def predict(solution: Solution, task: Task | None = None, *, neurons: int | None = None, seed: int = 0) -> Prediction:
     """What the posterior of a solved network says on the inputs of a task; no new solve.
 
     New patterns carry no data: given the training fields their pre-activations follow the prior conditional
@@ -97,7 +96,7 @@ def predict(solution: Solution, task: Task | None = None, *, neurons: int = NEUR
         task: any number of patterns; their inputs are seen one pattern at a time, their targets only score the result.
             By default the training task itself: all its steps, also the unsupervised ones. With process noise that is
             not the same as its inputs seen anew: there the patterns meet noise that they have not met in training.
-        neurons: how many to draw from q, four times over. Nonlinear networks only.
+        neurons: how many to draw from q, four times over; 8192 by default. Not for linear networks.
         seed: of the draws.
 
     Raises:
@@ -133,11 +132,14 @@ def _check(solution: Solution, task: Task) -> None:
     solution.network.require_extendable(task.steps, trained.steps)
 
 
-def _saddle_prediction(solution: Solution, task: Task | None, neurons: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _saddle_prediction(
+    solution: Solution, task: Task | None, neurons: int | None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Means and variances (R, P, T, O), one for each set of neurons; without a task, of the trained patterns."""
     saddle, kept = solution.saddle.needed()  # the other entries carry no data
     joint = joint_model(solution.network, solution.task, task) if task else same_model(solution.model, kept)
-    model = joint.model.on_device()
+    saddle, units = saddle.natural()
+    model = units.model(joint.model).on_device()
     factor = factorise(saddle.cov) if saddle.linear else factorise(saddle.cov, NEGLIGIBLE)
     layout = {
         "phi": saddle.phi.function,
@@ -155,15 +157,15 @@ def _saddle_prediction(solution: Solution, task: Task | None, neurons: int, seed
             unit = np.eye(k + extra)
             law = (scipy.linalg.block_diag(saddle.kernel, np.eye(extra)), unit[:, :k], unit[:, k:])
         else:
-            law = (drawn.weights, drawn.preactivation, rng.normal(size=(neurons, extra)))
+            law = (drawn.weights, drawn.preactivation, rng.normal(size=(len(drawn.weights), extra)))
         found, influence = predictors(*map(jnp.asarray, law), model, **layout)
         if drawn is None:
             of_kernels = linear_variance(np.asarray(influence), saddle.kernel, kernel_covariance(action))
         else:
             of_kernels = sampled_variance(np.asarray(influence), drawn, saddle, action)
-        means.append(np.asarray(found.mean))
+        means.append(times(found.mean, units.output))
         given_kernels = float(model.scale) * np.asarray(found.variance)[..., None]
-        variances.append(given_kernels + of_kernels / solution.network.width)
+        variances.append(times(given_kernels + of_kernels / solution.network.width, 2 * units.output))
     if task is None:
         means, variances = ([outputs_of(part[0], solution.task) for part in parts] for parts in (means, variances))
     return np.array(means), np.array(variances)

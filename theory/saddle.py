@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from theory import arguments
-from theory.jax_settings import own_settings
 from theory.lazy import nngp
-from theory.linear.saddle import TOLERANCE, LinearProblem
+from theory.linear.saddle import RANDOM_STARTS
 from theory.memory import require_memory
 from theory.network import Network
-from theory.nonlinear.solution import solve_nonlinear
-from theory.solution import Solution, only_stable
+from theory.search.branches import Options
+from theory.search.settings import DEFAULT, Settings
+from theory.search.solutions import search
+from theory.solution import Solution
 from theory.task import Task
 
 
 def solve(
     network: Network,
     task: Task,
-    starts: int = 4,
+    starts: int | None = None,
     seed: int = 0,
     *,
     points: int | None = None,
-    randomisations: int = 4,
-    tolerance: float = 1e-2,
+    randomisations: int | None = None,
+    tolerance: float | None = None,
+    settings: Settings = DEFAULT,
 ) -> Solution:
     r"""Solve the saddle-point equations at infinite width.
 
@@ -32,7 +32,7 @@ def solve(
 
     C[Phi] and A[Phi] are those of `theory.model`.
 
-    Linear networks are solved to rounding error, others on points (`theory.nonlinear.saddle`): by quadrature where at
+    Linear networks are solved to rounding error, others on points (`theory.search.branches`): by quadrature where at
     most three entries are tied to one another, else with a standard error that falls as 1/sqrt(points x
     randomisations).
 
@@ -40,13 +40,15 @@ def solve(
         network: its width does not matter here. In standard scaling the answer is the lazy limit.
         task: any number of patterns and outputs, inputs at any steps.
         starts: number of random starts besides the lazy one, coherent ones where the sign symmetry holds, and those
-            along unstable directions. Linear networks only.
+            along unstable directions; 4 by default. For linear networks only, as ``points``, ``randomisations`` and
+            ``tolerance`` are for all others; refused elsewhere.
         seed: of the random starts and of the points.
         points: size of each set of points. By default 16384 at first, and a solution that does not converge on those is
             followed on larger sets, of 262144 at most (of 65536 where more than 31 entries are tied to one another).
-        randomisations: how many independent sets; at least 2.
-        tolerance: on the standard error of the kernel entries, relative to sqrt(Phi_ii Phi_jj); above it, the solution
-            does not count as converged.
+        randomisations: how many independent sets; at least 2, by default 4.
+        tolerance: on the standard error of the kernel entries, relative to sqrt(Phi_ii Phi_jj), by default 0.01; above
+            it, the solution does not count as converged.
+        settings: the numbers that steer the search.
 
     Returns:
         The `Solution` of smallest free energy; ``branches`` lists every saddle point found. Where the sign symmetry
@@ -65,34 +67,46 @@ def solve(
     arguments.instance("network", network, Network)
     arguments.instance("task", task, Task)
     seed = arguments.seed("seed", seed)
+    arguments.instance("settings", settings, Settings)
     task.require_kernel_memory(network.layers)
-    check_settings(task, starts=starts, points=points, randomisations=randomisations, tolerance=tolerance)
+    check_settings(network, task, starts=starts, points=points, randomisations=randomisations, tolerance=tolerance)
     if network.scaling == "standard":
         return nngp(network, task)
-    if network.activation != "linear":
-        return solve_nonlinear(network, task, points, randomisations, seed, tolerance)
-    # float64 within this call only: residuals of 1e-9 are not reachable in float32.
-    with own_settings():
-        problem = LinearProblem(network, task)
-        found = [problem.solution(point) for point in problem.find_saddle_points(starts, seed)]
-    branches = tuple(sorted(found, key=lambda solution: solution.free_energy))
-    best = branches[0]
-    unsolved = "" if best.converged else f"; NOT CONVERGED: its residual exceeds {TOLERANCE:g}"
-    message = f"{best.message}; {len(branches)} saddle point(s) found from {starts} random starts and the fixed ones"
-    return only_stable(replace(best, branches=branches, message=message + unsolved))
+    sets = settings.sets
+    options = Options(
+        randomisations=sets.randomisations if randomisations is None else randomisations,
+        seed=seed,
+        starts=RANDOM_STARTS if starts is None else starts,
+        settings=settings,
+    )
+    return search(network, task, points, options, sets.tolerance if tolerance is None else tolerance)
 
 
-def check_settings(task: Task, *, starts: int, points: int | None, randomisations: int, tolerance: float) -> None:
+def check_settings(
+    network: Network,
+    task: Task,
+    *,
+    starts: int | None = None,
+    points: int | None = None,
+    randomisations: int | None = None,
+    tolerance: float | None = None,
+) -> None:
     """The arguments of `solve` that say how to solve a task, checked; nothing is computed.
 
     Raises:
         ValueError: naming the argument, what was wrong with it and what is allowed.
     """
-    arguments.integer("starts", starts, 0)
-    arguments.integer("randomisations", randomisations, 2)
-    arguments.positive("tolerance", tolerance)
-    require_memory(f"starts {starts}", 4.0 * starts * task.entries**2, "give fewer starts")
+    linear = network.activation == "linear"
+    arguments.only_for("linear networks", linear, starts=starts)
+    sampled = {"points": points, "randomisations": randomisations, "tolerance": tolerance}
+    arguments.only_for("networks that are not linear", not linear, **sampled)
+    if starts is not None:
+        arguments.integer("starts", starts, 0)
+        require_memory(f"starts {starts}", 4.0 * starts * task.entries**2, "give fewer starts")
+    repeated = 4 if randomisations is None else arguments.integer("randomisations", randomisations, 2)
+    if tolerance is not None:
+        arguments.positive("tolerance", tolerance)
     if points is not None:
         arguments.integer("points", points, 1024)
-        sets = 8.0 * randomisations * points * task.entries
-        require_memory(f"points {points} with randomisations {randomisations}", sets, "give fewer points")
+        sets = 8.0 * repeated * points * task.entries
+        require_memory(f"points {points} with randomisations {repeated}", sets, "give fewer points")

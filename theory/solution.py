@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from theory import arguments
+from theory import arguments, display
 from theory.activations import Activation
 from theory.jax_settings import own_settings
 from theory.kernels import OUTPUT_DIMS, entry_coords, flat_of, kernel_labels, largest_relative
+from theory.laws.neurons import draw_neurons
 from theory.memory import require_memory
 from theory.model import Model, build_model
 from theory.network import Network
-from theory.nonlinear.neuron_sampling import draw_neurons
 from theory.task import Task
 from theory.ties import needed_part
+from theory.units import Units, natural_units, times
 
 
 class Saddle(NamedTuple):
@@ -46,8 +47,22 @@ class Saddle(NamedTuple):
         arrays = (array[window] for array in (self.kernel, self.conjugate, self.cov))
         return Saddle(part, self.phi, self.linear, *arrays), kept
 
+    def natural(self) -> tuple[Saddle, Units]:
+        """The same in natural units (`theory.units`), and these."""
+        units = natural_units(self.model, self.phi, self.kernel, self.cov)
+        if not any(units):
+            return self, units
+        arrays = (
+            times(self.kernel, -2 * units.activity),
+            times(self.conjugate, 2 * units.activity),
+            times(self.cov, -2 * units.preactivation),
+        )
+        # float64 within this call only, as everywhere in the theory.
+        with own_settings():
+            return Saddle(units.model(self.model).on_device(), units.activation(self.phi), self.linear, *arrays), units
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Solution:
     """A saddle point of the kernel theory (N -> infinity). Arrays are float64.
 
@@ -92,13 +107,19 @@ class Solution:
     randomisations: int = 1
     free_energy_error: float = 0.0
     effective_sample_size: float = 1.0
-    branches: tuple[Solution, ...] = field(default=(), repr=False)
+    branches: tuple[Solution, ...] = ()
 
     def __post_init__(self) -> None:
         if self.standard_error is None:
             object.__setattr__(self, "standard_error", np.zeros_like(self.kernel))
         if self.repetitions is None:
             object.__setattr__(self, "repetitions", np.empty((0, *self.kernel.shape)))
+
+    def __repr__(self) -> str:
+        return display.solution_text(self)
+
+    def _repr_html_(self) -> str:
+        return display.solution_html(self)
 
     @property
     def relative_error(self) -> float:
@@ -111,7 +132,7 @@ class Solution:
         (the residual exceeds its tolerance); "imprecise" (the statistical error exceeds its tolerance)."""
         if self.converged:
             return "converged"
-        if not self.stable:
+        if not self.stable and self.residual <= ANYWHERE:
             return "unstable"
         return "imprecise" if self.residual <= STATED_RESIDUAL and self.relative_error > 0 else "unsolved"
 
@@ -196,6 +217,7 @@ class Solution:
 
 
 STATED_RESIDUAL = 1e-8  # of nonlinear networks, at most
+ANYWHERE = 1e-2  # a residual above which nothing was found, as opposed to something not quite solved
 KERNELS = ("kernel", "conjugate", "preactivation_cov", "standard_error")
 OUTPUTS = ("prediction", "dual")
 SCALAR_KINDS = {
@@ -223,7 +245,10 @@ def only_stable(best: Solution) -> Solution:
     """The outcome of a search: not converged if all it found is unstable, since something of lower F was missed."""
     if best.stable:
         return best
-    return replace(best, converged=False, message=f"{best.message}; NOT CONVERGED: no stable one, try another seed")
+    reason = "no stable one, try another seed"
+    if not best.residual <= ANYWHERE:
+        reason = "the search came to rest nowhere; targets or noise are too far from the prior for double precision"
+    return replace(best, converged=False, message=f"{best.message}; NOT CONVERGED: {reason}")
 
 
 def _labelled(solution: Solution, prefix: str) -> dict[str, Any]:

@@ -100,12 +100,12 @@ def alternating_relabelling(network: Network, task: Task) -> np.ndarray | None:
     if not len(sign_changes(build_model(network, task))) or not task.targets[task.supervised].any():
         return None
     kernels = task.input_kernel.transpose(0, 2, 1, 3).reshape(-1, task.patterns, task.patterns)
-    tolerance = 1e-9 * np.abs(kernels).max(initial=1.0)
+    tolerance = 1e-9 * np.abs(kernels).max(initial=0.0)
     partner = np.full(task.patterns, -1)
 
     def fits(one: int, other: int) -> bool:
         opposite = np.array_equal(task.supervised[one], task.supervised[other]) and np.allclose(
-            task.targets[one][task.supervised[one]], -task.targets[other][task.supervised[other]], rtol=1e-9
+            task.targets[one][task.supervised[one]], -task.targets[other][task.supervised[other]], rtol=1e-9, atol=0
         )
         known = np.flatnonzero(partner >= 0)
         images = partner[known]

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from theory import arguments, files
+from theory import arguments, display, files
 from theory.arrays import plain_array, real_array
 from theory.memory import require_memory
 
 KERNELS = 4  # matrices between all entries that any computation needs at the same time
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Task:
     """Patterns of T steps: what the network sees and what it is asked to say.
 
@@ -159,7 +159,7 @@ class Task:
         target = files.new_file("path", path)
         buffer = io.BytesIO()
         np.savez(buffer, inputs=self.inputs, targets=self.targets, supervised=self.supervised)
-        files.write_file(target, buffer.getbuffer())
+        files.write_file(target, buffer.getvalue())
 
     @classmethod
     def from_npz(cls, path: str | os.PathLike) -> Task:
@@ -181,6 +181,12 @@ class Task:
             if name not in arrays:
                 raise ValueError(f"path {str(path)!r} has no array {name!r}; it needs 'inputs' and 'targets'")
         return cls(**arrays)
+
+    def __repr__(self) -> str:
+        return display.task_text(self)
+
+    def _repr_html_(self) -> str:
+        return display.task_html(self)
 
     def _content(self) -> tuple:
         arrays = (self.inputs, self.targets, self.supervised)

@@ -32,13 +32,14 @@ from theory.connections import NOWHERE
 from theory.finite_width import draw_sets
 from theory.jax_settings import own_settings
 from theory.kernel_action import covariance_of_pairs, pairs_of, symmetric_of
+from theory.laws.law import live_entries, range_of
+from theory.laws.neurons import Neurons
+from theory.laws.smoothness import derivatives
 from theory.model import Model, mix_transposed
-from theory.nonlinear.neuron import derivatives, live_entries, range_of
-from theory.nonlinear.neuron_sampling import Neurons
 from theory.response import NEGLIGIBLE, covariance_inverse, covariance_response, factorise
 from theory.solution import Saddle, Solution
 
-NEURONS = 16384
+NEURONS = 16384  # drawn in a set where nothing is asked for: outliers are then known to a percent
 # Of the correction to Q below, relative: far under any statistical error.
 CARRIED = 1e-12
 
@@ -93,13 +94,13 @@ class Learned(NamedTuple):
     response: np.ndarray
 
 
-def spectrum(solution: Solution, *, weights: str = "recurrent", neurons: int = NEURONS, seed: int = 0) -> Spectrum:
+def spectrum(solution: Solution, *, weights: str = "recurrent", neurons: int | None = None, seed: int = 0) -> Spectrum:
     """The spectrum of weights between neurons that a `Solution` predicts.
 
     Args:
         solution: of any activation; inputs at any steps, any weights shared.
         weights: which: the name of weights that read the activity of neurons ("recurrent", "feedforward").
-        neurons: how many to draw from q, four times over. Nonlinear networks only.
+        neurons: how many to draw from q, four times over; 16384 by default. Not for linear networks.
         seed: of the draws.
 
     Raises:
@@ -110,7 +111,7 @@ def spectrum(solution: Solution, *, weights: str = "recurrent", neurons: int = N
     saddle = solution.saddle
     # float64 within this call only, as everywhere in the theory.
     with own_settings():
-        found = [_learned(saddle, solution, drawn) for drawn in draw_sets(saddle, neurons, seed)]
+        found = [_learned(saddle, solution, drawn) for drawn in draw_sets(saddle, neurons, seed, NEURONS)]
     average = Learned(*(np.mean(parts, axis=0) for parts in zip(*found, strict=True)))
     result = spectrum_of_averages(saddle.model, number, average)
     if len(found) == 1:

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from bayesnet.eigenvalue_cloud import EigenvalueCloud
 from bayesnet.figures.style import GREY, WIDTH, add_legend, colour_of, draw_panels, plain, say, trim_frame
 from bayesnet.figures.tasks import mark_steps, pattern_order
 from bayesnet.observables import Observable, overlaps
 from bayesnet.sampling import task_of
-from bayesnet.weight_spectra import EigenvalueCloud
 from theory.kernels import flat_of
 from theory.solution import Solution
 from theory.task import Task

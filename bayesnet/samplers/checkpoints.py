@@ -126,7 +126,7 @@ class Lane:
         buffer = io.BytesIO()
         for array in (pack({name: np.array([value]) for name, value in position.items()}), pack(leaves), *layouts):
             np.save(buffer, array)
-        files.write_file(self._path("state"), buffer.getbuffer(), sealed=True)
+        files.write_file(self._path("state"), buffer.getvalue(), sealed=True)
         self._digests = digests
 
     def _read(self) -> None:

@@ -24,7 +24,7 @@ from numpyro import handlers
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo, log_density
 
-from bayesnet.coordinates import Coordinates, build_coordinates
+from bayesnet.models.coordinates import Coordinates, build_coordinates
 from bayesnet.priors import Priors
 from bayesnet.samplers.frames import Frame, fit_frame, place, plain_frame, redraw_reflection, upright, wall_energy
 from bayesnet.samplers.langevin import langevin_dynamics

@@ -12,11 +12,11 @@ from typing import Any
 
 from bayesnet.config import assign, read_tables
 from bayesnet.netcdf import write_netcdf
-from bayesnet.sweeping.config import DEFAULT_DIAGRAM, SweepConfig, build_sweep_config
 from bayesnet.sweeping.executors import LocalProcesses, connect_dask
 from bayesnet.sweeping.grids import make_points, read_axes
 from bayesnet.sweeping.phase_diagrams import phase_diagram
 from bayesnet.sweeping.points import MEASURES
+from bayesnet.sweeping.sweep_config import DEFAULT_DIAGRAM, SweepConfig, build_sweep_config
 from bayesnet.sweeping.sweeps import measure_grid
 from theory import arguments as checks
 from theory import files

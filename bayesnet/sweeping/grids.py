@@ -100,7 +100,7 @@ def make_points(
                 here = here.with_parameter(name, values[name]) if name in values else here
             asked = _make_task(task, values, takes)
             if solver is not None:
-                check_settings(asked, **solver)
+                check_settings(here, asked, **solver)
             if sampler is not None:
                 make_settings(here, asked, **sampler)
         except Exception as error:  # the user's function may raise anything

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -20,13 +21,14 @@ from bayesnet.sweeping.phase_figures import draw_diagram
 from bayesnet.sweeping.points import TRANSITION, empty_values
 from bayesnet.sweeping.sweeps import Sweep, check_executor, measure_grid
 from theory import arguments, files
+from theory.display import html_table
 from theory.network import Network
 from theory.task import Task
 
 THEORY, LINE, POSTERIOR = "theory", "critical line", "posterior"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PhaseDiagram:
     """What `phase_diagram` returns.
 
@@ -65,6 +67,17 @@ class PhaseDiagram:
         lines = [f"{what}: {swept.summary}" for what, swept in self.sweeps.items()]
         return "\n".join([*lines, self.message] if self.message else lines)
 
+    def __repr__(self) -> str:
+        axes = " x ".join(f"{name} ({size})" for name, size in self.dataset["order_parameter"].sizes.items())
+        return f"PhaseDiagram({axes} of {self.network!r}; {self.summary.replace(chr(10), '; ')})"
+
+    def _repr_html_(self) -> str:
+        picture = io.BytesIO()
+        self.draw().savefig(picture, dpi=80, format="png")
+        encoded = base64.b64encode(picture.getbuffer()).decode()
+        image = f'<img alt="phase diagram" src="data:image/png;base64,{encoded}">'
+        return html_table("PhaseDiagram", [line.split(": ", 1) for line in self.summary.splitlines()]) + image
+
     def draw(self) -> Figure:
         """The theory's order parameter as colour, the critical lines, and posterior points in the same colours."""
         return draw_diagram(self.dataset, self.network, self.task, self.message)
@@ -76,7 +89,7 @@ class PhaseDiagram:
         self.draw().savefig(picture, dpi=130, format="png")
         with files.made_directory(place):
             paths = [place / "phase_diagram.png", place / "phase_diagram.nc"]
-            files.write_file(paths[0], picture.getbuffer())
+            files.write_file(paths[0], picture.getvalue())
             write_netcdf(paths[1], self.dataset)
         return paths
 

@@ -17,9 +17,9 @@ import xarray as xr
 
 from bayesnet.comparison import COLUMNS, compare, judge, theory_error
 from bayesnet.diagnostics import summarise
+from bayesnet.memory_maps import make_room
 from bayesnet.observables import Observable, default_observables, order_parameter
 from bayesnet.sampling import sample, version_of
-from bayesnet.sweeping.memory_maps import make_room
 from theory import critical_signal, solve
 from theory.closed_form import closed_form_instability
 from theory.network import Network
@@ -30,7 +30,7 @@ MEASURES = ("theory", "posterior", "both")
 THEORY, POSTERIOR = ("theory", "both"), ("posterior", "both")
 TRANSITION = "transition"  # the thresholds of `theory.critical_signal`; asked for by phase diagrams only
 # What a sweep decides by itself; all other arguments of `sample` and `solve` are settings.
-NOT_SETTINGS = ("network", "task", "seed", "progress", "checkpoint", "keep", "thin")
+NOT_SETTINGS = ("network", "task", "seed", "progress", "checkpoint", "keep", "thin", "settings")
 POINT_VARIABLES = ("outcome", "error", "point_seed", "seconds")  # known of every point, whatever is measured
 Record = dict[str, Any]
 

@@ -16,6 +16,7 @@ from typing import Any
 import xarray as xr
 from tqdm import tqdm
 
+from bayesnet.progress import progress_shown
 from bayesnet.sampling import version_of
 from bayesnet.sweeping.datasets import FAILED, gather
 from bayesnet.sweeping.executors import LocalProcesses
@@ -65,7 +66,8 @@ def sweep(
         sampling: arguments of `bayesnet.sample`.
         solving: arguments of `theory.solve`.
         retry_failed: measure again what failed before; by default a failure in the store stands.
-        progress: whether to show points done, time left and failures; by default where standard error is a terminal.
+        progress: whether to show points done, time left and failures; by default in notebooks and where
+            standard error is a terminal.
 
     Returns:
         A Dataset with the axes as dims. For each point: ``outcome`` ("done" or "failed"), ``error``, ``point_seed``,
@@ -254,10 +256,9 @@ class _Progress:
     """Points done and total, time left, failures so far; each failure in a line of its own."""
 
     def __init__(self, what: str, total: int, done: int, failed: int, shown: bool | None):
-        terminal = sys.stderr.isatty()
-        hidden = not (terminal if shown is None else shown)
+        hidden = not progress_shown(shown)
         # A log file gets a line now and then, not ten a second.
-        every = 0.1 if terminal else 10.0
+        every = 0.1 if progress_shown(None) else 10.0
         self._bar = tqdm(total=total, initial=done, desc=what, unit="point", disable=hidden, mininterval=every)
         self._hidden, self._failed = hidden, failed
         if failed:

@@ -49,7 +49,7 @@ def test_a_gpu_samples_the_posterior_of_the_cpu(tmp_path):
 
 
 def test_wide_kernels_agree_with_the_theory():
-    """The chain above the transition (docs/theory.md) at N = 100 000: NUTS in lockstep."""
+    """The chain above the transition (docs/reference_numbers.md) at N = 100 000: NUTS in lockstep."""
     tree = bn.sample(bn.Network.rnn(100_000), bn.tasks.chain(3, 4.3), num_samples=1000, seed=1, progress=False)
     assert json.loads(tree.attrs["settings"])["chain_method"] == "vectorized"
     for step, value in enumerate((2.26299, 5.71627, 14.43917)):

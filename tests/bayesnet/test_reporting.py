@@ -10,11 +10,13 @@ import subprocess
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import bayesnet as bn
 import theory
 from bayesnet import report_pictures, reporting
+from bayesnet.report_content import formatted
 from bayesnet.reporting import Report
 
 QUICK = {"num_warmup": 100, "num_samples": 100, "progress": False}
@@ -91,6 +93,15 @@ def test_summary(written, posteriors):
         assert network["theory"]["converged"] is True
     assert list(written.path.parent.iterdir()) != []
     assert sorted(p.name for p in written.path.parent.iterdir()) == ["report.html", "summary.json"]
+
+
+@pytest.mark.parametrize("unit", [1e-100, 1.0, 1e100])
+def test_rounding_errors_are_shown_as_nothing_in_any_unit(unit):
+    row = pd.Series({"theory": 1e-17, "mean": 0.02, "sd": 0.1, "mcse": 0.001}) * unit
+    assert formatted("theory", row) == "0"
+    assert float(formatted("mcse", row)) == pytest.approx(0.001 * unit)
+    assert formatted("z_sd", pd.Series({"mean": unit, "z_sd": 2.0})) == "+2.00"
+    assert formatted("mean", pd.Series({"mean": 0.0, "sd": 0.0})) == "0"
 
 
 def test_names_are_escaped(chain_posterior, tmp_path):

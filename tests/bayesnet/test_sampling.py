@@ -52,7 +52,7 @@ def posterior():
 
 @pytest.fixture(scope="module")
 def wide():
-    """The chain above the transition (docs/theory.md) in kernel coordinates, N = 100 000."""
+    """The chain above the transition (docs/reference_numbers.md) in kernel coordinates, N = 100 000."""
     return sample(WIDE, tasks.chain(3, 4.3), seed=1, **LONG)
 
 

@@ -7,9 +7,9 @@ from literal_network import run
 from small_problems import generic_network, generic_task
 
 import bayesnet as bn
+from bayesnet.eigenvalue_cloud import eigenvalue_cloud, learned_spectra
 from bayesnet.models.weight_space import run_network
 from bayesnet.weight_draws import weights_given_fields
-from bayesnet.weight_spectra import eigenvalue_cloud, learned_spectra
 from theory import spectrum
 
 ALL = ("recurrent", "input", "readout")
@@ -109,7 +109,7 @@ def test_eigenvalue_cloud(posteriors, solutions, one_step_posterior):
 
 def test_wide_linear_networks_show_their_learned_part(monkeypatch, posteriors, small_task):
     """At the saddle point's kernel the learned part has the theory's spectrum; wide networks show it alone."""
-    monkeypatch.setattr("bayesnet.weight_spectra.LARGEST_MATRIX", 100)
+    monkeypatch.setattr("bayesnet.eigenvalue_cloud.LARGEST_MATRIX", 100)
     cloud = eigenvalue_cloud(posteriors["RNN"])
     assert "learned part" in cloud.note
     assert cloud.values.size == 50 * (small_task.steps - 1) * small_task.patterns

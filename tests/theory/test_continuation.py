@@ -60,7 +60,7 @@ def test_a_deep_network_has_no_hysteresis_and_starts_at_the_prior():
 
 
 def test_where_a_search_at_the_largest_factor_fails_the_way_up_takes_its_place(monkeypatch):
-    task, search = tasks.endpoint(2, 1.0), theory.linear.saddle.LinearFollower.best
+    task, search = tasks.endpoint(2, 1.0), theory.search.solutions.Follower.best
 
     def fails_at_strong_signals(self, factor):
         if factor > 1.5:
@@ -68,7 +68,7 @@ def test_where_a_search_at_the_largest_factor_fails_the_way_up_takes_its_place(m
         return search(self, factor)
 
     whole = theory.continuation(RNN, task, [1.0, 2.0])
-    monkeypatch.setattr(theory.linear.saddle.LinearFollower, "best", fails_at_strong_signals)
+    monkeypatch.setattr(theory.search.solutions.Follower, "best", fails_at_strong_signals)
     found = theory.continuation(RNN, task, [1.0, 2.0])
     assert found.converged.all()
     np.testing.assert_allclose(found.kernel, whole.kernel, atol=1e-7)

@@ -140,3 +140,27 @@ def test_numbers_in_arrays_without_dimensions_are_taken(value):
     assert network == Network(8, recurrent_gain=1.5, noise=1.5)
     assert type(network.recurrent_gain) is float
     assert type(network.width) is int
+
+
+@pytest.mark.parametrize(
+    "half", [np.array(0.5), jnp.asarray(0.5, jnp.bfloat16), np.float32(0.5)], ids=["0-d", "JAX", "NumPy"]
+)
+def test_numbers_as_arrays(half):
+    plain = Network.rnn(4, leak=0.5, shared={"recurrent": 0.5}, recurrent_gain=0.5)
+    assert Network.rnn(4, leak=half, shared={"recurrent": half}, recurrent_gain=half) == plain
+
+
+@pytest.mark.parametrize("array", [np.array, jnp.asarray, np.ma.array], ids=["NumPy", "JAX", "masked"])
+def test_several_numbers_as_arrays(array):
+    plain = Network.rnn(4, layers=2, recurrent_gain=[0.5, 2.0], shared={"input": [[1.0, 0.5], [0.5, 1.0]]})
+    other = {"recurrent_gain": array([0.5, 2.0]), "shared": {"input": array([[1.0, 0.5], [0.5, 1.0]])}}
+    assert Network.rnn(4, layers=2, **other) == plain
+
+
+@pytest.mark.parametrize(
+    "degree",
+    [np.ma.array(0.5, mask=True), np.array(np.nan), np.array(True), np.array([0.5]), [["1"]], [[1, None]], object()],
+)
+def test_arrays_that_are_no_degree_of_sharing(degree):
+    with pytest.raises(ValueError, match=r"^shared\['input'\]"):
+        Network.rnn(4, shared={"input": degree})

@@ -68,7 +68,7 @@ def broken():
 
 
 def test_chain_above_the_transition(broken):
-    """The RNN's kernels, overlaps and prediction at T = 3, y = 4.3: the table of docs/theory.md."""
+    """The RNN's kernels, overlaps and prediction at T = 3, y = 4.3: the table of docs/reference_numbers.md."""
     np.testing.assert_allclose(np.diag(flat(broken.kernel)), [2.26299, 5.71627, 14.43917], rtol=0, atol=5e-6)
     rho = correlation(broken.kernel)
     np.testing.assert_allclose([rho[0, 1], rho[1, 2], rho[0, 2]], [0.340901, 0.610817, 0.208228], rtol=0, atol=5e-7)
@@ -117,7 +117,7 @@ def lowest_curvature(steps, signal):
     ],
 )
 def test_critical_signal(steps, critical):
-    """The symmetric branch turns unstable where r_c = (T-1)/(T-2) and the table of docs/theory.md say."""
+    """The symmetric branch turns unstable where r_c = (T-1)/(T-2) and the table of docs/reference_numbers.md say."""
     found = brentq(lambda y: lowest_curvature(steps, y), 0.8 * critical, 1.2 * critical, xtol=1e-10)
     ratio = (steps - 1) / (steps - 2)
     closed = (0.1 + ratio**steps) / ratio ** (steps / 2) * np.sqrt(ratio - 1)

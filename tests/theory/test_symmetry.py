@@ -5,7 +5,7 @@ import pytest
 
 import theory
 from theory import Network, Solution, Task
-from theory.nonlinear.solution import relabelled_image
+from theory.search.solutions import relabelled_image
 from theory.symmetry import alternating_relabelling, relabel
 
 
@@ -44,6 +44,16 @@ def test_patterns_of_opposite_targets_are_exchanged():
 )
 def test_there_may_be_none(change, task):
     assert alternating_relabelling(RELU.replace(**change), task) is None
+
+
+@pytest.mark.parametrize("factor", [1e-10, 1e10])
+@pytest.mark.parametrize("targets", [[1.0, -1.0], [1.0, -0.5]])
+def test_units_do_not_matter(factor, targets):
+    plain = alternating_relabelling(RELU, endpoint(targets))
+    other = endpoint(np.array(targets) * factor, inputs=np.array([[1.0, 0.0], [0.0, 1.0]]) * np.sqrt(2) * factor)
+    np.testing.assert_array_equal(alternating_relabelling(RELU, other), plain)
+    unequal = endpoint(targets, inputs=np.array([[1.0, 0.0], [0.0, 2.0]]) * factor)
+    assert alternating_relabelling(RELU, unequal) is None
 
 
 def test_unshared_inputs_and_readouts_tie_no_steps():

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from theory import Task
+from theory import Network, Task
 
 P, T, D, O = 2, 3, 4, 2  # noqa: E741
 INPUTS = np.random.default_rng(0).normal(size=(P, T, D))
@@ -116,6 +116,16 @@ def test_real_tensors_are_taken():
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         inputs = torch.tensor(HALVES, dtype=dtype, requires_grad=True)
         assert Task(inputs, TARGETS) == Task(HALVES, TARGETS)
+        assert Task(torch._neg_view(2 * inputs / -2), TARGETS) == Task(HALVES, TARGETS)  # a sign put off
+    for odd in (inputs.to_sparse(), inputs.to(torch.complex64).conj(), torch.ones(HALVES.shape, device="meta")):
+        with pytest.raises(ValueError, match=r"^inputs (is not a rectangular|has dtype complex64)"):
+            Task(odd, TARGETS)
+    for number in (torch.tensor(0.5, requires_grad=True), torch.tensor(0.5, dtype=torch.bfloat16)):
+        plain = Network.rnn(4, leak=0.5, shared={"recurrent": 0.5}, recurrent_gain=0.5)
+        assert Network.rnn(4, leak=number, shared={"recurrent": number}, recurrent_gain=number) == plain
+    correlation = torch.tensor([[1.0, 0.5], [0.5, 1.0]], requires_grad=True)
+    expected = Network.rnn(4, shared={"input": correlation.tolist()})
+    assert Network.rnn(4, shared={"input": correlation}) == expected
 
 
 def test_equal_numbers_are_equal_whatever_their_bytes():

@@ -5,7 +5,7 @@ import pytest
 
 import theory
 from bayesnet import tasks
-from theory.nonlinear import decoupling
+from theory.search.settings import BranchSettings
 
 RNN = theory.Network.rnn(8)
 # Instabilities of chains, kappa = .1, found by another program.
@@ -96,10 +96,10 @@ def test_problems_without_a_symmetric_branch_are_refused():
 
 
 @pytest.mark.parametrize(("steps", "dense_up_to"), [(4, 100), (4, 0), pytest.param(6, 100, marks=pytest.mark.slow)])
-def test_the_stability_map_of_an_identity_activation_gives_the_closed_form(steps, dense_up_to, monkeypatch):
+def test_the_stability_map_of_an_identity_activation_gives_the_closed_form(steps, dense_up_to):
     """By all eigenvalues of its matrix, or by Arnoldi's method."""
-    monkeypatch.setattr(decoupling, "DENSE_UP_TO", dense_up_to)
-    found = theory.critical_signal(RNN.replace(activation=identity), tasks.chain(steps, 1.0))
+    settings = theory.Settings(branches=BranchSettings(dense_unknowns=dense_up_to))
+    found = theory.critical_signal(RNN.replace(activation=identity), tasks.chain(steps, 1.0), settings=settings)
     assert found.instability == pytest.approx(closed_form(steps, 0.1), rel=1e-6)
     assert found.instability_error == 0
 

@@ -8,13 +8,12 @@ equations, not taken from the minimiser.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from theory.family import Family
-from theory.kernels import kernel_of, outputs_of, scale_of
 from theory.linear.descent import descend
 from theory.linear.newton import Stationary, find_stationary
 from theory.linear.noise_gram import (
@@ -26,14 +25,11 @@ from theory.linear.noise_gram import (
     kernel_of_coordinates,
     pack,
 )
-from theory.model import Model, build_model, conjugate_kernel, output_law
-from theory.network import Network
-from theory.response import covariance_response
-from theory.solution import Solution
-from theory.symmetry import preferred_signs, sign_changes
-from theory.task import Task
+from theory.model import Model, preactivation_cov
+from theory.response import factorise
+from theory.symmetry import sign_changes
+from theory.units import why_unresolved
 
-TOLERANCE = 1e-9
 MOST_ENTRIES = 150
 SAME_BRANCH = 1e-6
 ROUGHLY = 1e-4  # before polishing
@@ -91,20 +87,18 @@ class LinearProblem:
     """A linear network on a task.
 
     Attributes:
-        model: the two in arrays, on the device.
+        model: in arrays, on the device, in natural units (`theory.units`).
         images: the sign changes that turn saddle points into others (`theory.symmetry`).
     """
 
-    def __init__(self, network: Network, task: Task) -> None:
-        entries = task.entries * network.layers
-        if entries > MOST_ENTRIES:
+    def __init__(self, model: Model) -> None:
+        if model.entries > MOST_ENTRIES:
             raise ValueError(
-                f"task has {entries} (step, pattern) entries; the theory of linear networks takes at most "
+                f"task has {model.entries} (step, pattern) entries; the theory of linear networks takes at most "
                 f"{MOST_ENTRIES}, so that second derivatives between all pairs of entries fit into memory"
             )
-        self.network, self.task = network, task
-        self.model: Model = build_model(network, task).on_device()
-        self.images = sign_changes(self.model)
+        self.model = model
+        self.images = sign_changes(model)
 
     def find_saddle_points(self, starts: int, seed: int) -> list[SaddlePoint]:
         """Every distinct one reached from the starts and from unstable directions of those found.
@@ -125,14 +119,18 @@ class LinearProblem:
                 if any(self._same(kernel, other, ROUGHLY) for other in kernels):
                     continue
                 point = self.polish(rough)
+                if not np.isfinite(point.at.value):
+                    continue
                 kernel = point.described.trajectory.kernel
                 if any(self._same(kernel, other, SAME_BRANCH) for other in kernels):
                     continue
                 found.append(point)
                 kernels.append(kernel)
-                if np.linalg.norm(point.at.gradient) < GRADIENT_TOLERANCE:
+                if math.hypot(*point.at.gradient) < GRADIENT_TOLERANCE:
                     downhill = np.flatnonzero(point.at.curvatures < -SAME_BRANCH)[:UNSTABLE_DIRECTIONS]
                     queue += [point.at.point + KICK * point.at.directions[:, i] for i in downhill]
+        if not found:
+            raise RuntimeError(why_unresolved(self.model))
         return found
 
     def _coherent_starts(self) -> list[np.ndarray]:
@@ -147,8 +145,11 @@ class LinearProblem:
         stronger = self.model.replace(targets=STRONGER * self.model.targets)
         return [coherent, minimise(coherent[None], stronger, BEFORE_POLISHING)[0][0]]
 
-    def follow(self, coordinates: np.ndarray) -> SaddlePoint:
-        """The stable saddle point downhill from somewhere, over unstable ones if they are met."""
+    def follow(self, kernel: np.ndarray, conjugate: np.ndarray) -> SaddlePoint:
+        """The stable saddle point downhill from Phi and Phihat (n, n), over unstable ones if they are met."""
+        factor = factorise(np.asarray(preactivation_cov(self.model, kernel)))
+        noise = np.linalg.inv(np.eye(len(kernel)) + factor.T @ conjugate @ factor)
+        coordinates = pack(np.linalg.cholesky((noise + noise.T) / 2))
         point = self.polish(minimise(coordinates[None], self.model)[0][0])
         for _ in range(UNSTABLE_DIRECTIONS):
             if point.stable:
@@ -174,52 +175,3 @@ class LinearProblem:
     def _image(self, kernel: np.ndarray, signs: np.ndarray) -> np.ndarray:
         by_entry = np.repeat(signs, self.model.patterns)
         return kernel * np.outer(by_entry, by_entry)
-
-    def solution(self, point: SaddlePoint) -> Solution:
-        """The `Solution` there; of two mirror images the one whose neighbouring steps correlate positively."""
-        task, n = self.task, self.model.entries
-        (_, _, kernel, factor, _, _), cov, (mean, _, dual) = point.described
-        conjugate = np.asarray(conjugate_kernel(self.model, kernel, covariance_response(factor, kernel)))
-        # Phi = (C^{-1} + Phihat)^{-1} without an inverse of C, which may be singular.
-        inner = np.eye(n) + factor.T @ conjugate @ factor
-        implied = factor @ np.linalg.solve(inner, factor.T)
-        scale = scale_of(kernel)
-        residual = float(np.max(np.abs(kernel - implied) / np.outer(scale, scale)))
-        signs = preferred_signs(kernel_of(kernel, task), self.images)
-        if np.any(signs < 0):
-            kernel, conjugate, cov = (self._image(matrix, signs) for matrix in (kernel, conjugate, cov))
-            mean = np.asarray(output_law(self.model, kernel).mean)
-        return Solution(
-            network=self.network,
-            task=task,
-            kernel=kernel_of(kernel, task),
-            conjugate=kernel_of(conjugate, task),
-            preactivation_cov=kernel_of(cov, task),
-            free_energy=float(point.at.value),
-            prediction=outputs_of(self.model.read_out(mean), task),
-            dual=outputs_of(self.model.read_out(dual), task),
-            residual=residual,
-            stable=point.stable,
-            converged=bool(residual <= TOLERANCE),
-            message=f"{'stable' if point.stable else 'unstable'} saddle point, stationarity residual {residual:.1e}",
-        )
-
-
-class LinearFollower:
-    """Solutions at several values of a parameter, each started from another."""
-
-    def __init__(self, family: Family, seed: int) -> None:
-        self._family, self._seed = family, seed
-
-    def best(self, value: float) -> tuple[Solution, np.ndarray]:
-        """What `theory.solve` finds, and its noise coordinates."""
-        problem = LinearProblem(*self._family.at(value))
-        points = problem.find_saddle_points(RANDOM_STARTS, self._seed)
-        solutions = [(problem.solution(point), point.at.point) for point in points]
-        return min(solutions, key=lambda pair: pair[0].free_energy)
-
-    def follow(self, value: float, coordinates: np.ndarray) -> tuple[Solution, np.ndarray]:
-        """The branch continued; what lies below it where it has turned unstable or ended."""
-        problem = LinearProblem(*self._family.at(value))
-        point = problem.follow(coordinates)
-        return problem.solution(point), point.at.point

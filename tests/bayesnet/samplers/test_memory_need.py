@@ -10,7 +10,7 @@ import bayesnet as bn
 from bayesnet.samplers.engine import Machine
 from bayesnet.samplers.memory_need import require_state_memory
 from bayesnet.sampling import make_settings
-from bayesnet.sweeping.config import build_sweep_config
+from bayesnet.sweeping.sweep_config import build_sweep_config
 from theory import memory
 
 TASK = bn.tasks.chain(2, 1.0)

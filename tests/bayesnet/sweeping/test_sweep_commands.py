@@ -8,8 +8,8 @@ import xarray as xr
 
 from bayesnet import Network, cli, tasks
 from bayesnet.sweeping import commands, points, sweeps
-from bayesnet.sweeping.config import DEFAULT_DIAGRAM, build_sweep_config
 from bayesnet.sweeping.grids import make_points, read_axes
+from bayesnet.sweeping.sweep_config import DEFAULT_DIAGRAM, build_sweep_config
 
 CONFIG = """
 [task]

@@ -1,0 +1,1 @@
+"""How saddle points are found: starts, roots of the stationarity equations, stability, branches."""

@@ -1,0 +1,214 @@
+"""The numbers that steer the search for saddle points, each with the reason for its value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from theory.laws.drawn import DrawSettings
+from theory.laws.grid import GridSettings
+
+
+@dataclass(frozen=True)
+class RootSettings:
+    """How roots of the stationarity equations are found on laws that stay put (`theory.search.roots`).
+
+    Attributes:
+        tolerance: on the largest violation, in scaled unknowns: four digits below what any statistical error leaves.
+        exact_tolerance: the same where all laws are Gaussian and nothing but rounding limits it.
+        hopeless: a violation above it is no saddle point at all.
+        steps: of Broyden's and Newton's method together.
+        least_overlap: of a step with what the slope makes of it, below which the slope is not brought up to date.
+        least_step: to which a step is halved before another method takes over.
+        least_trust: the effective sample size that a step may lead to.
+        krylov: directions in which Newton's step is sought.
+        inexact: what may be left of the equation for Newton's step, relative.
+        slope_points, slope_points_with_kinks: draws on which the slope is evaluated: points that stay put blur it far
+            more where phi has kinks.
+        first_order, bearable: what may be left of the equation for a set's own root where several share one
+            (`theory.search.common_root`): what is aimed at, and what an error bar can bear.
+    """
+
+    tolerance: float = 1e-9
+    exact_tolerance: float = 1e-12
+    hopeless: float = 1e-3
+    steps: int = 60
+    least_overlap: float = 0.05
+    least_step: float = 1 / 32
+    least_trust: float = 0.3
+    krylov: int = 80
+    inexact: float = 1e-3
+    slope_points: int = 2048
+    slope_points_with_kinks: int = 16384
+    first_order: float = 1e-6
+    bearable: float = 1e-2
+
+
+@dataclass(frozen=True)
+class RefreshSettings:
+    """When laws are made anew on the way to a saddle point (`theory.search.problem.settle`).
+
+    Attributes:
+        floor: conditional variance of an entry, relative to its own, below which the entry counts as following from
+            earlier ones. Strong signals drive deep networks to a fixed point, where a step adds nothing to those
+            before; kernels are off by as much.
+        coarser: the same where a search with ``floor`` gets nowhere: the equations are ill-conditioned by the inverse
+            of it, and neurons that are draws make steps that C does not survive.
+        rounds: at most.
+        retreats: halfway back to where laws were made before.
+        good: effective sample size at which laws serve to the end.
+        improvement: of the effective sample size, short of which laws made anew are not worth another search.
+        crowd: times as many draws where a search on the way stays stuck.
+    """
+
+    floor: float = 1e-4
+    coarser: float = 1e-3
+    rounds: int = 8
+    retreats: int = 5
+    good: float = 0.8
+    improvement: float = 0.05
+    crowd: int = 4
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """The mean-field Langevin flow that finds starts (`theory.search.flow`).
+
+    Attributes:
+        neurons: their number M; kernels come out with errors of 1/sqrt(M), near enough for a start.
+        steps, step: their number and length at the first attempt; 800 of 0.2 let slow modes relax.
+        friction: of the dynamics; of order one mixes fastest where the prior's own frequency is one.
+        attempts: flows from other noise, at half the step each, where the end of one does not lead to a saddle point:
+            small observation noise makes the forces stiff.
+        coherence: correlation between any two steps of the noise that a coherent flow starts from.
+        first_targets: of a coherent flow, relative to the task's: under stronger ones broken branches have no rival.
+    """
+
+    neurons: int = 2048
+    steps: int = 800
+    step: float = 0.2
+    friction: float = 1.0
+    attempts: int = 3
+    coherence: float = 0.64
+    first_targets: float = 2.0
+
+
+@dataclass(frozen=True)
+class BranchSettings:
+    """What counts as a branch, and as another one (`theory.search.branches`).
+
+    Attributes:
+        broken: overlap between sites of opposite sign above which a start counts as broken: far above the flow's own
+            scatter.
+        same: difference of kernels, relative to their scale, below which two branches count as one.
+        kept_neurons: draws of each law that are kept for extending kernels.
+        grid_draws: independent sets of them from a grid.
+        most_unknowns: of the stationarity equations; the square of 12,000 takes 1.2 GB.
+        dense_unknowns: up to which all eigenvalues of the stability map are taken; beyond, they take longer than the
+            rest of the solution, and Arnoldi's method takes the largest.
+        arnoldi: its relative precision.
+    """
+
+    broken: float = 0.1
+    same: float = 0.1
+    kept_neurons: int = 16384
+    grid_draws: int = 4
+    most_unknowns: int = 12_000
+    dense_unknowns: int = 100
+    arnoldi: float = 1e-12
+
+
+@dataclass(frozen=True)
+class PathSettings:
+    """How the symmetric and the broken branch are followed to a transition.
+
+    Attributes:
+        first_pull: strength of the targets, relative to the prior of a neuron, at the first factor tried: the symmetric
+            branch is next to the prior there.
+        scan: ratio between the factors tried; a symmetric branch is stable on one side of its instability only.
+        largest: ratio of the largest factor tried to the first.
+        slack: by which a bracket of the instability is widened on either side, for the scatter between sets of draws.
+        precision: of the instability, relative.
+        rounds: laws made at the middle of the bracket, then at the threshold that these give.
+        first_amplitude, first_amplitude_of_draws: of the broken branch. On draws it is large: their scatter unfolds the
+            pitchfork, and shifts factors by itself over the amplitude.
+        amplitude_ratio, least_step: of the steps in the amplitude.
+        largest_step, largest_step_of_draws: likewise; splines between the first are good to a millionth, and those
+            between the others to less than the scatter.
+        past: times the instability: a path that has come that far does not turn back, it is assumed.
+        steps: in the amplitude, at most.
+        redraws: of the laws at an amplitude.
+        difference: relative step of central differences in the parameter; in a factor of the targets, which enters
+            squared, they are exact.
+        hysteresis: a transition whose broken branch reaches less than this below the instability counts as continuous.
+    """
+
+    first_pull: float = 0.1
+    scan: float = 1.25
+    largest: float = 1e4
+    slack: float = 1.05
+    precision: float = 1e-7
+    rounds: int = 2
+    first_amplitude: float = 0.05
+    first_amplitude_of_draws: float = 0.3
+    amplitude_ratio: float = 1.4
+    largest_step: float = 0.075
+    largest_step_of_draws: float = 0.15
+    least_step: float = 0.01
+    past: float = 1.02
+    steps: int = 60
+    redraws: int = 3
+    difference: float = 1e-3
+    hysteresis: float = 1e-3
+
+
+@dataclass(frozen=True)
+class SetSettings:
+    """How many draws make a set where the user asks for no number (`theory.solve`).
+
+    Attributes:
+        first: of the first sets.
+        enough: up to which sets grow until a solution converges; beyond, for the statistical error alone.
+        most: draws in a set.
+        growth: factor by which sets grow.
+        most_numbers: that make one set precise (`theory.laws.stein`), which must fit into memory: 3.2 GB.
+        randomisations: how many independent sets; four know their own error to some 40%.
+        tolerance: on the standard error of the kernels, relative; plots do not show less.
+        safety: share of the tolerance that is aimed at: four sets know their own error to some 40%.
+    """
+
+    first: int = 16384
+    enough: int = 65536
+    most: int = 262144
+    growth: int = 4
+    most_numbers: float = 4e8
+    randomisations: int = 4
+    tolerance: float = 1e-2
+    safety: float = 0.8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All numbers that steer the search for saddle points; the defaults serve.
+
+    Attributes:
+        draws: how laws are drawn from.
+        grids: how laws are put on grids.
+        sets: how many draws make a set.
+        roots: how roots of the stationarity equations are found.
+        refreshes: when laws are made anew.
+        flow: how starts are found.
+        branches: what counts as a branch.
+        paths: how branches are followed to a transition.
+    """
+
+    draws: DrawSettings = DrawSettings()
+    grids: GridSettings = GridSettings()
+    sets: SetSettings = SetSettings()
+    roots: RootSettings = RootSettings()
+    refreshes: RefreshSettings = RefreshSettings()
+    flow: FlowSettings = FlowSettings()
+    branches: BranchSettings = BranchSettings()
+    paths: PathSettings = PathSettings()
+
+
+DEFAULT = Settings()
