@@ -281,7 +281,7 @@ def test_calibration_over_noise_and_gain(coordinates):
 
 def test_targets_do_not_enter_the_compiled_program():
     """The model of a run with priors takes its targets from its argument."""
-    from bayesnet.coordinates import build_coordinates
+    from bayesnet.models.coordinates import build_coordinates
 
     priors = Priors(NETWORK, TASK, PRIORS)
     space = build_coordinates("kernels", priors.network, bn.tasks.chain(2, 0.0), priors)
