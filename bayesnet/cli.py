@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint", metavar="DIR", help="keep every block of draws there; the same command resumes a killed report"
     )
     report.add_argument("--save", action="store_true", help="also save posteriors and solutions as netCDF")
+    report.add_argument("--figures", metavar="DIR", help="also write every figure there, as SVG and PDF")
     report.add_argument("--strict", action="store_true", help="exit with status 1 when a convergence gate fails")
     report.set_defaults(run=_report)
     sweep_commands.add_commands(commands)
@@ -127,11 +128,14 @@ def _report(arguments: argparse.Namespace) -> int:
         assign(tables, assignment)
     config = build_config(tables)
     checkpoint = None if arguments.checkpoint is None else files.directory_path("--checkpoint", arguments.checkpoint)
+    figures = None if arguments.figures is None else files.directory_path("--figures", arguments.figures)
     with files.made_directory(files.directory_path("--out", arguments.out)) as directory:
-        return _run(config, directory, checkpoint, arguments.save, arguments.strict)
+        return _run(config, directory, checkpoint, figures, arguments.save, arguments.strict)
 
 
-def _run(config: Config, directory: Path, checkpoint: Path | None, save: bool, strict: bool) -> int:
+def _run(
+    config: Config, directory: Path, checkpoint: Path | None, figures: Path | None, save: bool, strict: bool
+) -> int:
     posteriors: dict[str, xr.DataTree] = {}
     solutions: dict[str, theory.Solution | str] = {}
     saved: set[str] = set()
@@ -150,7 +154,7 @@ def _run(config: Config, directory: Path, checkpoint: Path | None, save: bool, s
             elif save:
                 bn.save(solution, directory / f"{name}-theory.nc")
         print("writing the report", file=sys.stderr, flush=True)
-        report = bn.report(posteriors, solutions, directory / "report.html")
+        report = bn.report(posteriors, solutions, directory / "report.html", figures)
     print(f"{report.status}: {report.message}")
     print(report.path)
     return GATE_FAILED if strict and report.status == "FAIL" else 0

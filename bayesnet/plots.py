@@ -17,7 +17,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.patheffects
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -25,7 +24,7 @@ from matplotlib.ticker import MaxNLocator
 
 from bayesnet.eigenvalue_cloud import eigenvalue_cloud
 from bayesnet.figures.posteriors import density as kernel_density
-from bayesnet.figures.style import COLOURS, GREY, trim_frame
+from bayesnet.figures.style import COLOURS, GREY, THEORY, trim_frame
 from bayesnet.observables import Observable, aligned_outputs, check_observables, order_parameter
 from bayesnet.observables import overlaps as normalised
 from bayesnet.results import network_of, task_of
@@ -40,8 +39,6 @@ __all__ = ["density", "free_energy", "kernel", "overlap_along", "overlaps", "pre
 
 Source = Solution | xr.DataTree
 BAND = (5.0, 50.0, 95.0)  # percentiles of draws that are shown
-RIM = [matplotlib.patheffects.withStroke(linewidth=3.2, foreground="white")]
-THEORY: dict[str, Any] = {"linestyle": "--", "linewidth": 1.6, "zorder": 6, "path_effects": RIM}
 
 
 def kernel(source: Source, *, ax: Axes | None = None) -> Axes:

@@ -52,6 +52,19 @@ class Picture:
     caption: str
     reading: str
     error: str = ""
+    figure: Figure | None = None
+
+    def files(self, name: str) -> dict[str, bytes]:
+        """The figure as SVG and PDF, by file name; nothing where there is none."""
+        made: dict[str, bytes] = {}
+        if self.figure is None:
+            return made
+        for form in ("svg", "pdf"):
+            buffer = io.BytesIO()
+            date = {"Date": None} if form == "svg" else {"CreationDate": None}
+            self.figure.savefig(buffer, format=form, dpi=300, metadata=date)
+            made[f"{name}.{form}"] = buffer.getvalue()
+        return made
 
 
 def draw(title: str, caption: str, build: Callable[[], tuple[Figure, str]]) -> Picture:
@@ -63,16 +76,17 @@ def draw(title: str, caption: str, build: Callable[[], tuple[Figure, str]]) -> P
     except Exception as error:  # whatever it is, the reader has to see it in the figure's place
         return Picture(title, None, caption, "", f"{type(error).__name__}: {error}")
     image = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Picture(title, f"data:image/svg+xml;base64,{image}", caption, reading)
+    return Picture(title, f"data:image/svg+xml;base64,{image}", caption, reading, figure=figure)
 
 
 def task_pictures(task: Task) -> list[Picture]:
     """The task: Gram matrix of the inputs, targets, inputs."""
     caption = (
-        "Left: overlaps of the inputs, over pattern pairs at the steps that have input. Right: the targets, grey where "
-        "none is known; a dot marks what the likelihood sees. Below: the inputs themselves, at the first step with "
-        "any (as images where their dimension is a square number). "
+        "Left: Gram matrix of the inputs, over pattern pairs at the steps that have input. Right: the targets of all "
+        "outputs, grey where none is known; a dot marks what the likelihood sees. Below: the inputs themselves"
     )
+    several = len(figures.input_steps(task)) > 1
+    caption += " over the steps. " if several else ", at their only step (as images where D is a square number). "
     if not np.array_equal(figures.pattern_order(task), np.arange(task.patterns)):
         caption += "Patterns are sorted by their target. "
     if task.patterns > 8:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ def report(
     posteriors: xr.DataTree | Mapping[str, xr.DataTree],
     solutions: Solution | Mapping[str, Solution | str] | None,
     path: str | os.PathLike,
+    figures: str | os.PathLike | None = None,
 ) -> Report:
     """Write one HTML report on the posteriors of one or more networks on one task, and summary.json beside it.
 
@@ -73,6 +75,7 @@ def report(
             its place, and None stands for none at all. A lazy limit of a network in muP scaling is shown but not judged
             by: it holds for vanishing targets only.
         path: the HTML file; its directory must exist.
+        figures: a directory to which every figure is written too, as SVG and as PDF; made where it does not exist.
 
     Raises:
         ValueError: naming the argument, what was wrong with it and what is allowed.
@@ -84,12 +87,29 @@ def report(
     lines = [f"{run.name}: {run.verdict.message}" if prefix else run.verdict.message for run in _ranked(runs)]
     message = "; ".join(lines)
     outcome = Report(target, target.with_name(SUMMARY_NAME), status, message)
-    page = _render(outcome, runs).encode()
+    place = None if figures is None else files.directory_path("figures", figures)
+    shown = {
+        "task": pictures.task_pictures(runs[0].task),
+        "result": pictures.result_pictures(runs),
+        "sampler": pictures.sampler_pictures(runs),
+    }
+    page = _render(outcome, runs, shown).encode()
     facts = {**_summary(outcome, runs), "report_sha256": hashlib.sha256(page).hexdigest()}
     summary = json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     # A process that is killed between the two leaves a summary whose digest is not that of the page.
     files.write_files({outcome.path: page, outcome.summary_path: summary.encode()})
+    if place is not None:
+        _write_figures(place, [picture for group in shown.values() for picture in group])
     return outcome
+
+
+def _write_figures(place: Path, shown: list[pictures.Picture]) -> None:
+    """Every figure in the order of the page, named by its number and its title."""
+    with files.made_directory(place):
+        for number, picture in enumerate(shown, 1):
+            name = f"{number:02d}-{re.sub('[^a-z0-9]+', '-', picture.title.lower()).strip('-')}"
+            for file, content in picture.files(name).items():
+                files.write_file(place / file, content)
 
 
 def _target(path: Any) -> Path:
@@ -198,7 +218,7 @@ def _ranked(runs: list[Run]) -> list[Run]:
     return sorted(runs, key=lambda run: -SEVERITY.index(run.verdict.status))
 
 
-def _render(outcome: Report, runs: list[Run]) -> str:
+def _render(outcome: Report, runs: list[Run], shown: dict[str, list[pictures.Picture]]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bayesnet", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -211,9 +231,9 @@ def _render(outcome: Report, runs: list[Run]) -> str:
         sampled=not all(from_outside(run.posterior) for run in runs),
         judged=any("verdict" in run.table for run in runs),
         task=runs[0].task,
-        task_pictures=pictures.task_pictures(runs[0].task),
-        result_pictures=pictures.result_pictures(runs),
-        sampler_pictures=pictures.sampler_pictures(runs),
+        task_pictures=shown["task"],
+        result_pictures=shown["result"],
+        sampler_pictures=shown["sampler"],
         evidence=content.evidence_sentence(runs),
         settings={run.name: content.settings_of(run) for run in runs},
         limits={"mcse": MCSE_LIMIT, "spread": SPREAD_LIMIT},

@@ -25,6 +25,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "mathml",  # docs/_extensions: formulas are MathML made at build time, so that no script is fetched
+    "notebooks",  # docs/_extensions: tutorials as files to download
     "plain_docstrings",  # docs/_extensions: docstrings are plain text, not reStructuredText
 ]
 exclude_patterns = ["_build", "_extensions"]

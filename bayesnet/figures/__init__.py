@@ -6,12 +6,13 @@ figure. Steps, patterns and outputs are counted from 1. Each name keeps its colo
 
 from bayesnet.figures.chains import energies, traces
 from bayesnet.figures.posteriors import densities, eigenvalues, kernel_maps, parameters, predictions
-from bayesnet.figures.tasks import pattern_order, task_overview
+from bayesnet.figures.tasks import input_steps, pattern_order, task_overview
 
 __all__ = [
     "densities",
     "eigenvalues",
     "energies",
+    "input_steps",
     "kernel_maps",
     "parameters",
     "pattern_order",

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from bayesnet.eigenvalue_cloud import EigenvalueCloud
-from bayesnet.figures.style import GREY, WIDTH, add_legend, colour_of, draw_panels, plain, say, trim_frame
+from bayesnet.figures.style import GREY, THEORY, WIDTH, add_legend, colour_of, draw_panels, plain, say, trim_frame
 from bayesnet.figures.tasks import mark_steps, pattern_order
 from bayesnet.observables import Observable, overlaps
 from bayesnet.sampling import task_of
@@ -69,7 +69,7 @@ def densities(posteriors: Posteriors, solutions: Solutions, observables: Sequenc
             axes.plot(at, height, color=colours[name], linewidth=1.4)
             if name in solutions:
                 value = float(observable.evaluate(solutions[name].kernel, solutions[name].prediction))
-                axes.axvline(value, color=colours[name], linestyle="--", linewidth=1.6)
+                axes.axvline(value, color=colours[name], **THEORY)
         axes.set(yticks=[], ylim=(0, 1.12))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_title(observable.label, fontsize=9.5)
@@ -150,7 +150,7 @@ def predictions(
             axes.fill_between(steps + shift, low[mu, :, o], high[mu, :, o], color=colours[name], alpha=0.2, linewidth=0)
             if name in solutions:
                 theory = solutions[name].prediction[mu, :, o]
-                axes.plot(steps + shift, theory, color=colours[name], linestyle="--", marker="x", markersize=5)
+                axes.plot(steps + shift, theory, color=colours[name], marker="x", markersize=5, **THEORY)
         told, y = task.supervised[mu], task.targets[mu, :, o]
         axes.plot(steps[told], y[told], "o", color="k", markersize=5.5, zorder=5)
         axes.plot(steps[~told], y[~told], "o", color="k", markerfacecolor="w", markersize=5.5, zorder=5)

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 # Okabe and Ito's palette, which colour-blind readers tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 WIDTH = 9.6  # inches
 GREY = "#595959"
+# Theory is dashed, above the draws, with a white rim: seen where it coincides with them or with another network's.
+THEORY: dict[str, Any] = {
+    "linestyle": "--",
+    "linewidth": 1.6,
+    "zorder": 6,
+    "path_effects": [withStroke(linewidth=3.2, foreground="white")],
+}
 
 
 def draw_panels(number: int, height: float, extra: float = 0.0, shared: bool = False) -> tuple[Figure, np.ndarray]:

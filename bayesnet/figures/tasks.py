@@ -13,6 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from bayesnet.figures.style import COLOURS, GREY, WIDTH, trim_frame
 from theory.task import Task
 
+MOST_ROWS = 8  # of a pattern that the height of a figure of inputs allows for; more are drawn finer
+TALLEST = 4.5  # inches of it
 SQUARE_SIDE = 5  # inputs of at least 5 x 5 numbers are drawn as images
 
 
@@ -25,12 +27,14 @@ def pattern_order(task: Task) -> np.ndarray:
 
 
 def task_overview(task: Task, largest: int = 8) -> Figure:
-    """Gram matrix of the inputs, the targets, and the first ``largest`` inputs at the first step that has any."""
+    """Gram matrix of the inputs, the targets of all outputs, and the inputs of the first ``largest`` patterns."""
     order = pattern_order(task)
-    figure = Figure((WIDTH, 4.9), layout="constrained")
-    top, bottom = np.ravel(figure.subfigures(2, 1, height_ratios=(3.1, 1.8), squeeze=False))
+    active = input_steps(task)
+    below = 1.8 if len(active) < 2 else 1.2 + 0.12 * min(largest, task.patterns) * min(task.input_dim, MOST_ROWS)
+    below = min(below, TALLEST)
+    figure = Figure((WIDTH, 3.1 + below), layout="constrained")
+    top, bottom = np.ravel(figure.subfigures(2, 1, height_ratios=(3.1, below), squeeze=False))
     gram_axes, target_axes = top.subplots(1, 2)
-    active = np.flatnonzero(np.any(task.inputs != 0, axis=(0, 2)))
     gram = task.input_kernel[active][:, order][:, :, active][..., order].reshape(len(active) * task.patterns, -1)
     limit = np.abs(gram).max() or 1.0
     image = gram_axes.imshow(gram, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
@@ -39,9 +43,18 @@ def task_overview(task: Task, largest: int = 8) -> Figure:
     top.colorbar(image, ax=gram_axes, shrink=0.8)
     _target_map(top, target_axes, task, order)
     shown = order[:largest]
-    first = int(active[0]) if len(active) else 0
-    _draw_inputs(bottom, task.inputs[shown, first], [int(mu) + 1 for mu in shown], first + 1)
+    names = [int(mu) + 1 for mu in shown]
+    if len(active) > 1:
+        _input_map(bottom, task.inputs[shown], names)
+    else:
+        first = int(active[0]) if len(active) else 0
+        _draw_inputs(bottom, task.inputs[shown, first], names, first + 1)
     return figure
+
+
+def input_steps(task: Task) -> np.ndarray:
+    """The steps, counted from 0, at which any pattern has an input."""
+    return np.flatnonzero(np.any(task.inputs != 0, axis=(0, 2)))
 
 
 def mark_steps(axes: Axes, steps: Sequence[int], patterns: int, colour: str = GREY) -> None:
@@ -59,20 +72,46 @@ def mark_steps(axes: Axes, steps: Sequence[int], patterns: int, colour: str = GR
 
 
 def _target_map(figure, axes: Axes, task: Task, order: np.ndarray) -> None:
-    """Targets of the first output, patterns by steps; dots mark what is supervised."""
-    values = task.targets[order, :, 0]
+    """Targets, patterns by steps, one block of rows for each output; dots mark what is supervised."""
+    values = task.targets[order].transpose(2, 0, 1).reshape(-1, task.steps)
     limit = np.nanmax(np.abs(values)) or 1.0
     axes.set_facecolor("#e4e4e4")
     image = axes.imshow(values, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-    mu, t = np.nonzero(task.supervised[order])
-    axes.plot(t, mu, "o", color="k", markersize=4)
+    row, t = np.nonzero(np.tile(task.supervised[order], (task.output_dim, 1)))
+    axes.plot(t, row, "o", color="k", markersize=4 if len(values) <= 16 else 2)
     axes.set_xticks(range(task.steps)[:: math.ceil(task.steps / 12)])
     axes.set_xticklabels([str(step + 1) for step in axes.get_xticks().astype(int)])
-    every = math.ceil(task.patterns / 12)
-    axes.set_yticks(range(task.patterns)[::every], [str(mu + 1) for mu in order[::every]])
-    axes.set(xlabel="step", ylabel="pattern")
-    axes.set_title("Targets" + (" (output 1)" if task.output_dim > 1 else "") + "; dots: supervised", fontsize=10)
+    if task.output_dim == 1:
+        every = math.ceil(task.patterns / 12)
+        axes.set_yticks(range(task.patterns)[::every], [str(mu + 1) for mu in order[::every]])
+        axes.set(xlabel="step", ylabel="pattern")
+    else:
+        for edge in np.arange(1, task.output_dim) * task.patterns - 0.5:
+            axes.axhline(edge, color=GREY, linewidth=0.8)
+        every = math.ceil(task.output_dim / 12)
+        outputs = np.arange(task.output_dim)[::every]
+        axes.set_yticks((outputs + 0.5) * task.patterns - 0.5, [str(output + 1) for output in outputs])
+        axes.set(xlabel="step", ylabel="output (in each: patterns)")
+    axes.set_title("Targets; dots: supervised", fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.8)
+
+
+def _input_map(figure, inputs: np.ndarray, names: Sequence[int]) -> None:
+    """Inputs (number, T, D) over the steps, one block of rows for each pattern, in it one row for each dimension."""
+    number, steps, dimensions = inputs.shape
+    axes = figure.subplots()
+    limit = np.abs(inputs).max() or 1.0
+    rows = inputs.transpose(0, 2, 1).reshape(-1, steps)
+    image = axes.imshow(rows, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+    for edge in np.arange(1, number) * dimensions - 0.5:
+        axes.axhline(edge, color=GREY, linewidth=0.8)
+    axes.set_yticks((np.arange(number) + 0.5) * dimensions - 0.5, [str(name) for name in names])
+    axes.set_xticks(range(steps)[:: math.ceil(steps / 24)])
+    axes.set_xticklabels([str(step + 1) for step in axes.get_xticks().astype(int)])
+    within = "" if dimensions == 1 else f" (in each: {dimensions} dimensions)"
+    axes.set(xlabel="step", ylabel=f"pattern{within}" if dimensions == 1 else f"pattern\n{within.strip()}")
+    axes.set_title("Inputs", fontsize=10)
+    figure.colorbar(image, ax=axes)
 
 
 def _draw_inputs(figure, inputs: np.ndarray, names: Sequence[int], step: int) -> None:
