@@ -29,6 +29,7 @@ from theory.activations import Activation
 from theory.kernels import scale_of
 from theory.laws.grid import FINEST, ROUGHER
 from theory.laws.law import range_of
+from theory.linear.many_entries import Flat
 from theory.linear.saddle import RANDOM_STARTS, LinearProblem, SaddlePoint
 from theory.model import Model, conjugate_kernel, data_term, signal_of
 from theory.response import covariance_response
@@ -232,6 +233,10 @@ def follow_branch(branch: Branch, model: Model, options: Options, points: int | 
 
 def _gaussian_branch(point: SaddlePoint, model: Model, phi: Activation) -> Branch:
     """The `Branch` of a linear network in closed form."""
+    if isinstance(point.described, Flat):
+        flat = point.described
+        root = Root(flat.kernel, flat.conjugate, flat.residual, 1.0)
+        return Branch(model, phi, (root,), (float(point.at.value),), point.stable)
     _, _, kernel, factor, _, _ = point.described.trajectory
     conjugate = np.asarray(conjugate_kernel(model, kernel, covariance_response(factor, kernel)))
     scale, residual = scale_of(kernel), math.inf
