@@ -24,7 +24,7 @@ from numpyro.infer.util import log_density
 from bayesnet.diagnostics import FEWEST_DRAWS as FEWEST_USED
 from bayesnet.diagnostics import summarise_draws
 from bayesnet.models.kernel_space import kernel_model, latent_signs
-from bayesnet.results import require_whole
+from bayesnet.results import names_with_priors, require_whole
 from bayesnet.sampling import network_of, task_of
 from theory import arguments
 from theory.jax_settings import own_settings
@@ -63,6 +63,9 @@ def log_evidence(posterior: xr.DataTree, seed: int = 0) -> LogEvidence:
     network, task, seed = network_of(posterior), task_of(posterior), arguments.seed("seed", seed)
     require_whole(posterior, "latents")
     group = posterior["latents"]
+    unknown = names_with_priors(posterior)
+    if unknown:
+        raise ValueError(f"posterior has priors on {', '.join(unknown)}; its evidence needs fixed numbers")
     if not set(SITES) <= set(group.data_vars):
         raise ValueError("posterior is not in kernel coordinates; the evidence needs coordinates='kernels'")
     draws = np.concatenate([group[name].to_numpy() for name in SITES], axis=-1).astype(float)

@@ -14,7 +14,7 @@ import xarray as xr
 from bayesnet.diagnostics import ESS_LIMIT, NOTHING, R_HAT_LIMIT, Gate, check_gates, summarise
 from bayesnet.observables import Observable, check_observables, default_observables, unit_of
 from bayesnet.predicted_spread import predicted_draws
-from bayesnet.results import from_outside, recorded_neurons
+from bayesnet.results import from_outside, names_with_priors, recorded_neurons
 from bayesnet.sampling import network_of, task_of
 from theory import arguments
 from theory.jax_settings import own_settings
@@ -125,7 +125,11 @@ def require_same_problem(posterior: xr.DataTree, solution: Solution) -> None:
         ValueError: as `compare`.
     """
     arguments.instance("solution", solution, Solution)
-    network = network_of(posterior)
+    network, unknown = network_of(posterior), names_with_priors(posterior)
+    if unknown:
+        raise ValueError(
+            f"posterior has priors on {', '.join(unknown)}, a solution has values: it says nothing of their posterior"
+        )
     if solution.task != task_of(posterior):
         raise ValueError("solution belongs to another task than the posterior; solve the posterior's own task")
     if solution.network.replace(width=network.width) != network:

@@ -19,7 +19,7 @@ import xarray as xr
 from bayesnet.chain_agreement import mirror_modes, name_disagreement, name_modes
 from bayesnet.observables import Observable, check_observables, default_observables
 from bayesnet.recorded_neurons import corrected
-from bayesnet.results import from_outside, require_whole
+from bayesnet.results import from_outside, names_with_priors, require_whole
 from bayesnet.sampling import network_of, task_of
 
 R_HAT_LIMIT = 1.01
@@ -97,12 +97,16 @@ def summarise_draws(draws: dict[str, np.ndarray]) -> pd.DataFrame:
 def summarise(posterior: xr.DataTree, observables: Sequence[Observable] | None = None) -> pd.DataFrame:
     """`summarise_draws` of a posterior's observables, by default `default_observables`; one row each.
 
+    Numbers of the network that have priors (`bayesnet.sample`) come first where no observables are given.
+
     Networks from outside (`bayesnet.from_weights`) count as independent draws: R-hat 1, as many effective draws as
     networks, and of a single one sd and mcse 0.
     """
+    draws = {}
     if observables is None:
         observables = default_observables(network_of(posterior), task_of(posterior))
-    draws = evaluate_observables(posterior, observables)
+        draws = {name: posterior["posterior"][name].to_numpy() for name in names_with_priors(posterior)}
+    draws |= evaluate_observables(posterior, observables)
     return _summarise_independent(draws) if from_outside(posterior) else summarise_draws(draws)
 
 

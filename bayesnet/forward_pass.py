@@ -74,11 +74,14 @@ def run(network: Network, weights: Any, inputs: Any, steps: int | None = None, s
     )
 
 
-def forward(network: Network, task: Task, weights: Weights) -> tuple[np.ndarray, ...]:
-    """Pre-activations and activities (n, N), kernel (n, n) and outputs f (P, T, O), in float64."""
+def forward(network: Network, task: Task, weights: Weights, mixing: Any = None) -> tuple[np.ndarray, ...]:
+    """Pre-activations and activities (n, N), kernel (n, n) and outputs f (P, T, O), in float64.
+
+    ``mixing`` is F (sites, sites), where that is not the network's own.
+    """
     # float64 within this call only.
     with own_settings():
-        found = jax.block_until_ready(_program(network, task)(weights))
+        found = jax.block_until_ready(_program(network, task)(weights, mixing))
         return tuple(np.asarray(part) for part in found)
 
 
@@ -87,8 +90,8 @@ def _program(network: Network, task: Task) -> Callable:
     """Compiled: one network after the other runs the same program."""
 
     @jax.jit
-    def program(weights: Weights) -> tuple:
-        fields = run_fields(network, task, weights)
+    def program(weights: Weights, mixing: Any) -> tuple:
+        fields = run_fields(network, task, weights, mixing)
         activities, kernel, prediction = read_network(network, task, weights, fields)
         return jax.numpy.concatenate(fields), activities, kernel, prediction
 

@@ -7,12 +7,13 @@ import xarray as xr
 
 from bayesnet.forward_pass import forward
 from bayesnet.models.weight_space import PROCESS_NOISE, Weights
-from bayesnet.results import network_of, require_whole, task_of
+from bayesnet.results import names_with_priors, network_of, require_whole, task_of
 from bayesnet.weight_draws import draw_weights
 from theory import arguments
 from theory.jax_settings import own_settings
 from theory.kernels import OUTPUT_DIMS, entry_coords
 from theory.network import Network
+from theory.parameters import Parameters
 from theory.task import Task
 
 ANEW = 1  # marks the random numbers of process noise
@@ -45,13 +46,17 @@ def predict(posterior: xr.DataTree, task: Task, seed: int = 0) -> xr.Dataset:
     outputs = np.empty((sizes["chain"], sizes["latent_draw"], task.patterns, task.steps, task.output_dim))
     # float64 within this call only.
     with own_settings():
+        names = names_with_priors(posterior)
+        numbers = Parameters(network, task, names)
         for chain, draw in np.ndindex(outputs.shape[:2]):
             weights = draw_weights(posterior, chain, draw, seed)
+            here = posterior["latents"].isel(chain=chain, latent_draw=draw)
+            values = {name: float(here[name]) for name in names}
             if network.process_noise:  # what the neurons received in training says nothing of this task
                 shape = (network.layers * task.steps, network.width, task.patterns)
                 noise = np.random.default_rng([seed, chain, draw, ANEW]).normal(size=shape)
-                weights = Weights({**dict(weights.items()), PROCESS_NOISE: network.process_noise * noise})
-            outputs[chain, draw] = forward(network, task, weights)[-1]
+                weights = Weights({**dict(weights.items()), PROCESS_NOISE: numbers.process_noise(values) * noise})
+            outputs[chain, draw] = forward(network, task, weights, numbers.mixing(values))[-1]
     coords = entry_coords(task)
     coords |= {name: posterior["latents"][name].to_numpy() for name in ("chain", "latent_draw")}
     return xr.Dataset({"prediction": (("chain", "latent_draw", *OUTPUT_DIMS), outputs)}, coords)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from jax import lax, random
 from numpyro import handlers
 
 from bayesnet.models.coordinates import build_coordinates, choose_coordinates
+from bayesnet.priors import Priors
 from bayesnet.results import constant_data, installed_versions, invariant_data, observation_coords, observed_data
 from bayesnet.samplers.engine import blank_problem
 from bayesnet.samplers.memory_need import count_latents, entries_in_words
@@ -26,7 +28,12 @@ from theory.task import Task
 
 
 def sample_prior(
-    network: Network, task: Task, num_samples: int = 1000, coordinates: str = "auto", seed: int = 0
+    network: Network,
+    task: Task,
+    num_samples: int = 1000,
+    coordinates: str = "auto",
+    seed: int = 0,
+    priors: Mapping[str, Any] | None = None,
 ) -> xr.DataTree:
     """Independent draws from the prior of a network on a task's inputs, with the targets that it would give.
 
@@ -36,6 +43,7 @@ def sample_prior(
         num_samples: number of draws.
         coordinates: as for `sample`; all give the same law.
         seed: the same seed gives the same draws.
+        priors: of numbers of the network, as for `sample`; each draw has values of its own, which are in prior too.
 
     Returns:
         A DataTree with the groups prior (``kernel``, ``overlap``, ``prediction`` as in the posterior of `sample`),
@@ -47,6 +55,8 @@ def sample_prior(
     """
     arguments.instance("network", network, Network)
     arguments.instance("task", task, Task)
+    unknown = None if priors is None else Priors(network, task, priors)
+    network = network if unknown is None else unknown.network
     coordinates = choose_coordinates(coordinates, network, task)
     number, seed = arguments.integer("num_samples", num_samples, 1), arguments.seed("seed", seed)
     n, latents = network.layers * task.entries, count_latents(coordinates, network, task)
@@ -59,15 +69,18 @@ def sample_prior(
     # float64 within this call only.
     with own_settings():
         model = build_model(network, task).on_device()
-        program = _program(coordinates, *blank_problem(coordinates, network, task))
+        program = _program(coordinates, *blank_problem(coordinates, network, task, unknown), unknown)
         # Seen to its end before it is read: a result that failed for want of memory must not be.
         drawn = jax.block_until_ready(program(model, random.split(key_of(seed), number)))
-        kernels, predictions, targets = (np.asarray(part)[None] for part in drawn)
+        kernels, predictions, targets = (np.asarray(part)[None] for part in drawn[:3])
     coords = {"chain": np.arange(1), "draw": np.arange(number)}
     replicas = {"y": (("chain", "draw", "observation"), targets.reshape(1, number, -1))}
+    invariants = invariant_data(task, kernels, predictions, coords)
+    for name, values in drawn[3].items():
+        invariants[name] = (("chain", "draw"), np.asarray(values)[None])
     tree = xr.DataTree.from_dict(
         {
-            "prior": invariant_data(task, kernels, predictions, coords),
+            "prior": invariants,
             "prior_predictive": xr.Dataset(replicas, {**coords, **observation_coords(task)}),
             "observed_data": observed_data(task),
             "constant_data": constant_data(task),
@@ -79,13 +92,16 @@ def sample_prior(
         seed=seed,
         versions=json.dumps(installed_versions()),
     )
+    if unknown is not None:
+        tree.attrs["priors"] = json.dumps(unknown.describe())
     return tree
 
 
 @lru_cache(maxsize=32)
-def _program(coordinates: str, network: Network, task: Task) -> Callable:
-    """Compiled: (model, keys) -> kernels (draw, n, n), outputs f (draw, n, O), targets y (draw, supervised, O)."""
-    space = build_coordinates(coordinates, network, task)
+def _program(coordinates: str, network: Network, task: Task, priors: Priors | None) -> Callable:
+    """Compiled: (model, keys) -> kernels (draw, n, n), outputs f (draw, n, O), targets y (draw, supervised, O) and the
+    values of what has a prior."""
+    space = build_coordinates(coordinates, network, task, priors)
 
     @jax.jit
     def program(model, keys):
@@ -96,7 +112,8 @@ def _program(coordinates: str, network: Network, task: Task) -> Callable:
             targets = sites["y"]["value"].T
             # The pair (y, f given y) has the law of (f + noise, f).
             seen = space.observe(model.replace(targets=targets), latents, output_key)
-            return seen["kernel"], seen["prediction"], targets
+            values = {name: seen[name] for name in (() if priors is None else priors.names)}
+            return seen["kernel"], seen["prediction"], targets, values
 
         return lax.map(draw, keys)
 

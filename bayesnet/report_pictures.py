@@ -31,7 +31,7 @@ from bayesnet.observables import (
     target_direction,
 )
 from bayesnet.report_content import NOTHING, Run
-from bayesnet.results import from_outside
+from bayesnet.results import from_outside, names_with_priors
 from theory.model import build_model
 from theory.solution import Solution
 from theory.symmetry import flipped_pairs, has_sign_symmetry, mirror_signs
@@ -107,7 +107,9 @@ def task_pictures(task: Task) -> list[Picture]:
 
 def result_pictures(runs: Sequence[Run]) -> list[Picture]:
     """What the posterior says beside the theory: kernels, densities, predictions, eigenvalues."""
-    return [_kernels(runs), _densities(runs), _predictions(runs), _eigenvalues(runs)]
+    unknown = [run for run in runs if names_with_priors(run.posterior)]
+    of_parameters = [_parameters(unknown)] if unknown else []
+    return [*of_parameters, _kernels(runs), _densities(runs), _predictions(runs), _eigenvalues(runs)]
 
 
 def sampler_pictures(runs: Sequence[Run]) -> list[Picture]:
@@ -141,6 +143,27 @@ def invariants(runs: Sequence[Run]) -> list[Observable]:
         return chosen + [overlap(t, s, 0, flip, layers) for (t, s), flip in zip(pairs, flips, strict=True)]
     chosen = [directed_kernel(t, direction, layers) for t in steps]
     return chosen + [directed_overlap(*pair, direction, flip, layers) for pair, flip in zip(pairs, flips, strict=True)]
+
+
+def _parameters(runs: Sequence[Run]) -> Picture:
+    caption = (
+        "Posterior densities over all chains, each scaled to a peak of 1, of the numbers of the network that have "
+        "priors; grey: these priors."
+    )
+
+    def build() -> tuple[Figure, str]:
+        readings = []
+        for run in runs:
+            priors = run.posterior["priors"]
+            parts = []
+            for name in names_with_priors(run.posterior):
+                low, middle, high = np.percentile(run.posterior["posterior"][name].to_numpy(), BAND)
+                prior = float(priors[name].sel(probability=0.5, method="nearest"))
+                parts.append(f"{name} {middle:.3g} ({low:.3g} to {high:.3g}; prior median {prior:.3g})")
+            readings.append(f"{run.name}, median and central 90%: {', '.join(parts)}.")
+        return figures.parameters(_posteriors(runs)), " ".join(readings)
+
+    return draw("Numbers of the network", caption, build)
 
 
 def _kernels(runs: Sequence[Run]) -> Picture:

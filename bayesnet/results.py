@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from bayesnet.observables import overlaps
+from bayesnet.priors import LATENT, Priors
 from bayesnet.samplers.chains import Chains
 from bayesnet.samplers.engine import Settings
 from bayesnet.schema import DRAWS, GROUPS, Variables, require_dims, stored_mapping, task_from
@@ -34,10 +34,12 @@ NEURONS = "recorded_neurons"  # attribute of recordings of fewer neurons than th
 PACKAGES = ("bayesnet", "jax", "jaxlib", "numpyro", "arviz", "xarray", "numpy")
 
 
-def assemble(network: Network, task: Task, settings: Settings, seed: int, chains: Chains) -> xr.DataTree:
+def assemble(
+    network: Network, task: Task, settings: Settings, seed: int, chains: Chains, priors: Priors | None = None
+) -> xr.DataTree:
     """The DataTree that `sample` documents, from what the chains recorded."""
     statistics = _statistics(task, settings, chains.record)
-    tree = build_tree(network, task, chains.record, statistics, _latent_data(chains), seed)
+    tree = build_tree(network, task, chains.record, statistics, _latent_data(chains, priors), seed, priors)
     tree.attrs.update(settings=json.dumps(asdict(settings)), wall_time=chains.seconds)
     if settings.sampler == "langevin":
         tree.attrs["bias"] = f"no Metropolis test: means are off by O(step_size), step_size {settings.step_size:g}"
@@ -51,6 +53,7 @@ def build_tree(
     statistics: Mapping[str, np.ndarray],
     latents: xr.Dataset | None,
     seed: int,
+    priors: Priors | None = None,
 ) -> xr.DataTree:
     """A posterior as `sample` documents it, but for the attributes ``settings`` and ``wall_time``.
 
@@ -61,11 +64,14 @@ def build_tree(
         statistics: of each draw, (chain, draw).
         latents: of the kept draws; None where there are none.
         seed: of the new targets.
+        priors: of numbers of the network, whose values are in the record too.
     """
     lead = record["log_likelihood_marginal"].shape
     coords = {"chain": np.arange(lead[0]), "draw": np.arange(lead[1])}
     invariants = invariant_data(task, record["kernel"], record["prediction"], coords)
     invariants["log_likelihood_marginal"] = (DRAWS, record["log_likelihood_marginal"])
+    for name in () if priors is None else priors.names:
+        invariants[name] = (DRAWS, record[name])
     draws = {"y": ((*DRAWS, "observation"), record["log_likelihood"].reshape(*lead, -1))}
     groups = {
         "posterior": invariants,
@@ -82,7 +88,15 @@ def build_tree(
         versions=json.dumps(installed_versions()),
         device=jax.devices()[0].device_kind,
     )
+    if priors is not None:
+        tree.attrs["priors"] = json.dumps(priors.describe())
+        tree["priors"] = xr.DataTree(priors.quantiles())
     return tree
+
+
+def names_with_priors(posterior: xr.DataTree) -> tuple[str, ...]:
+    """The numbers of the network that were sampled with it."""
+    return tuple(stored_mapping(posterior.attrs, "priors")) if "priors" in posterior.attrs else ()
 
 
 def from_outside(posterior: xr.DataTree) -> bool:
@@ -180,8 +194,8 @@ def predictive_data(network: Network, task: Task, invariants: xr.Dataset, seed: 
     rng = np.random.default_rng([seed, 1])  # another stream than that of `draw_weights`
     outputs = invariants["prediction"].to_numpy().swapaxes(2, 3)
     means = outputs.reshape(*outputs.shape[:2], task.entries, task.output_dim)[:, :, task.supervised_entries]
-    deviation = math.sqrt(network.noise * network.target_variance_scale)
-    drawn = means + deviation * rng.normal(size=means.shape)
+    noise = invariants["noise"].to_numpy()[..., None, None] if "noise" in invariants else network.noise
+    drawn = means + np.sqrt(noise * network.target_variance_scale) * rng.normal(size=means.shape)
     coords = {name: invariants[name].to_numpy() for name in ("chain", "draw")}
     values = drawn.reshape(*drawn.shape[:2], -1)
     return xr.Dataset({"y": (("chain", "draw", "observation"), values)}, {**coords, **observation_coords(task)})
@@ -248,10 +262,15 @@ def losses(task: Task, predictions: np.ndarray) -> np.ndarray:
     return (errors**2).sum(axis=(2, 3)) / 2
 
 
-def _latent_data(chains: Chains) -> xr.Dataset:
+def _latent_data(chains: Chains, priors: Priors | None) -> xr.Dataset:
+    """The latent numbers of the kept draws; of numbers with priors their values, by their names."""
+    latents = dict(chains.latents)
+    for name in () if priors is None else priors.names:
+        del latents[name + LATENT]
+        latents[name] = chains.record[name][:, chains.latent_draws]
     sites = {
         name: (("chain", "latent_draw", *(f"{name}_dim_{i}" for i in range(values.ndim - 2))), values)
-        for name, values in chains.latents.items()
+        for name, values in latents.items()
     }
     number = next(iter(chains.latents.values())).shape[0]
     return xr.Dataset(sites, coords={"chain": np.arange(number), "latent_draw": chains.latent_draws})

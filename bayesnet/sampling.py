@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from bayesnet.models.coordinates import choose_coordinates
+from bayesnet.priors import Priors
 from bayesnet.progress import progress_shown
 from bayesnet.results import assemble, installed_versions, network_of, task_of, version_of
 from bayesnet.samplers.chains import Progress, open_lanes, run_chains
@@ -55,6 +57,7 @@ def sample(
     chain_method: str = "auto",
     checkpoint: str | os.PathLike | None = None,
     progress: bool | None = None,
+    priors: Mapping[str, Any] | None = None,
 ) -> xr.DataTree:
     """Sample the posterior of a network on a task, with NumPyro's NUTS unless told otherwise.
 
@@ -93,13 +96,17 @@ def sample(
             if it had not been; a run that was complete is read back.
         progress: whether to show a progress bar with the time left, step size and acceptance; by default in
             notebooks and where standard error is a terminal.
+        priors: of numbers of the network that are not known but sampled with it: from their names ("noise",
+            "recurrent_gain" and the other gains, "leak", "process_noise", "residual", and degrees of sharing,
+            "shared.recurrent" and so on) to scalar NumPyro distributions on positive numbers, or on the unit interval
+            for leak and degrees. The network's own values of them do not matter. Not of Langevin.
 
     Returns:
         An ArviZ-shaped DataTree (`bayesnet.to_arviz` hands it to any version of ArviZ):
 
         - posterior: ``kernel`` and ``overlap`` (its normalisation) with dims (chain, draw, step, pattern, step_bis,
           pattern_bis), ``prediction`` (chain, draw, pattern, step, output) at every step, ``log_likelihood_marginal``,
-          ln p(y | Phi) with V integrated out;
+          ln p(y | Phi) with V integrated out; and (chain, draw) the parameters that have priors, by their names;
         - posterior_predictive: ``y`` (chain, draw, observation), new targets y = f + noise;
         - sample_stats: acceptance_rate, n_steps, tree_depth, diverging, energy, lp, step_size; of Langevin n_steps, lp,
           step_size, ``training_time`` and ``loss``, sum (y - f)^2 / 2 over the supervised entries;
@@ -107,7 +114,9 @@ def sample(
         - observed_data, constant_data: the task; latents: the latent numbers of the kept draws;
         - fields: ``preactivation`` (chain, latent_draw, step, pattern, neuron); weights: ``recurrent``, ``input``,
           ``readout`` as `Weights` describes them, completed with ``seed``; where ``keep`` asks for them;
-        - attributes: network, settings, seed, versions, device, wall time in seconds, ``bias`` where there is one.
+        - priors: quantiles of the priors, where there are any;
+        - attributes: network (the medians of the priors in place of the parameters that have any), settings, seed,
+          versions, device, wall time in seconds, ``bias`` where there is one, ``priors`` in words.
 
         Steps, patterns and outputs are counted from 1. An entry that no input has reached has no variance and no
         overlap: zero is stored, and ``constant_data.has_input`` is False there.
@@ -122,6 +131,12 @@ def sample(
         MemoryError: if memory runs out all the same.
         OSError: if the checkpoint cannot be written; what was written before stays.
     """
+    arguments.instance("network", network, Network)
+    arguments.instance("task", task, Task)
+    unknown = None if priors is None else Priors(network, task, priors)
+    network = network if unknown is None else unknown.network
+    if unknown is not None and sampler == "langevin":
+        raise ValueError("sampler is 'langevin', which trains the weights; with priors allowed are 'nuts', 'hmc'")
     settings = make_settings(
         network,
         task,
@@ -148,6 +163,8 @@ def sample(
         # How chains are run side by side is no part of what is drawn; in lockstep it is.
         method = "vectorized" if _method(settings) == "vectorized" else "parallel"
         run = asdict(replace(settings, chain_method=method))
+        if unknown is not None:
+            run["priors"] = unknown.fingerprints()
         directory = open_checkpoint(checkpoint, describe_run(network.to_dict(), task, run, seed, installed_versions()))
     settings = replace(settings, chain_method=_method(settings))
     lanes = open_lanes(settings, directory)
@@ -160,8 +177,8 @@ def sample(
         disable=hidden,
         leave=False,
     ) as bar:
-        chains = run_chains(network, task, settings, seed, lanes, _shown_on(bar))
-    tree = assemble(network, task, settings, seed, chains)
+        chains = run_chains(network, task, settings, seed, lanes, _shown_on(bar), unknown)
+    tree = assemble(network, task, settings, seed, chains, unknown)
     for name in settings.keep:
         if name in KEPT:
             _keep(tree, name)

@@ -20,13 +20,14 @@ import xarray as xr
 
 from bayesnet.models.kernel_space import bartlett_factor
 from bayesnet.models.weight_space import PROCESS_NOISE, Weights, latent_shapes, run_fields, scale_weights, unit
-from bayesnet.results import network_of, require_whole, task_of
+from bayesnet.results import names_with_priors, network_of, require_whole, task_of
 from theory import arguments
 from theory.causal import Trajectory, propagate
 from theory.connections import Connection
 from theory.jax_settings import own_settings
 from theory.model import build_model
 from theory.network import Network
+from theory.parameters import Parameters, network_at
 from theory.task import Task
 
 SINGULAR = 1e-10
@@ -49,12 +50,13 @@ def draw_weights(posterior: xr.DataTree, chain: int = 0, latent_draw: int = -1, 
     Raises:
         ValueError: if there is no such chain or kept draw, or if ``seed`` is no integer from 0 to 2^64 - 1.
     """
-    network, task = network_of(posterior), task_of(posterior)
+    task = task_of(posterior)
     latents, rng = _kept_draw(posterior, chain, latent_draw, seed)
+    network, numbers = _network_of_draw(posterior, latents)
     # float64 within this call only: the weights must reproduce the fields to rounding error.
     with own_settings():
         if _are_weights(latents):
-            return jax.tree.map(np.asarray, scale_weights(network, task, latents))
+            return jax.tree.map(np.asarray, scale_weights(network, task, latents, *numbers))
         trajectory = _trajectory(network, task, latents, rng)
     fields, activity = np.asarray(trajectory.preactivation), np.asarray(trajectory.activity)
     return weights_given_fields(network, task, fields, activity, rng)
@@ -65,12 +67,13 @@ def draw_fields(posterior: xr.DataTree, chain: int = 0, latent_draw: int = -1, s
 
     Of several layers (sites, P, N).
     """
-    network, task = network_of(posterior), task_of(posterior)
+    task = task_of(posterior)
     latents, rng = _kept_draw(posterior, chain, latent_draw, seed)
+    network, numbers = _network_of_draw(posterior, latents)
     # float64 within this call only.
     with own_settings():
         if _are_weights(latents):
-            fields = run_fields(network, task, scale_weights(network, task, latents))
+            fields = run_fields(network, task, scale_weights(network, task, latents, *numbers))
             return np.stack([np.asarray(h) for h in fields])
         flat = np.asarray(_trajectory(network, task, latents, rng).preactivation)
     return flat.reshape(-1, task.patterns, network.width)
@@ -116,6 +119,15 @@ def _kept_draw(
         for name, values in group.data_vars.items()
     }
     return latents, np.random.default_rng([seed, chain % sizes["chain"], latent_draw % sizes["latent_draw"]])
+
+
+def _network_of_draw(posterior: xr.DataTree, latents: dict[str, np.ndarray]) -> tuple[Network, tuple]:
+    """The network at the draw's own values of what has a prior, and these as `scale_weights` takes them."""
+    network, names = network_of(posterior), names_with_priors(posterior)
+    if not names:
+        return network, ()
+    values = {name: float(latents[name]) for name in names}
+    return network_at(network, values), (Parameters(network, task_of(posterior), names), values)
 
 
 def _are_weights(latents: dict[str, np.ndarray]) -> bool:

@@ -12,6 +12,7 @@ from theory.network import Network
 from theory.predictor import Prediction, predict
 from theory.saddle import solve
 from theory.search.settings import Settings
+from theory.sensitivity import Sensitivity, sensitivity
 from theory.solution import Solution
 from theory.symmetry import has_sign_symmetry
 from theory.task import Task
@@ -26,6 +27,7 @@ __all__ = [
     "Fluctuations",
     "Network",
     "Prediction",
+    "Sensitivity",
     "Settings",
     "Solution",
     "Spectrum",
@@ -40,6 +42,7 @@ __all__ = [
     "log_evidence",
     "nngp",
     "predict",
+    "sensitivity",
     "solve",
     "spectrum",
 ]

@@ -56,11 +56,13 @@ class Curvature(NamedTuple):
         covariance: d^2W / dC dC, (d, d).
         mixed: d^2W / dPhihat' dC, (d, d): rows s, columns C.
         activity: Cov_q(s), (d, d).
+        slope: the first derivative dW / dC, (d,).
     """
 
     covariance: np.ndarray
     mixed: np.ndarray
     activity: np.ndarray
+    slope: np.ndarray
 
 
 def pairs_of(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -117,6 +119,7 @@ def linear_curvature(kernel: np.ndarray, conjugate: np.ndarray) -> Curvature:
         pair_traces(response, response) / 2,
         -_pair_products(carried),
         _pair_products(kernel) / pair_weights(n),
+        -pair_weights(n) * response[pairs_of(n)],
     )
 
 
@@ -138,9 +141,12 @@ def sampled_curvature(neurons: Neurons, cov: np.ndarray, conjugate: np.ndarray, 
     if law.kinks:
         response = (sums["response"] + sums["response"].T) / 2
         second = pair_traces(law.precision - response, law.precision)
-        return Curvature(moved - second + pair_traces(law.precision, law.precision) / 2, -mixed, activity)
+        covariance = moved - second + pair_traces(law.precision, law.precision) / 2
+        unmoved = pair_weights(len(cov)) * law.precision[pairs_of(len(cov))]
+        return Curvature(covariance, -mixed, activity, sums["mean"][count:] - unmoved)
     covariance = moved - _bending(sums, law) / 4 + pair_traces(law.precision, sums["response"]) / 4
-    return Curvature(covariance, mixed - _displacement(sums["displaced"], spread) / 2, activity)
+    mixed = mixed - _displacement(sums["displaced"], spread) / 2
+    return Curvature(covariance, mixed, activity, -sums["mean"][count:])
 
 
 class _Law(NamedTuple):

@@ -120,7 +120,7 @@ def build_model(network: Network, task: Task) -> Model:
     block = np.ones((patterns, patterns))
     drive = np.zeros((wiring.sites * patterns,) * 2)
     for connection in wiring.inputs:
-        drive += np.kron(connection.covariance, block) * _input_kernel(task, connection)
+        drive += np.kron(connection.covariance, block) * input_gram(task, connection)
     for connection in wiring.biases:
         drive += np.kron(connection.covariance, block)
     if network.process_noise:
@@ -130,7 +130,7 @@ def build_model(network: Network, task: Task) -> Model:
         weights=tuple(np.kron(connection.covariance, block) for connection in wiring.weights),
         drive=drive,
         mixing=wiring.mixing,
-        readout=np.kron(_readout_covariance(wiring), block),
+        readout=np.kron(readout_covariance(wiring), block),
         noise=np.asarray(network.noise),
         scale=np.asarray(network.target_variance_scale),
         targets=task.supervised_targets,
@@ -142,14 +142,14 @@ def build_model(network: Network, task: Task) -> Model:
     )
 
 
-def _input_kernel(task: Task, connection: Connection) -> np.ndarray:
+def input_gram(task: Task, connection: Connection) -> np.ndarray:
     """x . x / D between what a connection reads at any two sites, (n, n)."""
     steps = np.array(connection.source)
     read = task.input_kernel[steps][:, :, steps]
     return read.reshape((len(steps) * task.patterns,) * 2)
 
 
-def _readout_covariance(wiring: Wiring) -> np.ndarray:
+def readout_covariance(wiring: Wiring) -> np.ndarray:
     """gv^2 Mv at the sites that are read out, (sites, sites)."""
     covariance = np.zeros((wiring.sites, wiring.sites))
     covariance[np.ix_(wiring.outputs, wiring.outputs)] = wiring.readout.covariance
@@ -238,7 +238,11 @@ def output_law(model: Model, kernel: Array) -> OutputLaw:
     factor = cho_factor(target_cov(model, kernel), lower=True)
     cross = (model.readout * kernel)[:, model.supervised]
     dual = cho_solve(factor, jnp.asarray(model.targets, kernel.dtype))
-    cov = model.scale * (model.readout * kernel - cross @ cho_solve(factor, cross.T))
+    explained = cho_solve(factor, cross.T)
+    cov = model.readout * kernel - cross @ explained
+    # K - K A^{-1} K_s. is kappa K A^{-1} on supervised entries: no difference of numbers that may be close.
+    left = model.noise * explained
+    cov = model.scale * cov.at[model.supervised].set(left).at[:, model.supervised].set(left.T)
     everywhere = jnp.zeros((kernel.shape[0], dual.shape[1]), kernel.dtype).at[model.supervised].set(dual)
     return OutputLaw(cross @ dual, cov, everywhere)
 

@@ -123,11 +123,17 @@ def mixing_matrix(steps: int, layers: int, leak: float, residual: float) -> np.n
     """
     if leak == 1 and residual == 0:
         return None
+    before, below = carried_sites(steps, layers)
+    return leak * np.linalg.inv(np.eye(len(before)) - (1 - leak) * before - residual * below)
+
+
+def carried_sites(steps: int, layers: int) -> tuple[np.ndarray, np.ndarray]:
+    """What `mixing_matrix` carries over, (sites, sites) each: 1 at the site one step before, and at the site below."""
     sites = steps * layers
-    carried = np.zeros((sites, sites))
+    before, below = np.zeros((sites, sites)), np.zeros((sites, sites))
     for site in range(sites):
         if site >= layers:
-            carried[site, site - layers] += 1 - leak
-        if residual and (site % layers if layers > 1 else site):
-            carried[site, site - 1] += residual
-    return leak * np.linalg.inv(np.eye(sites) - carried)
+            before[site, site - layers] = 1
+        if site % layers if layers > 1 else site:
+            below[site, site - 1] = 1
+    return before, below

@@ -5,7 +5,7 @@ figure. Steps, patterns and outputs are counted from 1. Each name keeps its colo
 """
 
 from bayesnet.figures.chains import energies, traces
-from bayesnet.figures.posteriors import densities, eigenvalues, kernel_maps, predictions
+from bayesnet.figures.posteriors import densities, eigenvalues, kernel_maps, parameters, predictions
 from bayesnet.figures.tasks import input_steps, pattern_order, task_overview
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "energies",
     "input_steps",
     "kernel_maps",
+    "parameters",
     "pattern_order",
     "predictions",
     "task_overview",

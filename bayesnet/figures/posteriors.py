@@ -80,6 +80,33 @@ def densities(posteriors: Posteriors, solutions: Solutions, observables: Sequenc
     return figure
 
 
+def parameters(posteriors: Posteriors) -> Figure:
+    """Posterior density of each number of the networks that has a prior, the prior as a grey line."""
+    names = sorted({str(name) for posterior in posteriors.values() for name in posterior["priors"].data_vars})
+    figure, grid = draw_panels(len(names), height=2.0, extra=0.5)
+    colours = colour_of(list(posteriors))
+    for axes, name in zip(grid.ravel(), names, strict=False):
+        for label, posterior in posteriors.items():
+            if name not in posterior["priors"].data_vars:
+                continue
+            draws = posterior["posterior"][name].to_numpy().ravel()
+            at, height = density(draws, bounded=True)
+            axes.fill_between(at, height, color=colours[label], alpha=0.25, linewidth=0)
+            axes.plot(at, height, color=colours[label], linewidth=1.4)
+            quantiles = posterior["priors"][name].to_numpy()
+            shown = max(float(np.quantile(draws, 0.999)), float(quantiles[len(quantiles) // 2]))
+            prior_at, prior_height = density(quantiles, bounded=True)
+            axes.plot(prior_at, prior_height, color=GREY, linewidth=1.2)
+            axes.set_xlim(0, 1.2 * shown)
+        axes.set(yticks=[], ylim=(0, 1.12))
+        axes.set_title(name, fontsize=9.5)
+        trim_frame(axes)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("density (peak = 1)")
+    add_legend(figure, [*_handles(posteriors, {}), Line2D([], [], color=GREY, label="prior")])
+    return figure
+
+
 def density(draws: np.ndarray, bounded: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Gaussian kernel density of draws with its peak at 1, (points, heights); reflected at 0 where ``bounded``."""
     low, high = float(draws.min()), float(draws.max())

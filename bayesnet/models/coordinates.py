@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import jax.numpy as jnp
 from jax import random
@@ -11,12 +12,15 @@ from jax import random
 from bayesnet.models.field_space import field_kernel, field_model
 from bayesnet.models.kernel_space import bartlett_kernel, kernel_model, kernels_refusal
 from bayesnet.models.likelihood import target_density
-from bayesnet.models.weight_space import run_network, scale_weights, weight_model
+from bayesnet.models.weight_space import run_white, weight_model
+from bayesnet.priors import Priors
 from theory.causal import semidefinite_cholesky
 from theory.model import Array, Model, output_law
 from theory.network import Network
+from theory.parameters import Parameters
 from theory.task import Task
 
+NOTHING: Mapping = MappingProxyType({})
 NAMES = ("auto", "kernels", "fields", "weights")
 
 
@@ -52,28 +56,49 @@ def choose_coordinates(name: str, network: Network, task: Task) -> str:
     return name
 
 
-def build_coordinates(name: str, network: Network, task: Task) -> Coordinates:
+def build_coordinates(name: str, network: Network, task: Task, priors: Priors | None = None) -> Coordinates:
     """The coordinate system ``name`` for a network on a task.
 
-    For fields and kernels it depends on width, activation, steps and patterns only; all else is in the `Model`.
+    For fields and kernels it depends on width, activation, steps and patterns only; all else is in the `Model`. With
+    ``priors`` the model takes the targets alone from its `Model`, and ``observe`` also gives the parameters' values.
     """
     phi, width = network.phi.function, network.width
-    if name == "fields":
-        return Coordinates(
-            name, field_model(phi, width), _observe_kernel(lambda model, z: field_kernel(model, z["z"], phi))
-        )
-    if name == "kernels":
+    parameters = None if priors is None else Parameters(network, task, priors.names)
 
-        def kernel_of(model, z):
-            return bartlett_kernel(model, z["bartlett_diagonal"], z["bartlett_lower"], width)
+    def kernel_of(model, z):
+        return bartlett_kernel(model, z["bartlett_diagonal"], z["bartlett_lower"], width)
 
-        return Coordinates(name, kernel_model(width), _observe_kernel(kernel_of))
-
-    def observe(model: Model, latents: dict[str, Array], key: Array) -> dict[str, Array]:
-        kernel, prediction = run_network(network, task, scale_weights(network, task, latents))
+    def observe(model: Model, latents: dict[str, Array], key: Array, values: Mapping[str, Array] = NOTHING) -> dict:
+        kernel, prediction = run_white(network, task, latents, parameters, values)
         return _invariants(model, kernel, prediction.swapaxes(0, 1).reshape(task.entries, -1))
 
-    return Coordinates(name, weight_model(network, task), observe)
+    if name == "weights":
+        space = Coordinates(name, weight_model(network, task, parameters), observe)
+    elif name == "fields":
+        field = _observe_kernel(lambda model, z: field_kernel(model, z["z"], phi))
+        space = Coordinates(name, field_model(phi, width), field)
+    else:
+        space = Coordinates(name, kernel_model(width), _observe_kernel(kernel_of))
+    return space if parameters is None or priors is None else _with_priors(space, parameters, priors)
+
+
+def _with_priors(space: Coordinates, parameters: Parameters, priors: Priors) -> Coordinates:
+    """The coordinates with the parameters as further latents."""
+
+    def at(model: Model, values: Mapping[str, Array]) -> tuple[Model, dict]:
+        here = parameters.model(values).replace(targets=model.targets, supervised=model.supervised)
+        return here, {"values": values} if space.name == "weights" else {}
+
+    def posterior(model: Model, observed: bool = True, likelihood_weight: Array = 1.0) -> None:
+        here, more = at(model, priors.sample_values())
+        space.model(here, observed, likelihood_weight, **more)
+
+    def observe(model: Model, latents: dict[str, Array], key: Array) -> dict[str, Array]:
+        values = priors.values_of(latents)
+        here, more = at(model, values)
+        return {**space.observe(here, latents, key, **more), **values}
+
+    return Coordinates(space.name, posterior, observe)
 
 
 def _observe_kernel(kernel_of: Callable) -> Callable:

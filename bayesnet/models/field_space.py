@@ -6,7 +6,7 @@ activation; N numbers for each entry with a standard normal prior.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 import numpyro
@@ -14,21 +14,28 @@ import numpyro.distributions as dist
 
 from bayesnet.models.likelihood import observe_marginal_targets, record_kernel
 from theory.causal import kernel_of_noise
-from theory.model import Array, Model, build_model
+from theory.model import Array, Model
 from theory.network import Network
+from theory.parameters import model_at
 from theory.task import Task
 
 
-def fields(network: Network, task: Task, observed: bool = True) -> None:
+def fields(network: Network, task: Task, observed: bool = True, parameters: Mapping[str, Array] | None = None) -> None:
     """The posterior of a network on a task in field coordinates, as a NumPyro model.
 
         z ~ N(0, 1),  H = F L[Phi] z,  Phi = phi(H) phi(H)^T / N,  y_o ~ N(0, (kappa I + gv^2 Mv o Phi) / N)
 
     Sites: ``z`` (T, P, N) latent; ``kernel`` (T, P, T, P) deterministic; ``y`` (O, number supervised), observed at
     the supervised targets, or drawn when ``observed`` is False.
+
+    Args:
+        network, task: whose posterior it is.
+        observed: whether the targets are seen.
+        parameters: values of numbers of the network ("noise", "recurrent_gain", "shared.recurrent" and so on) that take
+            the place of its own: a model of yours may sample them, or JAX differentiate with respect to them.
     """
     posterior = field_model(network.phi.function, network.width)
-    posterior(build_model(network, task), observed)
+    posterior(model_at(network, task, parameters), observed)
 
 
 def field_model(phi: Callable, width: int) -> Callable:

@@ -7,7 +7,7 @@ For linear phi the kernel depends on the noise z (n, N) only through z z^T, a Wi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,8 +19,9 @@ from scipy.special import gammaln
 from bayesnet.models.likelihood import observe_marginal_targets, record_kernel
 from theory.activations import BUILT_IN
 from theory.causal import kernel_of_noise
-from theory.model import Array, Model, build_model
+from theory.model import Array, Model
 from theory.network import Network
+from theory.parameters import model_at
 from theory.symmetry import mirror_signs
 from theory.task import Task
 
@@ -52,13 +53,14 @@ class LogChi(dist.Distribution):
         return constant + (k - self.width) * x / 2 - half * (jnp.expm1(x) - x)
 
 
-def kernels(network: Network, task: Task, observed: bool = True) -> None:
+def kernels(network: Network, task: Task, observed: bool = True, parameters: Mapping[str, Array] | None = None) -> None:
     """The posterior of a linear network on a task in kernel coordinates, as a NumPyro model.
 
         R Bartlett,  H H^T / N = L[Phi] R R^T L[Phi]^T / N = Phi,  y_o ~ N(0, (kappa I + gv^2 Mv o Phi) / N)
 
     Sites: ``bartlett_diagonal`` (n,), g with R_ii = sqrt(N) exp(g_i / sqrt(2N)), and ``bartlett_lower``
-    (n (n-1) / 2,) latent, with n = T P entries; ``kernel`` (T, P, T, P) deterministic; ``y`` as in `fields`.
+    (n (n-1) / 2,) latent, with n = T P entries; ``kernel`` (T, P, T, P) deterministic; ``y`` and the arguments as in
+    `fields`.
 
     Raises:
         ValueError: if the activation is not linear or the width is below n; use `fields` there.
@@ -66,7 +68,7 @@ def kernels(network: Network, task: Task, observed: bool = True) -> None:
     problem = kernels_refusal(network, task)
     if problem:
         raise ValueError(problem)
-    kernel_model(network.width)(build_model(network, task), observed)
+    kernel_model(network.width)(model_at(network, task, parameters), observed)
 
 
 def kernel_model(width: int) -> Callable:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
@@ -14,6 +16,7 @@ from bayesnet.models.likelihood import record_kernel
 from theory.connections import Connection
 from theory.model import Array, Model, build_model
 from theory.network import Network
+from theory.parameters import Parameters
 from theory.task import Task
 
 PROCESS_NOISE = "process_noise"
@@ -65,7 +68,7 @@ class Weights:
         return cls(dict(zip(names, values, strict=True)))
 
 
-def weights(network: Network, task: Task, observed: bool = True) -> None:
+def weights(network: Network, task: Task, observed: bool = True, parameters: Mapping[str, Array] | None = None) -> None:
     """The posterior of a network on a task in weight coordinates, as a NumPyro model.
 
         h_t = W_t phi(h_{t-1}) + U_t x_t,   f_t = V_t phi(h_t) / N,   y_t ~ N(f_t, kappa / N)
@@ -74,19 +77,36 @@ def weights(network: Network, task: Task, observed: bool = True) -> None:
     other weights, latent and whitened: standard normal (`scale_weights` gives W, U, V); ``kernel`` (T, P, T, P) and
     ``prediction`` f (P, T, O) deterministic; ``y`` (O, number supervised), observed at the supervised targets, or drawn
     when ``observed`` is False.
+
+    Args:
+        network, task: whose posterior it is.
+        observed: whether the targets are seen.
+        parameters: values of numbers of the network that take the place of its own, see `fields`.
     """
-    weight_model(network, task)(build_model(network, task), observed)
+    if parameters is None:
+        weight_model(network, task)(build_model(network, task), observed)
+        return
+    numbers = Parameters(network, task, parameters)
+    weight_model(network, task, numbers)(numbers.model(parameters), observed, values=parameters)
 
 
-def weight_model(network: Network, task: Task):
-    """The model with its targets as an argument: ``posterior(model, observed=True, likelihood_weight=1)``."""
-    shapes = latent_shapes(network, task)
+def weight_model(network: Network, task: Task, parameters: Parameters | None = None):
+    """The model with its targets as an argument: ``posterior(model, observed=True, likelihood_weight=1, values={})``.
 
-    def posterior(model: Model, observed: bool = True, likelihood_weight: Array = 1.0) -> None:
+    With ``parameters``, ``values`` are those of their names.
+    """
+    shapes = latent_shapes(network if parameters is None else parameters.reference, task)
+
+    def posterior(
+        model: Model,
+        observed: bool = True,
+        likelihood_weight: Array = 1.0,
+        values: Mapping[str, Array] = MappingProxyType({}),
+    ) -> None:
         white = {
             name: numpyro.sample(name, dist.Normal(0, jnp.ones(shape)).to_event(3)) for name, shape in shapes.items()
         }
-        kernel, prediction = run_network(network, task, scale_weights(network, task, white))
+        kernel, prediction = run_white(network, task, white, parameters, values)
         record_kernel(kernel, task.patterns)
         numpyro.deterministic("prediction", prediction)
         mean = model.place_outputs(prediction)[model.supervised].T
@@ -122,11 +142,23 @@ def unit(connection: Connection, network: Network, task: Task) -> float:
     return 1.0 if connection.reads == "output" else 1 / math.sqrt(matrix_shape(connection, network, task)[1])
 
 
-def scale_weights(network: Network, task: Task, white: Mapping[str, Array]) -> Weights:
-    """W, U, V and the others from the whitened sites: times gw / sqrt(N), gu / sqrt(D), gv."""
+def scale_weights(
+    network: Network,
+    task: Task,
+    white: Mapping[str, Array],
+    parameters: Parameters | None = None,
+    values: Mapping[str, Array] = MappingProxyType({}),
+) -> Weights:
+    """W, U, V and the others from the whitened sites: times gw / sqrt(N), gu / sqrt(D), gv.
+
+    With ``parameters`` at their ``values``; the network is then their reference.
+    """
+    if parameters is not None:
+        network = parameters.reference
     scaled: dict[str, Array] = {}
     for connection in network.wiring(task.steps).connections:
-        factor = connection.copy_factor * unit(connection, network, task)
+        factor = connection.copy_factor if parameters is None else parameters.copy_factor(connection, values)
+        factor = factor * unit(connection, network, task)
         if not factor.size:
             scaled[connection.name] = jnp.zeros((0, *matrix_shape(connection, network, task)))
         elif connection.independent:
@@ -134,13 +166,28 @@ def scale_weights(network: Network, task: Task, white: Mapping[str, Array]) -> W
         else:
             scaled[connection.name] = jnp.tensordot(factor, white[connection.name], 1)
     if network.process_noise:
-        scaled[PROCESS_NOISE] = white[PROCESS_NOISE] * network.process_noise
+        noise = network.process_noise if parameters is None else parameters.process_noise(values)
+        scaled[PROCESS_NOISE] = white[PROCESS_NOISE] * noise
     return Weights(scaled)
 
 
-def run_network(network: Network, task: Task, weights: Weights) -> tuple[Array, Array]:
-    """Run the recurrence: the kernel (n, n) and the prediction f (P, T, O)."""
-    return read_network(network, task, weights, run_fields(network, task, weights))[1:]
+def run_white(
+    network: Network,
+    task: Task,
+    white: Mapping[str, Array],
+    parameters: Parameters | None = None,
+    values: Mapping[str, Array] = MappingProxyType({}),
+) -> tuple[Array, Array]:
+    """`run_network` from the whitened sites, with ``parameters`` at their ``values``."""
+    scaled = scale_weights(network, task, white, parameters, values)
+    if parameters is None:
+        return run_network(network, task, scaled)
+    return run_network(parameters.reference, task, scaled, parameters.mixing(values))
+
+
+def run_network(network: Network, task: Task, weights: Weights, mixing: Array | None = None) -> tuple[Array, Array]:
+    """Run the recurrence: the kernel (n, n) and the prediction f (P, T, O); ``mixing`` as for `run_fields`."""
+    return read_network(network, task, weights, run_fields(network, task, weights, mixing))[1:]
 
 
 def read_network(network: Network, task: Task, weights: Weights, fields: list[Array]) -> tuple[Array, Array, Array]:
@@ -156,9 +203,13 @@ def read_network(network: Network, task: Task, weights: Weights, fields: list[Ar
     return activity, activity @ activity.T / network.width, jnp.stack(outputs, axis=1)
 
 
-def run_fields(network: Network, task: Task, weights: Weights) -> list[Array]:
-    """The pre-activations h at each site in order, (P, N) each."""
+def run_fields(network: Network, task: Task, weights: Weights, mixing: Array | None = None) -> list[Array]:
+    """The pre-activations h at each site in order, (P, N) each.
+
+    ``mixing`` is F (sites, sites), where that is not the network's own: traced, for instance.
+    """
     wiring = network.wiring(task.steps)
+    mixing = wiring.mixing if mixing is None else mixing
     inputs = jnp.asarray(task.inputs)
     currents: list[Array] = []
     fields: list[Array] = []
@@ -177,10 +228,13 @@ def run_fields(network: Network, task: Task, weights: Weights) -> list[Array]:
         if network.process_noise:
             total = total + weights[PROCESS_NOISE][site].T
         currents.append(total)
-        fields.append(total if wiring.mixing is None else _mixed(wiring.mixing[site], currents))
+        fields.append(total if mixing is None else _mixed(mixing[site], currents))
     return fields
 
 
 def _mixed(row, currents: list[Array]) -> Array:
     """The pre-activation at a site: its row of F on the currents so far."""
-    return sum(float(share) * current for share, current in zip(row, currents, strict=False) if share)  # type: ignore
+    pairs = zip(row, currents, strict=False)
+    if isinstance(row, np.ndarray):
+        return sum(float(share) * current for share, current in pairs if share)  # type: ignore
+    return sum(share * current for share, current in pairs)

@@ -15,8 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
+from jax.flatten_util import ravel_pytree
 
 from bayesnet.models.kernel_space import latent_signs
+from bayesnet.priors import LATENT, Priors
 from bayesnet.samplers.checkpoints import Lane, pack, unpack
 from bayesnet.samplers.engine import ANNEALING_WEIGHTS, BLOCK, Machine, Settings, build_machine
 from theory.jax_settings import own_settings
@@ -75,6 +77,7 @@ def run_chains(
     seed: int,
     lanes: Sequence[Lane],
     progress: Progress = lambda draws, record: None,
+    priors: Priors | None = None,
 ) -> Chains:
     """Run all chains to their end.
 
@@ -82,6 +85,7 @@ def run_chains(
         network, task, settings, seed: as for `bayesnet.sample`.
         lanes: of `open_lanes`.
         progress: called after each block with the number of draws in it and what was recorded of them.
+        priors: of numbers of the network; it has their medians.
 
     Raises:
         FloatingPointError: if a log density stops being finite, naming the chain, the draw and the likely cause.
@@ -90,9 +94,9 @@ def run_chains(
     """
     started = time.perf_counter() - max(lane.seconds for lane in lanes)
     with own_settings(settings.precision == "float64"):
-        machine = build_machine(settings, network, task)
+        machine = build_machine(settings, network, task, priors)
         model = build_model(network, task).on_device()
-        mirror = jnp.asarray(latent_signs(network, task), float) if settings.coordinates in FRAMED else None
+        mirror = jnp.asarray(_signs(network, task, priors), float) if settings.coordinates in FRAMED else None
         keys = random.split(key_of(seed), (settings.num_chains, 2))
     schedule = make_schedule(settings)
     together = settings.chain_method == "vectorized"
@@ -131,6 +135,14 @@ def run_chains(
     kept = np.array([block.first + block.number - 1 for block in schedule if block.keep_latents])
     record, latents = _join(lanes, "draws", together), _join(lanes, "latents", together)
     return Chains(record, latents, kept, max(lane.seconds for lane in lanes))
+
+
+def _signs(network: Network, task: Task, priors: Priors | None) -> np.ndarray:
+    """`latent_signs` of all latents, in the order in which JAX lays them out; parameters keep theirs."""
+    signs, n = latent_signs(network, task), network.layers * task.entries
+    sites = {"bartlett_diagonal": signs[:n], "bartlett_lower": signs[n:]}
+    sites |= {} if priors is None else {name + LATENT: np.ones(()) for name in priors.names}
+    return np.asarray(ravel_pytree(sites)[0])
 
 
 def _in_words(error: BaseException) -> BaseException:

@@ -25,6 +25,7 @@ from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo, log_density
 
 from bayesnet.models.coordinates import Coordinates, build_coordinates
+from bayesnet.priors import Priors
 from bayesnet.samplers.frames import Frame, fit_frame, place, plain_frame, redraw_reflection, upright, wall_energy
 from bayesnet.samplers.langevin import langevin_dynamics
 from bayesnet.samplers.split_hmc import split_hmc
@@ -167,20 +168,21 @@ class Machine:
         self.fit = _one_thread_at_a_time(self.fit)  # chains come to it first in the middle of their warm-up
 
 
-def build_machine(settings: Settings, network: Network, task: Task) -> Machine:
+def build_machine(settings: Settings, network: Network, task: Task, priors: Priors | None = None) -> Machine:
     """The machine for a network on a task; kept, so that what has been compiled is not compiled again."""
     # The lengths of the run do not enter the program either, nor whether chains run side by side or in turn.
     method = "vectorized" if settings.chain_method == "vectorized" else "parallel"
     same = replace(settings, num_samples=1, num_chains=1, num_latents=1, chain_method=method, keep=(), thin=1)
-    return _machine(same, *blank_problem(settings.coordinates, network, task), count_devices(settings))
+    return _machine(same, *blank_problem(settings.coordinates, network, task, priors), priors, count_devices(settings))
 
 
-def blank_problem(coordinates: str, network: Network, task: Task) -> tuple[Network, Task]:
+def blank_problem(coordinates: str, network: Network, task: Task, priors: Priors | None = None) -> tuple[Network, Task]:
     """Network and task without what a compiled program takes as an argument.
 
-    All targets share a program; in fields and kernels RNN and DNN, gains, noise and inputs do so too.
+    All targets share a program; in fields and kernels RNN and DNN, gains, noise and inputs do so too, unless some of
+    the numbers have priors.
     """
-    if coordinates == "weights":
+    if coordinates == "weights" or priors is not None:
         return network, Task(task.inputs, np.zeros_like(task.targets))
     nothing = np.zeros((task.patterns, task.steps, 1))
     return Network(network.width, network.activation, layers=network.layers), Task(nothing, nothing)
@@ -195,8 +197,8 @@ def count_devices(settings: Settings) -> int:
 
 
 @lru_cache(maxsize=32)
-def _machine(settings: Settings, network: Network, task: Task, devices: int) -> Machine:
-    return Machine(build_coordinates(settings.coordinates, network, task), settings, devices)
+def _machine(settings: Settings, network: Network, task: Task, priors: Priors | None, devices: int) -> Machine:
+    return Machine(build_coordinates(settings.coordinates, network, task, priors), settings, devices)
 
 
 def _in_lockstep(function: Callable, by_chain: tuple[bool, ...], devices: int) -> Callable:

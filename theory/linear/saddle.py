@@ -4,6 +4,9 @@ L-BFGS (`theory.linear.descent`) from the lazy limit, which keeps to the symmetr
 from every saddle point found along its directions of negative curvature; each end point polished by Newton's method on
 the gradient, which also converges to unstable saddle points. The residual is evaluated afresh from the stationarity
 equations, not taken from the minimiser.
+
+Tasks of more than `MOST_DENSE` entries, where second derivatives between all pairs of entries would be too many, are
+solved in other coordinates (`theory.linear.many_entries`).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import jax
 import numpy as np
 
 from theory.linear.descent import descend
+from theory.linear.many_entries import Flat, Found, ManyEntries
 from theory.linear.newton import Stationary, find_stationary
 from theory.linear.noise_gram import (
     Description,
@@ -27,10 +31,9 @@ from theory.linear.noise_gram import (
 )
 from theory.model import Model, preactivation_cov
 from theory.response import factorise
-from theory.symmetry import sign_changes
 from theory.units import why_unresolved
 
-MOST_ENTRIES = 150
+MOST_DENSE = 30  # entries: 465 noise coordinates
 SAME_BRANCH = 1e-6
 ROUGHLY = 1e-4  # before polishing
 MOST_EVALUATIONS = 5000
@@ -64,10 +67,10 @@ def minimise(starts: np.ndarray, model: Model, tolerance: float = GRADIENT_TOLER
 
 
 class SaddlePoint(NamedTuple):
-    """Where a polished search ended, in noise coordinates, and what lies there."""
+    """Where a polished search ended, in noise coordinates (many entries: in kernels), and what lies there."""
 
     at: Stationary
-    described: Description
+    described: Description | Flat
 
     @property
     def stable(self) -> bool:
@@ -91,20 +94,17 @@ class LinearProblem:
         images: the sign changes that turn saddle points into others (`theory.symmetry`).
     """
 
-    def __init__(self, model: Model) -> None:
-        if model.entries > MOST_ENTRIES:
-            raise ValueError(
-                f"task has {model.entries} (step, pattern) entries; the theory of linear networks takes at most "
-                f"{MOST_ENTRIES}, so that second derivatives between all pairs of entries fit into memory"
-            )
-        self.model = model
-        self.images = sign_changes(model)
+    def __init__(self, model: Model, images: np.ndarray) -> None:
+        self.model, self.images = model, images
+        self._many = ManyEntries(model, images) if model.entries > MOST_DENSE else None
 
     def find_saddle_points(self, starts: int, seed: int) -> list[SaddlePoint]:
         """Every distinct one reached from the starts and from unstable directions of those found.
 
         Besides ``starts`` random ones, the lazy limit and coherent steps.
         """
+        if self._many is not None:
+            return [self._described(found) for found in self._many.find_saddle_points(starts, seed)]
         rng = np.random.default_rng(seed)
         size = self.model.entries * (self.model.entries + 1) // 2
         amplitudes = np.linspace(0.1, 0.5, starts)
@@ -121,6 +121,7 @@ class LinearProblem:
                 point = self.polish(rough)
                 if not np.isfinite(point.at.value):
                     continue
+                assert isinstance(point.described, Description)
                 kernel = point.described.trajectory.kernel
                 if any(self._same(kernel, other, SAME_BRANCH) for other in kernels):
                     continue
@@ -147,6 +148,8 @@ class LinearProblem:
 
     def follow(self, kernel: np.ndarray, conjugate: np.ndarray) -> SaddlePoint:
         """The stable saddle point downhill from Phi and Phihat (n, n), over unstable ones if they are met."""
+        if self._many is not None:
+            return self._described(self._many.follow(kernel))
         factor = factorise(np.asarray(preactivation_cov(self.model, kernel)))
         noise = np.linalg.inv(np.eye(len(kernel)) + factor.T @ conjugate @ factor)
         coordinates = pack(np.linalg.cholesky((noise + noise.T) / 2))
@@ -158,6 +161,10 @@ class LinearProblem:
             ends, _ = minimise(point.at.point + np.array([kick, -kick]), self.model)
             point = self.polish(min(ends, key=self._free_energy))
         return point
+
+    def _described(self, found: Found) -> SaddlePoint:
+        assert self._many is not None
+        return SaddlePoint(found.at, self._many.flat(found))
 
     def _free_energy(self, coordinates: np.ndarray) -> float:
         return float(free_energy_and_gradient(coordinates, self.model)[0])

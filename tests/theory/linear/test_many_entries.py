@@ -1,0 +1,203 @@
+"""Saddle points without second derivatives: against the dense search, finite differences, and rotated patterns."""
+
+import jax
+import numpy as np
+import pytest
+from small_problems import chain, generic_network, generic_task
+
+from theory import Network, Task, solve
+from theory.linear import saddle
+from theory.linear.kernel_space import Point, positive_inverse
+from theory.linear.many_entries import Found, ManyEntries
+from theory.linear.newton import Stationary
+from theory.linear.reduced import Reduced
+from theory.linear.trust_region import descend, lowest_curvatures
+from theory.model import build_model, data_term, preactivation_cov
+from theory.symmetry import sign_changes
+
+
+@pytest.fixture
+def _matrix_free(monkeypatch):
+    monkeypatch.setattr(saddle, "MOST_DENSE", 0)
+
+
+def task_of(inputs, seed=0, outputs=2):
+    """Random targets, half of them supervised besides all at the last step."""
+    rng = np.random.default_rng(seed)
+    supervised = rng.random(inputs.shape[:2]) < 0.5
+    supervised[:, -1] = True
+    return Task(inputs, rng.normal(size=(*inputs.shape[:2], outputs)), supervised)
+
+
+def inputs_of(patterns, steps, dim, seed=1):
+    return np.random.default_rng(seed).normal(size=(patterns, steps, dim))
+
+
+def shown_first(patterns, steps, dim):
+    inputs = inputs_of(patterns, steps, dim)
+    inputs[:, 1:] = 0
+    return inputs
+
+
+LATE = inputs_of(3, 4, 2)
+LATE[:, 0] = 0  # nothing has reached the first step
+PROBLEMS = {
+    "chain": (Network.rnn(1), chain(3, 4.3)),
+    "every term": (generic_network(1, "all"), generic_task()),
+    "two layers": (generic_network(1, "W and V", layers=2), generic_task()),
+    "two layers of every term": (generic_network(1, "all", layers=2), generic_task()),
+    "late inputs": (Network.rnn(1, leak=0.7), task_of(LATE)),
+    "delay": (Network.rnn(1, delay=2), task_of(inputs_of(2, 4, 3))),
+    "collinear patterns": (Network.rnn(1, noise=0.3), task_of(shown_first(2, 3, 1))),
+    "more collinear patterns": (Network.rnn(1, noise=0.3), task_of(shown_first(7, 3, 2))),
+    "collinear patterns, deep": (Network.dnn(1, noise=0.3), task_of(shown_first(7, 3, 2))),
+    "nearly dependent steps": (Network.rnn(1), task_of(inputs_of(4, 6, 3))),
+}
+
+
+def points_of(name):
+    network, task = PROBLEMS[name]
+    reduced = Reduced.of(build_model(network, task))
+    m = reduced.entries
+    root = np.linalg.cholesky(reduced.lazy_kernel()) @ (
+        np.eye(m) + 0.2 * np.random.default_rng(2).normal(size=(m, m)) / m**0.5
+    )
+    return Point(reduced, root @ root.T)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_derivatives(name):
+    """Derivatives along two directions against central differences, and what is the adjoint of what."""
+    point = points_of(name)
+    rng = np.random.default_rng(3)
+    m = len(point.kernel)
+    one, other = (point.step_of_noise(x + x.T) for x in rng.normal(size=(2, m, m)) / m)
+
+    def value(size, step):
+        return point.moved(size * step, size * step @ point.kernel_precision).value
+
+    step = 1e-3
+    # Whether a trial lies beyond what is positive definite does not matter: steps of any size lead to kernels.
+    first = (value(step, one) - value(-step, one)) / (2 * step)
+    second = (value(step, one) + value(-step, one) - 2 * point.value) / step**2
+    np.testing.assert_allclose(np.sum(point.gradient * one), first, rtol=1e-3, atol=1e-5)
+    along, across = point.curve(one)[0], point.curve(other)[0]
+    np.testing.assert_allclose(np.sum(along * one), second, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(np.sum(along * other), np.sum(across * one), rtol=1e-6, atol=1e-8)
+    by_noise = np.sum(point.noise_of_gradient(along) * point.noise_of_gradient(across))
+    np.testing.assert_allclose(np.sum(point.precondition(along) * across), by_noise, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_what_is_expanded_is_what_the_model_says(name):
+    """At some kernel that is no saddle point: C, the law of the targets and F from all entries."""
+    network, task = PROBLEMS[name]
+    model, point = build_model(network, task), points_of(name)
+    many = ManyEntries(model, np.ones((0, model.sites)))
+    at = Stationary(point.kernel, point.value, point.gradient, np.ones(1), point.kernel[None])
+    flat = many.flat(Found(at, point))
+    with jax.enable_x64(True):
+        cov = np.asarray(preactivation_cov(model.on_device(), flat.kernel))
+        data = float(data_term(model.on_device(), flat.kernel))
+    np.testing.assert_allclose(flat.cov, cov, atol=1e-12 * np.max(cov))
+    # On the range of C, which may be singular.
+    values, vectors = np.linalg.eigh(cov)
+    kept = values > 1e-7 * values[-1]
+    white = vectors[:, kept] / np.sqrt(values[kept])
+    ratio = np.linalg.eigvalsh(white.T @ flat.kernel @ white)
+    if np.count_nonzero(kept) == many.reduced.entries:
+        divergence = np.sum(ratio - 1 - np.log(ratio)) / 2
+        assert point.value == pytest.approx(divergence + data, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["chain", "every term", "collinear patterns"])
+@pytest.mark.usefixtures("_matrix_free")
+def test_solutions_are_those_of_the_dense_search(name, monkeypatch):
+    network, task = PROBLEMS[name]
+    found = solve(network, task)
+    monkeypatch.setattr(saddle, "MOST_DENSE", 1000)
+    dense = solve(network, task)
+    assert found.converged
+    for array in ("kernel", "conjugate", "preactivation_cov", "prediction", "dual"):
+        expected = getattr(dense, array)
+        np.testing.assert_allclose(getattr(found, array), expected, rtol=0, atol=1e-9 * np.max(np.abs(expected)))
+    assert found.free_energy == pytest.approx(dense.free_energy, rel=1e-11)
+    assert [branch.stable for branch in found.branches] == [branch.stable for branch in dense.branches]
+    for branch, other in zip(found.branches, dense.branches, strict=True):
+        assert branch.free_energy == pytest.approx(other.free_energy, rel=1e-9)
+
+
+def test_lowest_curvatures_are_those_of_the_matrix():
+    """At the unstable symmetric solution of a chain: all second derivatives, column by column."""
+    model = build_model(*PROBLEMS["chain"])
+    point = descend(Point(Reduced.of(model), Reduced.of(model).lazy_kernel()))
+    assert point.residual < 1e-12
+    m = len(point.kernel)
+    rows, columns = np.tril_indices(m)
+    units = np.zeros((len(rows), m, m))
+    sizes = np.where(rows == columns, 1.0, 0.5**0.5)
+    units[np.arange(len(rows)), rows, columns] = sizes
+    units[np.arange(len(rows)), columns, rows] = sizes
+    curved = [point.noise_of_gradient(point.curve(point.step_of_noise(unit))[0]) for unit in units]
+    values = np.linalg.eigvalsh(np.einsum("aij,bij->ab", np.array(curved), units))
+    lowest, steps = lowest_curvatures(point, 2, 1e-9)
+    assert values[0] < 0
+    np.testing.assert_allclose(lowest, values[:2], rtol=1e-6)
+    np.testing.assert_allclose(np.sum(steps[0] * point.curve(steps[0])[0]), values[0], rtol=1e-6)
+
+
+@pytest.mark.usefixtures("_matrix_free")
+def test_more_patterns_than_directions_cost_no_more():
+    """60 patterns in two dimensions are solved in two directions at each of three steps."""
+    network, task = Network.rnn(1, noise=0.5), task_of(shown_first(60, 3, 2), outputs=1)
+    solution = solve(network, task, starts=1)
+    reduced = Reduced.of(build_model(network, task))
+    assert reduced.entries == 6
+    assert solution.converged
+    assert np.linalg.matrix_rank(solution.kernel.reshape(180, 180), tol=1e-9) == 6
+
+
+@pytest.mark.usefixtures("_matrix_free")
+def test_a_branch_is_followed_over_an_unstable_one():
+    with jax.enable_x64(True):
+        problem = saddle.LinearProblem(build_model(Network.rnn(1), chain(4, 2.0)).on_device())
+        symmetric = problem.find_saddle_points(0, 0)[0]
+        assert not symmetric.stable
+        below = problem.follow(symmetric.described.kernel, symmetric.described.conjugate)
+    assert below.stable
+    assert below.at.value < symmetric.at.value - 1e-3
+
+
+def test_an_inverse_by_products():
+    root = np.random.default_rng(0).normal(size=(150, 200))
+    matrix = root @ root.T
+    np.testing.assert_allclose(positive_inverse(matrix) @ matrix, np.eye(150), atol=1e-9)
+
+
+def test_targets_that_are_scaled():
+    reduced = Reduced.of(build_model(*PROBLEMS["more collinear patterns"]))
+    network, task = PROBLEMS["more collinear patterns"]
+    again = Reduced.of(build_model(network, task.scaled(1.5)))
+    scaled = reduced.with_targets(1.5)
+    np.testing.assert_allclose(scaled.targets, again.targets)
+    assert scaled.unexplained == pytest.approx(again.unexplained)
+    assert scaled.unexplained > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entries", [96, 240])
+def test_many_entries(entries):
+    """Twelve steps, random patterns at the first one: a broken solution below the symmetric one, to 1e-9."""
+    patterns = entries // 12
+    inputs = shown_first(patterns, 12, patterns)
+    targets = np.full((patterns, 12), np.nan)
+    targets[:, -1] = np.where(np.arange(patterns) % 2, 1.0, -1.0)
+    task = Task(inputs, targets)
+    solution = solve(Network.rnn(1), task)
+    assert len(sign_changes(solution.model))
+    assert solution.converged
+    assert solution.residual <= 1e-9
+    symmetric = solution.branches[-1]
+    assert not symmetric.stable
+    assert symmetric.residual <= 1e-9
+    assert solution.free_energy < symmetric.free_energy - 0.1
