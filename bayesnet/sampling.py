@@ -45,14 +45,14 @@ def sample(
     seed: int = 0,
     *,
     sampler: str = "nuts",
-    target_accept: float = 0.8,
-    max_tree_depth: int = 10,
-    step_size: float = 0.001,
-    steps_per_draw: int = 10,
+    target_accept: float | None = None,
+    max_tree_depth: int | None = None,
+    step_size: float | None = None,
+    steps_per_draw: int | None = None,
     anneal: bool = True,
     num_latents: int = 4,
     keep: Iterable[str] = (),
-    thin: int = 10,
+    thin: int | None = None,
     precision: str = "float64",
     chain_method: str = "auto",
     checkpoint: str | os.PathLike | None = None,
@@ -75,10 +75,12 @@ def sample(
             (`bayesnet.samplers.langevin`: noisy gradient descent on the weights from a prior draw, as in training, in
             weight coordinates, without a Metropolis test). Langevin's means are off by O(step_size), and it moves
             slowly: it is there to look at training, and ``num_warmup=0`` keeps the transient.
-        target_accept: acceptance rate that the step size aims at, between 0 and 1; not of Langevin.
-        max_tree_depth: of NUTS; a trajectory has at most 2^depth - 1 leapfrog steps.
-        step_size: of Langevin, in units of the time in which the prior forgets a whitened weight.
-        steps_per_draw: of Langevin; training time between draws is step_size times steps_per_draw.
+        target_accept: acceptance rate that the step size aims at, between 0 and 1, by default 0.8; for NUTS and HMC
+            only. These four are refused where they have no effect.
+        max_tree_depth: a trajectory has at most 2^depth - 1 leapfrog steps, by default 2^10 - 1; for NUTS only.
+        step_size: in units of the time in which the prior forgets a whitened weight, by default 0.001; for Langevin
+            only.
+        steps_per_draw: by default 10; training time between draws is step_size times steps_per_draw. For Langevin only.
         anneal: raise the weight of the likelihood from .01 to 1 in the first half of the warm-up; in every second chain
             to 4 and back, twice the signal, so that chains do not agree on one of two phases that coexist.
         num_latents: number of draws of each chain, evenly spaced, whose latent numbers are kept, so that weights and
@@ -86,7 +88,7 @@ def sample(
         keep: keep the latent numbers of every ``thin``-th draw instead, and beside them what is named here: "latents"
             (no more), "fields" (pre-activations), "weights". Numbers per kept draw: N T P for fields, N^2 for weights
             (times T - 1 where the recurrent weights are not shared).
-        thin: see ``keep``.
+        thin: see ``keep``, without which ``thin`` is refused; by default 10.
         precision: "float64", or "float32": about twice as fast when wide, with log densities rounded to 1e-2.
         chain_method: "parallel" (a thread for each chain, as many as cores), "sequential", "vectorized" (in lockstep,
             for accelerators, shared out over as many devices as divide the number of chains) or "auto": vectorized on
@@ -229,16 +231,16 @@ def make_settings(
     num_warmup: int,
     num_samples: int,
     num_chains: int,
-    target_accept: float,
-    max_tree_depth: int,
+    target_accept: float | None,
+    max_tree_depth: int | None,
     anneal: bool,
     num_latents: int,
     precision: str,
     chain_method: str,
     keep: Iterable[str] = (),
-    thin: int = 10,
-    step_size: float = 0.001,
-    steps_per_draw: int = 10,
+    thin: int | None = None,
+    step_size: float | None = None,
+    steps_per_draw: int | None = None,
 ) -> Settings:
     """The arguments of `sample`, checked; nothing is compiled and no device taken.
 
@@ -253,25 +255,36 @@ def make_settings(
     coordinates = choose_coordinates(coordinates, network, task)
     if sampler == "langevin" and coordinates != "weights":
         raise ValueError(f"coordinates is {coordinates!r}; sampler 'langevin' trains the weights: allowed is 'weights'")
+    langevin, kept = sampler == "langevin", _names_to_keep(keep)
+    arguments.only_for("the samplers 'nuts' and 'hmc'", not langevin, target_accept=target_accept)
+    arguments.only_for("the sampler 'nuts'", sampler == "nuts", max_tree_depth=max_tree_depth)
+    arguments.only_for("the sampler 'langevin'", langevin, step_size=step_size, steps_per_draw=steps_per_draw)
+    arguments.only_for("what is named in keep", bool(kept), thin=thin)
     settings = Settings(
         coordinates=coordinates,
         sampler=sampler,
         num_warmup=arguments.integer("num_warmup", num_warmup, 0, LARGEST_COUNT),
         num_samples=arguments.integer("num_samples", num_samples, 1, LARGEST_COUNT),
         num_chains=arguments.integer("num_chains", num_chains, 1, LARGEST_COUNT),
-        target_accept=arguments.fraction("target_accept", target_accept),
-        max_tree_depth=arguments.integer("max_tree_depth", max_tree_depth, 1, LARGEST_DEPTH),
+        target_accept=arguments.fraction("target_accept", 0.8 if target_accept is None else target_accept),
+        max_tree_depth=arguments.integer(
+            "max_tree_depth", 10 if max_tree_depth is None else max_tree_depth, 1, LARGEST_DEPTH
+        ),
         anneal=arguments.flag("anneal", anneal),
         num_latents=arguments.integer("num_latents", num_latents, 1),
         precision=arguments.one_of("precision", precision, ("float64", "float32")),
         chain_method=arguments.one_of("chain_method", chain_method, CHAIN_METHODS),
-        keep=_names_to_keep(keep),
-        thin=arguments.integer("thin", thin, 1),
-        step_size=arguments.positive("step_size", step_size),
-        steps_per_draw=arguments.integer("steps_per_draw", steps_per_draw, 1, LARGEST_COUNT),
+        keep=kept,
+        thin=arguments.integer("thin", 10 if thin is None else thin, 1),
+        step_size=arguments.positive("step_size", 0.001 if step_size is None else step_size),
+        steps_per_draw=arguments.integer(
+            "steps_per_draw", 10 if steps_per_draw is None else steps_per_draw, 1, LARGEST_COUNT
+        ),
     )
     if settings.keep and settings.thin > settings.num_samples:
-        raise ValueError(f"thin is {thin}; it must be at most num_samples, {num_samples}, for keep to keep anything")
+        raise ValueError(
+            f"thin is {settings.thin}; it must be at most num_samples, {num_samples}, for keep to keep anything"
+        )
     require_record_memory(settings, network, task)
     return settings
 

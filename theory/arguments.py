@@ -87,8 +87,8 @@ def only_for(kind: str, applies: bool, **given: Any) -> None:
     """Refuse arguments that would have no effect.
 
     Args:
-        kind: of network on which they act, for messages.
-        applies: whether it is of that kind.
+        kind: what they act on, for messages.
+        applies: whether that is at hand.
         given: values by name; None is what was not given.
 
     Raises:
