@@ -238,7 +238,11 @@ def output_law(model: Model, kernel: Array) -> OutputLaw:
     factor = cho_factor(target_cov(model, kernel), lower=True)
     cross = (model.readout * kernel)[:, model.supervised]
     dual = cho_solve(factor, jnp.asarray(model.targets, kernel.dtype))
-    cov = model.scale * (model.readout * kernel - cross @ cho_solve(factor, cross.T))
+    explained = cho_solve(factor, cross.T)
+    cov = model.readout * kernel - cross @ explained
+    # K - K A^{-1} K_s. is kappa K A^{-1} on supervised entries: no difference of numbers that may be close.
+    left = model.noise * explained
+    cov = model.scale * cov.at[model.supervised].set(left).at[:, model.supervised].set(left.T)
     everywhere = jnp.zeros((kernel.shape[0], dual.shape[1]), kernel.dtype).at[model.supervised].set(dual)
     return OutputLaw(cross @ dual, cov, everywhere)
 

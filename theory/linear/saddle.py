@@ -31,7 +31,6 @@ from theory.linear.noise_gram import (
 )
 from theory.model import Model, preactivation_cov
 from theory.response import factorise
-from theory.symmetry import sign_changes
 from theory.units import why_unresolved
 
 MOST_DENSE = 30  # entries: 465 noise coordinates
@@ -95,10 +94,9 @@ class LinearProblem:
         images: the sign changes that turn saddle points into others (`theory.symmetry`).
     """
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.images = sign_changes(model)
-        self._many = ManyEntries(model, self.images) if model.entries > MOST_DENSE else None
+    def __init__(self, model: Model, images: np.ndarray) -> None:
+        self.model, self.images = model, images
+        self._many = ManyEntries(model, images) if model.entries > MOST_DENSE else None
 
     def find_saddle_points(self, starts: int, seed: int) -> list[SaddlePoint]:
         """Every distinct one reached from the starts and from unstable directions of those found.

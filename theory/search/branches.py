@@ -118,19 +118,21 @@ class Found(NamedTuple):
     together: bool
 
 
-def find_branches(model: Model, phi: Activation, options: Options) -> list[Branch]:
+def find_branches(model: Model, phi: Activation, options: Options, images: np.ndarray | None = None) -> list[Branch]:
     """Every saddle point of a model that the starts lead to.
 
     Args:
         model: all of whose patterns and last sites matter, if phi is not linear.
         phi: the activation.
         options: of the search.
+        images: the `mirror_images` of the model, where they are known.
 
     Raises:
         ValueError: if more entries are tied to one another than fit, or if the kernels are not finite.
     """
+    images = mirror_images(model, phi) if images is None else images
     if phi.linear:
-        points = LinearProblem(model).find_saddle_points(options.starts, options.seed)
+        points = LinearProblem(model, images).find_saddle_points(options.starts, options.seed)
         return [_gaussian_branch(point, model, phi) for point in points]
     _check_size(model, options.settings.branches)
     flows, seed = options.settings.flow, options.seed
@@ -154,7 +156,7 @@ def find_branches(model: Model, phi: Activation, options: Options) -> list[Branc
         )
         return next(filter(None, attempts), [])
 
-    if not len(mirror_images(model, phi)):
+    if not len(images):
         return from_independent_noise(model, seed)
     symmetric = from_independent_noise(decoupled_model(model), part(seed, SYMMETRIC))
     unstable = not any(branch.stable for branch in symmetric)
@@ -217,7 +219,8 @@ def follow_branch(branch: Branch, model: Model, options: Options, points: int | 
     found = branch.found
     if found is None:
         root = branch.roots[0]
-        return _gaussian_branch(LinearProblem(model).follow(root.kernel, root.conjugate), model, branch.phi)
+        below = LinearProblem(model, mirror_images(model, branch.phi)).follow(root.kernel, root.conjugate)
+        return _gaussian_branch(below, model, branch.phi)
     broken = options.settings.branches.broken
     cut = decoupled_model(model) if found.problem.model is not branch.model else model
     problem = replace(found.problem.with_model(cut), points=points or found.problem.points)

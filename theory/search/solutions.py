@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -59,7 +60,9 @@ class Posed:
         Raises:
             RuntimeError: if there is none.
         """
-        found = find_branches(self.part, self.network.phi, self.options)
+        found = find_branches(
+            self.part, self.network.phi, self.options, self.images if self.part is self.model else None
+        )
         if not found:
             raise RuntimeError(
                 "no saddle point of the network on this task was found: use more points, another seed or a weaker "
@@ -164,9 +167,11 @@ def _rank(solution: Solution) -> tuple[bool, bool, float, float]:
 def relabelled_image(solution: Solution) -> Solution | None:
     """The image under `theory.symmetry.alternating_relabelling`; None where it is the same saddle point, or none."""
     network, task = solution.network, solution.task
-    permutation = alternating_relabelling(network, task)
-    if permutation is None or network.phi.odd:
+    if network.phi.odd:
         return None  # W -> -W has the same images, and observables that know of it
+    permutation = alternating_relabelling(network, task)
+    if permutation is None:
+        return None
     signs = sign_changes(solution.model)[0]
     everywhere = solution.kernel[:, permutation][:, :, :, permutation]
     if not _differ(solution, relabel(solution.kernel, permutation, signs)) or _differ(solution, everywhere):
@@ -211,7 +216,7 @@ def _solution(branch: Branch, posed: Posed) -> Solution:
     signs = np.repeat(preferred_signs(kernel_of(kernel, task), posed.images), model.patterns)
     kernel, conjugate = (matrix * np.outer(signs, signs) for matrix in (kernel, conjugate))
     cov = preactivation_cov(model, jnp.asarray(kernel))
-    law = output_law(model, jnp.asarray(kernel))
+    law = jax.tree.map(np.asarray, output_law(model, jnp.asarray(kernel)))
     residual = _largest([root.residual for root in branch.roots])
     relative_error = largest_relative(error, kernel)
     solved = residual <= (EXACT_RESIDUAL if branch.found is None else STATED_RESIDUAL)
