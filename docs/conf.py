@@ -1,4 +1,4 @@
-"""The documentation site. `sphinx-build -W --keep-going docs docs/_build` builds it, without any network.
+"""The documentation site. `sphinx-build -j 8 -W --keep-going docs docs/_build/html` builds it, without any network.
 
 Pages are MyST Markdown, tutorials are notebooks in the same format, executed at each build whose cache lacks them, and
 the reference comes from the docstrings.

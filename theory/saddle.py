@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from theory import arguments
 from theory.lazy import nngp
-from theory.linear.saddle import RANDOM_STARTS
 from theory.memory import require_memory
 from theory.network import Network
 from theory.search.branches import Options
@@ -76,7 +75,7 @@ def solve(
     options = Options(
         randomisations=sets.randomisations if randomisations is None else randomisations,
         seed=seed,
-        starts=RANDOM_STARTS if starts is None else starts,
+        starts=settings.gaussian.starts if starts is None else starts,
         settings=settings,
     )
     return search(network, task, points, options, sets.tolerance if tolerance is None else tolerance)

@@ -1,6 +1,6 @@
 r"""The saddle points of a task, with error bars where they have any.
 
-Linear networks, whose law is Gaussian, are minimised over Gaussian laws (`theory.linear.saddle`). Others:
+Linear networks, whose law is Gaussian, are minimised over Gaussian laws (`theory.gaussian.search`). Others:
 
 1. Find starts: M neurons descend the free energy together (`theory.search.flow`).
 2. Settle on laws and solve on them (`theory.search.problem`).
@@ -26,11 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from theory.activations import Activation
+from theory.gaussian.many_entries import Flat
+from theory.gaussian.search import LinearProblem, SaddlePoint
+from theory.gaussian.settings import GaussianSettings
 from theory.kernels import scale_of
 from theory.laws.grid import FINEST, ROUGHER
 from theory.laws.law import range_of
-from theory.linear.many_entries import Flat
-from theory.linear.saddle import RANDOM_STARTS, LinearProblem, SaddlePoint
 from theory.model import Model, conjugate_kernel, data_term, signal_of
 from theory.response import covariance_response
 from theory.search.broken_branch import walk
@@ -68,7 +69,7 @@ class Options(NamedTuple):
     points: int = 16384
     randomisations: int = 4
     seed: int = 0
-    starts: int = RANDOM_STARTS
+    starts: int = GaussianSettings.starts
     settings: Settings = DEFAULT
 
 
@@ -132,7 +133,9 @@ def find_branches(model: Model, phi: Activation, options: Options, images: np.nd
     """
     images = mirror_images(model, phi) if images is None else images
     if phi.linear:
-        points = LinearProblem(model, images).find_saddle_points(options.starts, options.seed)
+        points = LinearProblem(model, images, options.settings.gaussian).find_saddle_points(
+            options.starts, options.seed
+        )
         return [_gaussian_branch(point, model, phi) for point in points]
     _check_size(model, options.settings.branches)
     flows, seed = options.settings.flow, options.seed
@@ -219,7 +222,9 @@ def follow_branch(branch: Branch, model: Model, options: Options, points: int | 
     found = branch.found
     if found is None:
         root = branch.roots[0]
-        below = LinearProblem(model, mirror_images(model, branch.phi)).follow(root.kernel, root.conjugate)
+        below = LinearProblem(model, mirror_images(model, branch.phi), options.settings.gaussian).follow(
+            root.kernel, root.conjugate
+        )
         return _gaussian_branch(below, model, branch.phi)
     broken = options.settings.branches.broken
     cut = decoupled_model(model) if found.problem.model is not branch.model else model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from theory.gaussian.settings import GaussianSettings
 from theory.laws.drawn import DrawSettings
 from theory.laws.grid import GridSettings
 
@@ -199,6 +200,7 @@ class Settings:
         flow: how starts are found.
         branches: what counts as a branch.
         paths: how branches are followed to a transition.
+        gaussian: how linear networks are solved.
     """
 
     draws: DrawSettings = DrawSettings()
@@ -209,6 +211,7 @@ class Settings:
     flow: FlowSettings = FlowSettings()
     branches: BranchSettings = BranchSettings()
     paths: PathSettings = PathSettings()
+    gaussian: GaussianSettings = GaussianSettings()
 
 
 DEFAULT = Settings()

@@ -2,11 +2,11 @@ r"""The free energy of a linear network as a function of its kernel, and its der
 
     F(Phi) = 1/2 [ tr C^{-1} Phi - ln det C^{-1} Phi - m ] + 1/2 sum_o y_o^T A^{-1} y_o,    C = C[Phi],  A = A[Phi]
 
-on the m entries of `theory.linear.reduced`, where C is positive definite. A step E (symmetric) leads to
+on the m entries of `theory.gaussian.reduced`, where C is positive definite. A step E (symmetric) leads to
 
     Phi + E + 1/4 E Phi^{-1} E  =  Phi^{1/2} (1 + S/2)^2 Phi^{1/2},        S = Phi^{-1/2} E Phi^{-1/2},
 
-which is positive semi-definite for every E; lengths are |S|. With g = dF/dPhi, dC = c E (`theory.linear.site_maps`),
+which is positive semi-definite for every E; lengths are |S|. With g = dF/dPhi, dC = c E (`theory.gaussian.site_maps`),
 a = C^{-1} E C^{-1} and b = C^{-1} dC C^{-1}, the first and second derivatives in E are
 
     g = 1/2 ( C^{-1} - Phi^{-1} + c^T Q - Mv o r r^T ),        Q = C^{-1} - C^{-1} Phi C^{-1},        r = A^{-1} y,
@@ -26,8 +26,8 @@ from functools import cached_property
 
 import numpy as np
 
+from theory.gaussian.reduced import Reduced
 from theory.kernels import scale_of
-from theory.linear.reduced import Reduced
 
 LEAF = 32  # rows up to which LAPACK inverts in a single thread
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from theory.linear.newton import STATIONARY, find_stationary
+from theory.gaussian.newton import find_stationary
+from theory.gaussian.settings import NewtonSettings
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def test_unstable_points_are_found_too(offset):
     np.testing.assert_allclose(found.point, [0, 2 * np.pi, np.pi], atol=1e-12)
     np.testing.assert_allclose(found.curvatures, [-1, 1, 2], atol=offset**2)
     np.testing.assert_allclose(np.abs(found.directions), np.eye(3)[[2, 1, 0]].T, atol=1e-12)
-    assert np.linalg.norm(found.gradient) <= STATIONARY * 3**0.5
+    assert np.linalg.norm(found.gradient) <= NewtonSettings.stationary * 3**0.5
     np.testing.assert_allclose(found.value, -2, atol=1e-12)
 
 

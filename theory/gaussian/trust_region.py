@@ -14,48 +14,41 @@ from collections.abc import Callable
 
 import numpy as np
 
-from theory.linear.kernel_space import Point
-
-NOTHING = 1e-5  # component of a direction, relative to its largest, that counts as zero
-LANCZOS = 300  # steps at most
-CHECKED_EVERY = 8  # steps of Lanczos's method
-EXHAUSTED = 1e-12  # what is left of a new direction, relative to the largest curvature, where no more are found
-CLOSE = 1e-5  # residual from which the search may settle by Newton's method alone
-SETTLING = 1e-3  # of the gradient that a step may leave there
-NEWTON = 12  # steps at the end
-MOST = 5000  # second derivatives along directions, in one search
-MOST_PRODUCTS = 300  # second derivatives along directions, in one step
-FORCING = 0.1  # of the gradient that a step may leave, at most
-ACCEPTED = 1e-4  # decrease of a step, relative to what the quadratic model promises
-ROUNDING = 1e-13  # of the value
-SHORTEST = 1e-12  # radius, relative to sqrt(m)
-STATIONARY = 1e-13  # residual at which the search ends: rounding error
-STALLED = 3  # steps in a row that gain no more than rounding error and do not halve the smallest residual
+from theory.gaussian.kernel_energy import Point
+from theory.gaussian.settings import TrustRegionSettings
 
 
-def descend(point: Point, residual: float = STATIONARY, most: int = MOST) -> Point:
+def descend(
+    point: Point,
+    settings: TrustRegionSettings = TrustRegionSettings(),
+    residual: float | None = None,
+    most: int | None = None,
+) -> Point:
     """Where the search comes to rest from a point of finite value, or the last point seen.
 
     Args:
         point: where it starts.
-        residual: at which it ends.
-        most: second derivatives along directions, about, after which it is given up.
+        settings: of the search.
+        residual: at which it ends; by default that of the settings.
+        most: second derivatives along directions, about, after which it is given up; likewise.
     """
+    residual = settings.stationary if residual is None else residual
+    most = settings.products if most is None else most
     size = float(len(point.kernel))
     radius, idle, best = 0.5 * size**0.5, 0, point
     taken = 0
     while taken < most:
-        if point.residual <= residual or idle >= STALLED:
+        if point.residual <= residual or idle >= settings.stalled:
             break
-        forcing = min(FORCING, (point.slope / size) ** 0.5)
-        step, relative, promised, length, products = _step(point, radius, forcing)
+        forcing = min(settings.forcing, (point.slope / size) ** 0.5)
+        step, relative, promised, length, products = _step(point, radius, forcing, settings)
         taken += products
         trial = point.moved(step, relative)
-        slack = ROUNDING * (1 + abs(point.value))
+        slack = settings.rounding * (1 + abs(point.value))
         gained = point.value - trial.value
-        if not gained >= ACCEPTED * promised - slack:
+        if not gained >= settings.accepted * promised - slack:
             radius = min(radius, length) / 4
-            if radius < SHORTEST * size:
+            if radius < settings.shortest * size:
                 break
             continue
         if length > 0.9 * radius and gained > 0.5 * promised:
@@ -66,15 +59,15 @@ def descend(point: Point, residual: float = STATIONARY, most: int = MOST) -> Poi
         else:
             idle = 0 if point.residual < best.residual / 2 else idle + 1
             best = min(best, point, key=lambda each: each.residual)
-    return best if best.residual <= residual else _settled(best, residual)
+    return best if best.residual <= residual else _settled(best, residual, settings)
 
 
-def _settled(point: Point, residual: float) -> Point:
+def _settled(point: Point, residual: float, settings: TrustRegionSettings) -> Point:
     """Steps of Newton's method judged by the residual alone, which sees differences that the value does not."""
-    for _ in range(NEWTON):
-        if point.residual <= residual or point.residual > CLOSE:
+    for _ in range(settings.newton):
+        if point.residual <= residual or point.residual > settings.close:
             break
-        step, relative, *_ = _step(point, 1.0, SETTLING)
+        step, relative, *_ = _step(point, 1.0, settings.settling, settings)
         trial = point.moved(step, relative)
         if not (np.isfinite(trial.value) and trial.residual < point.residual / 2):
             break
@@ -82,7 +75,9 @@ def _settled(point: Point, residual: float) -> Point:
     return point
 
 
-def _step(point: Point, radius: float, forcing: float) -> tuple[np.ndarray, np.ndarray, float, float, int]:
+def _step(
+    point: Point, radius: float, forcing: float, settings: TrustRegionSettings
+) -> tuple[np.ndarray, np.ndarray, float, float, int]:
     """A step E within the radius, E Phi^{-1}, the decrease that the model promises, the length, and products taken."""
     left = -point.gradient
     direction = point.precondition(left)
@@ -90,7 +85,7 @@ def _step(point: Point, radius: float, forcing: float) -> tuple[np.ndarray, np.n
     square = np.sum(left * direction)
     goal, promised, inner = forcing**2 * square, 0.0, 0.0
     products = 0
-    while products < MOST_PRODUCTS:
+    while products < settings.in_step:
         products += 1
         curved, change = point.curve(direction)
         curvature = np.sum(direction * curved)
@@ -114,10 +109,12 @@ def _step(point: Point, radius: float, forcing: float) -> tuple[np.ndarray, np.n
     return step, relative, promised, inner**0.5, products
 
 
-def lowest_curvatures(point: Point, number: int, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+def lowest_curvatures(
+    point: Point, number: int, tolerance: float, settings: TrustRegionSettings = TrustRegionSettings()
+) -> tuple[np.ndarray, np.ndarray]:
     """The lowest eigenvalues of the second derivatives, ascending, (k,), and steps E along their directions (k, m, m).
 
-    In coordinates X of white noise (`theory.linear.kernel_space`), where the KL divergence curves by one half; the
+    In coordinates X of white noise (`theory.gaussian.kernel_energy`), where the KL divergence curves by one half; the
     steps have |X| = 1. Components of X that are zero up to the precision are exact zeros, so that a search along the
     step keeps to the symmetries that it has.
     """
@@ -134,20 +131,20 @@ def lowest_curvatures(point: Point, number: int, tolerance: float) -> tuple[np.n
     def product(vector: np.ndarray) -> np.ndarray:
         return point.noise_of_gradient(point.curve(step_of(vector))[0])[rows, columns] / weight
 
-    values, vectors = _lanczos(product, len(rows), number, tolerance)
-    vectors = np.where(np.abs(vectors) > NOTHING * np.max(np.abs(vectors), axis=0), vectors, 0.0)
+    values, vectors = _lanczos(product, len(rows), number, tolerance, settings)
+    vectors = np.where(np.abs(vectors) > settings.nothing * np.max(np.abs(vectors), axis=0), vectors, 0.0)
     return values, np.array([step_of(vector) for vector in vectors.T])
 
 
 def _lanczos(
-    product: Callable[[np.ndarray], np.ndarray], size: int, number: int, tolerance: float
+    product: Callable[[np.ndarray], np.ndarray], size: int, number: int, tolerance: float, settings: TrustRegionSettings
 ) -> tuple[np.ndarray, np.ndarray]:
     """The lowest eigenvalues of a symmetric operator and their vectors, in columns; fewer where all are known before.
 
     With full orthogonalisation; in NumPy alone, since the threads of SciPy's linear algebra wait for NumPy's.
     """
     vector = np.random.default_rng(0).normal(size=size)
-    basis = np.empty((min(LANCZOS, size), size))
+    basis = np.empty((min(settings.lanczos, size), size))
     diagonal: list[float] = []
     beside: list[float] = []
     basis[0] = vector / np.linalg.norm(vector)
@@ -157,8 +154,8 @@ def _lanczos(
         for _ in range(2):
             image = image - (basis[: step + 1] @ image) @ basis[: step + 1]
         left = np.linalg.norm(image)
-        last = step + 1 == len(basis) or left <= EXHAUSTED * max(map(abs, diagonal))
-        if last or step % CHECKED_EVERY == CHECKED_EVERY - 1:
+        last = step + 1 == len(basis) or left <= settings.exhausted * max(map(abs, diagonal))
+        if last or step % settings.checked == settings.checked - 1:
             matrix = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
             values, axes = np.linalg.eigh(matrix)
             open_ = left * np.abs(axes[-1, :number])

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from theory.linear.descent import descend
+from theory.gaussian.descent import descend
+from theory.gaussian.settings import DescentSettings
 
 
 def valley(point):
@@ -18,7 +19,15 @@ def test_more_starts_than_lanes():
     starts[2] = 1.0  # already at rest
     with jax.enable_x64(True):
         ends, alone = (
-            np.asarray(descend(jax.value_and_grad(valley), jnp.asarray(starts), 7, 500, 1e-9, lanes))
+            np.asarray(
+                descend(
+                    jax.value_and_grad(valley),
+                    jnp.asarray(starts),
+                    7,
+                    1e-9,
+                    DescentSettings(evaluations=500, lanes=lanes),
+                )
+            )
             for lanes in (4, 1)
         )
     np.testing.assert_allclose(ends[:7], 1.0, atol=1e-7)
@@ -36,7 +45,7 @@ def test_a_search_ends_after_so_many_evaluations(most):
 
     with jax.enable_x64(True):
         starts = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3)))
-        ends = np.asarray(descend(evaluate, starts, 2, most, 1e-9, lanes=1))
+        ends = np.asarray(descend(evaluate, starts, 2, 1e-9, DescentSettings(evaluations=most, lanes=1)))
         jax.effects_barrier()
     assert len(counted) == 2 * most
     if most == 1:

@@ -8,12 +8,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from theory.gaussian.settings import NewtonSettings
 from theory.model import Array
-
-STEPS = 30
-STATIONARY = 1e-13  # root mean square gradient at which the search ends: rounding error
-FLAT = 1e-12  # curvature, relative to the largest, that counts as none
-STALE = 0.1  # what a step may leave of the gradient before the second derivatives are taken anew
 
 
 class Stationary(NamedTuple):
@@ -35,7 +31,10 @@ class Stationary(NamedTuple):
 
 
 def find_stationary(
-    value_and_gradient: Callable[[Array], tuple[Array, Array]], hessian: Callable[[Array], Array], start: Array
+    value_and_gradient: Callable[[Array], tuple[Array, Array]],
+    hessian: Callable[[Array], Array],
+    start: Array,
+    settings: NewtonSettings = NewtonSettings(),
 ) -> Stationary:
     """The stationary point that Newton's method finds from a start nearby, or the best one seen.
 
@@ -45,6 +44,7 @@ def find_stationary(
         value_and_gradient: point (d,) -> value, gradient (d,).
         hessian: point (d,) -> second derivatives (d, d).
         start: (d,).
+        settings: of the steps.
     """
 
     def one_step(carry):
@@ -52,7 +52,7 @@ def find_stationary(
         curvatures, directions = lax.cond(
             stale, lambda: tuple(jnp.linalg.eigh(hessian(point))), lambda: tuple(eigensystem)
         )
-        curved = jnp.abs(curvatures) > FLAT * jnp.max(jnp.abs(curvatures))
+        curved = jnp.abs(curvatures) > settings.flat * jnp.max(jnp.abs(curvatures))
         trial = point - directions @ jnp.where(curved, gradient @ directions / jnp.where(curved, curvatures, 1), 0)
         trial_value, trial_gradient = value_and_gradient(trial)
         left = jnp.linalg.norm(trial_gradient) / jnp.linalg.norm(gradient)
@@ -61,12 +61,12 @@ def find_stationary(
             jnp.where(better, new, old)
             for new, old in ((trial, point), (trial_value, value), (trial_gradient, gradient))
         )
-        ended = (jnp.linalg.norm(gradient) <= STATIONARY * gradient.size**0.5) | (stale & ~better)
-        return Stationary(point, value, gradient, curvatures, directions), ~(left <= STALE), ended, steps + 1
+        ended = (jnp.linalg.norm(gradient) <= settings.stationary * gradient.size**0.5) | (stale & ~better)
+        return Stationary(point, value, gradient, curvatures, directions), ~(left <= settings.stale), ended, steps + 1
 
     def unfinished(carry):
         _, _, ended, steps = carry
-        return ~ended & (steps < STEPS)
+        return ~ended & (steps < settings.steps)
 
     nothing = jnp.zeros_like(start)
     first = Stationary(start, *value_and_gradient(start), nothing, jnp.zeros((start.size, start.size), start.dtype))

@@ -5,20 +5,18 @@ import numpy as np
 import pytest
 from small_problems import chain, generic_network, generic_task
 
-from theory import Network, Task, solve
-from theory.linear import saddle
-from theory.linear.kernel_space import Point, positive_inverse
-from theory.linear.many_entries import Found, ManyEntries
-from theory.linear.newton import Stationary
-from theory.linear.reduced import Reduced
-from theory.linear.trust_region import descend, lowest_curvatures
+from theory import Network, Settings, Task, solve
+from theory.gaussian.kernel_energy import Point, positive_inverse
+from theory.gaussian.many_entries import Found, ManyEntries
+from theory.gaussian.newton import Stationary
+from theory.gaussian.reduced import Reduced
+from theory.gaussian.search import LinearProblem
+from theory.gaussian.settings import GaussianSettings
+from theory.gaussian.trust_region import descend, lowest_curvatures
 from theory.model import build_model, data_term, preactivation_cov
 from theory.symmetry import sign_changes
 
-
-@pytest.fixture
-def _matrix_free(monkeypatch):
-    monkeypatch.setattr(saddle, "MOST_DENSE", 0)
+MATRIX_FREE = GaussianSettings(most_dense=0)
 
 
 def task_of(inputs, seed=0, outputs=2):
@@ -95,7 +93,7 @@ def test_what_is_expanded_is_what_the_model_says(name):
     model, point = build_model(network, task), points_of(name)
     many = ManyEntries(model, np.ones((0, model.sites)))
     at = Stationary(point.kernel, point.value, point.gradient, np.ones(1), point.kernel[None])
-    flat = many.flat(Found(at, point))
+    flat = many.flat(Found(at, point, True))
     with jax.enable_x64(True):
         cov = np.asarray(preactivation_cov(model.on_device(), flat.kernel))
         data = float(data_term(model.on_device(), flat.kernel))
@@ -111,11 +109,9 @@ def test_what_is_expanded_is_what_the_model_says(name):
 
 
 @pytest.mark.parametrize("name", ["chain", "every term", "collinear patterns"])
-@pytest.mark.usefixtures("_matrix_free")
-def test_solutions_are_those_of_the_dense_search(name, monkeypatch):
+def test_solutions_are_those_of_the_dense_search(name):
     network, task = PROBLEMS[name]
-    found = solve(network, task)
-    monkeypatch.setattr(saddle, "MOST_DENSE", 1000)
+    found = solve(network, task, settings=Settings(gaussian=MATRIX_FREE))
     dense = solve(network, task)
     assert found.converged
     for array in ("kernel", "conjugate", "preactivation_cov", "prediction", "dual"):
@@ -146,7 +142,6 @@ def test_lowest_curvatures_are_those_of_the_matrix():
     np.testing.assert_allclose(np.sum(steps[0] * point.curve(steps[0])[0]), values[0], rtol=1e-6)
 
 
-@pytest.mark.usefixtures("_matrix_free")
 def test_more_patterns_than_directions_cost_no_more():
     """60 patterns in two dimensions are solved in two directions at each of three steps."""
     network, task = Network.rnn(1, noise=0.5), task_of(shown_first(60, 3, 2), outputs=1)
@@ -157,10 +152,14 @@ def test_more_patterns_than_directions_cost_no_more():
     assert np.linalg.matrix_rank(solution.kernel.reshape(180, 180), tol=1e-9) == 6
 
 
-@pytest.mark.usefixtures("_matrix_free")
+def _problem_of(network, task):
+    model = build_model(network, task).on_device()
+    return LinearProblem(model, sign_changes(model), MATRIX_FREE)
+
+
 def test_a_branch_is_followed_over_an_unstable_one():
     with jax.enable_x64(True):
-        problem = saddle.LinearProblem(build_model(Network.rnn(1), chain(4, 2.0)).on_device())
+        problem = _problem_of(Network.rnn(1), chain(4, 2.0))
         symmetric = problem.find_saddle_points(0, 0)[0]
         assert not symmetric.stable
         below = problem.follow(symmetric.described.kernel, symmetric.described.conjugate)

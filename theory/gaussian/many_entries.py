@@ -1,9 +1,10 @@
 """Saddle points of linear networks on tasks of many entries: no second derivative is ever stored.
 
-The searches are those of `theory.linear.saddle`, in other coordinates: from the lazy limit, which keeps to the
+The searches are those of `theory.gaussian.search`, in other coordinates: from the lazy limit, which keeps to the
 symmetric branch, from coherent steps and from random starts, then from every saddle point found along its directions of
-negative curvature. They run on the numbers that the kernel depends on (`theory.linear.reduced`), however many patterns
-there are. A search that does not come to rest soon is given up, unless it has reached less than all stable points.
+negative curvature. They run on the numbers that the kernel depends on (`theory.gaussian.reduced`), however many
+patterns there are. A search that does not come to rest soon is given up, unless it has reached less than all stable
+points.
 """
 
 from __future__ import annotations
@@ -13,25 +14,14 @@ from typing import NamedTuple
 import numpy as np
 
 from theory.causal import PIVOT_FLOOR
-from theory.linear.kernel_space import Point
-from theory.linear.newton import Stationary
-from theory.linear.reduced import Reduced, causal_factor
-from theory.linear.site_maps import SiteMaps
-from theory.linear.trust_region import MOST, descend, lowest_curvatures
+from theory.gaussian.kernel_energy import Point
+from theory.gaussian.newton import Stationary
+from theory.gaussian.reduced import Reduced, causal_factor
+from theory.gaussian.settings import GaussianSettings
+from theory.gaussian.site_maps import SiteMaps
+from theory.gaussian.trust_region import descend, lowest_curvatures
 from theory.model import Model
-
-SAME_BRANCH = 1e-6
-ROUGHLY = 1e-4
-BEFORE_COMPARING = 1e-6  # residual at which a search is compared with what is known
-UNSTABLE_DIRECTIONS = 4
-PRECISE = 1e-8  # of curvatures, relative, where one is negative: its direction counts
-ROUGH = 1e-2  # where none is: the sign counts
-KICK = 0.15  # of the Gram matrix of white noise
-COHERENCE = 0.6  # between any two steps
-STRONGER = 1.5
-DOWNHILL = 500  # second derivatives along directions after which a search from an unstable point is given up
-FOR_LUCK = 150  # the same from a random start
-AS_FEW = 12  # entries for which random starts are as far from the lazy limit as in `theory.linear.saddle`
+from theory.units import why_unresolved
 
 
 class Found(NamedTuple):
@@ -45,10 +35,7 @@ class Found(NamedTuple):
 
     at: Stationary
     end: Point
-
-    @property
-    def stable(self) -> bool:
-        return bool(self.at.curvatures[0] > -SAME_BRANCH)
+    stable: bool
 
 
 class Flat(NamedTuple):
@@ -69,35 +56,43 @@ class ManyEntries:
         reduced: the numbers that the kernel depends on.
     """
 
-    def __init__(self, model: Model, images: np.ndarray) -> None:
-        self.model, self.images = model, images
+    def __init__(self, model: Model, images: np.ndarray, settings: GaussianSettings = GaussianSettings()) -> None:
+        self.model, self.images, self.settings = model, images, settings
         self.reduced = Reduced.of(model)
         self._signs = [np.ones(self.reduced.entries), *map(self._signs_of_numbers, images)]
 
     def find_saddle_points(self, starts: int, seed: int) -> list[Found]:
         """Every distinct one reached from the starts and from unstable directions of those found."""
-        queue = [(start, MOST) for start in (self._lazy(), *self._coherent_starts())]
-        queue += [(start, FOR_LUCK) for start in self._random_starts(starts, np.random.default_rng(seed))]
+        settings, region = self.settings, self.settings.trust_region
+        first = (self._lazy(), *self._coherent_starts())
+        queue = [(start, region.products) for start in first]
+        queue += [(start, region.random) for start in self._random_starts(starts, np.random.default_rng(seed))]
         found: list[Found] = []
         unfinished: list[Point] = []
         while queue:
             start, most = queue.pop(0)
-            rough = descend(start, BEFORE_COMPARING, most)
-            if rough.residual > BEFORE_COMPARING and most < MOST:
+            if not np.isfinite(start.value):
+                continue
+            rough = descend(start, region, region.rough, most)
+            if rough.residual > region.rough and most < region.products:
                 unfinished.append(rough)
-            elif not any(self._same(rough.kernel, other.end.kernel, ROUGHLY) for other in found):
+            elif not any(self._same(rough.kernel, other.end.kernel, settings.roughly) for other in found):
                 point = self._polished(rough)
-                if any(self._same(point.end.kernel, other.end.kernel, SAME_BRANCH) for other in found):
+                if any(self._same(point.end.kernel, other.end.kernel, settings.same) for other in found):
                     continue
                 found.append(point)
-                downhill = np.flatnonzero(point.at.curvatures < -SAME_BRANCH)
-                queue += [(self._kicked(point, KICK * point.at.directions[i]), DOWNHILL) for i in downhill]
+                downhill = np.flatnonzero(point.at.curvatures < -settings.same)
+                queue += [
+                    (self._kicked(point, region.kick * point.at.directions[i]), region.downhill) for i in downhill
+                ]
             if not queue and unfinished:
                 # A search that was given up goes on where what it has reached lies below all stable saddle points.
                 lowest = min(unfinished, key=lambda each: each.value)
                 if lowest.value < min((each.end.value for each in found if each.stable), default=np.inf):
-                    queue.append((lowest, MOST))
+                    queue.append((lowest, region.products))
                 unfinished = [each for each in unfinished if each is not lowest]
+        if not found:
+            raise RuntimeError(why_unresolved(self.model))
         return found
 
     def follow(self, kernel: np.ndarray) -> Found:
@@ -105,13 +100,13 @@ class ManyEntries:
         directions = self.reduced.patterns
         if directions is not None:
             kernel = _rotated(kernel, np.ascontiguousarray(directions.T))
-        start = Point(self.reduced, self.reduced.contract(kernel))
-        point = self._polished(descend(start if np.isfinite(start.value) else self._lazy()))
-        for _ in range(UNSTABLE_DIRECTIONS):
+        start, region = Point(self.reduced, self.reduced.contract(kernel)), self.settings.trust_region
+        point = self._polished(descend(start if np.isfinite(start.value) else self._lazy(), region))
+        for _ in range(self.settings.unstable_directions):
             if point.stable:
                 break
-            kick = KICK * point.at.directions[0]
-            ends = [descend(self._kicked(point, sign * kick)) for sign in (1, -1)]
+            kick = region.kick * point.at.directions[0]
+            ends = [descend(self._kicked(point, sign * kick), region) for sign in (1, -1)]
             point = self._polished(min(ends, key=lambda end: end.value))
         return point
 
@@ -154,12 +149,12 @@ class ManyEntries:
         live, factor = causal_factor(reduced.expand(reduced.lazy_kernel()), PIVOT_FLOOR["float64"])
         site = live // reduced.maps.directions
         within = live % reduced.maps.directions
-        coherent = np.where(site[:, None] == site, 1.0, COHERENCE) * (within[:, None] == within)
+        coherent = np.where(site[:, None] == site, 1.0, self.settings.coherence) * (within[:, None] == within)
         point = Point(reduced, reduced.contract(factor @ coherent @ factor.T))
         if not np.isfinite(point.value):
             return []
-        stronger = reduced.with_targets(STRONGER)
-        end = descend(Point(stronger, point.kernel), BEFORE_COMPARING)
+        stronger = reduced.with_targets(self.settings.stronger)
+        end = descend(Point(stronger, point.kernel), self.settings.trust_region, self.settings.trust_region.rough)
         return [point, Point(reduced, end.kernel)]
 
     def _random_starts(self, starts: int, rng: np.random.Generator) -> list[Point]:
@@ -167,7 +162,7 @@ class ManyEntries:
         root = np.linalg.cholesky(self.reduced.lazy_kernel())
         found = []
         for amplitude in np.linspace(0.1, 0.5, starts):
-            white = np.tril(rng.normal(size=(m, m))) * amplitude * (AS_FEW / m) ** 0.5
+            white = np.tril(rng.normal(size=(m, m))) * amplitude * (self.settings.trust_region.as_few / m) ** 0.5
             np.fill_diagonal(white, np.exp(np.diagonal(white)))
             factor = root @ white
             found.append(Point(self.reduced, factor @ factor.T))
@@ -177,11 +172,13 @@ class ManyEntries:
         return point.end.moved(step, step @ point.end.kernel_precision)
 
     def _polished(self, rough: Point) -> Found:
-        end = descend(rough)
-        curvatures, directions = lowest_curvatures(end, 1, ROUGH)
+        settings, region = self.settings, self.settings.trust_region
+        end = descend(rough, region)
+        curvatures, directions = lowest_curvatures(end, 1, region.sign, region)
         if curvatures[0] < 0:
-            curvatures, directions = lowest_curvatures(end, UNSTABLE_DIRECTIONS, PRECISE)
-        return Found(Stationary(end.kernel, end.value, end.gradient, curvatures, directions), end)
+            curvatures, directions = lowest_curvatures(end, settings.unstable_directions, region.precise, region)
+        at = Stationary(end.kernel, end.value, end.gradient, curvatures, directions)
+        return Found(at, end, bool(curvatures[0] > -settings.same))
 
     def _same(self, one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
         """Equal kernels (m, m), relative to the largest entry, up to the mirror images that there are."""

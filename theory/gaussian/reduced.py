@@ -29,8 +29,8 @@ import numpy as np
 import scipy.sparse.csgraph
 
 from theory.causal import PIVOT_FLOOR
+from theory.gaussian.site_maps import SiteMaps
 from theory.kernels import scale_of
-from theory.linear.site_maps import SiteMaps
 from theory.model import Model
 
 FOLLOWS = 1e-13  # of its variance that earlier entries leave to an entry: rounding error

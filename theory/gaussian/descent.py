@@ -10,12 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import solve_triangular
 
+from theory.gaussian.settings import DescentSettings
 from theory.model import Array
-
-MEMORY = 24
-SUFFICIENT = 1e-4  # decrease of a step, relative to what the slope promises
-ROUNDING = 1e-14
-LEAST_LENGTH = 1e-10
 
 
 class _Descent(NamedTuple):
@@ -23,7 +19,7 @@ class _Descent(NamedTuple):
     value: Array
     gradient: Array
     length: Array  # of the next trial step, in units of the direction
-    steps: Array  # the last MEMORY of them, newest last, zeros where there are none yet
+    steps: Array  # the last of them, newest last, zeros where there are none yet
     changes: Array  # of the gradient along them
     overlaps: Array  # of steps (rows) with the changes of the same and later steps; ones on the diagonal where none
     gram: Array  # of the changes
@@ -34,9 +30,8 @@ def descend(
     value_and_gradient: Callable[[Array], tuple[Array, Array]],
     starts: Array,
     count: Array,
-    most: int,
     tolerance: float,
-    lanes: int = 4,
+    settings: DescentSettings = DescentSettings(),
 ) -> Array:
     """Where L-BFGS with backtracking comes to rest from each of the first ``count`` of ``starts`` (S, d), (S, d).
 
@@ -46,10 +41,11 @@ def descend(
         value_and_gradient: point (d,) -> value, gradient (d,); traced once.
         starts: the first points, and any numbers behind them.
         count: how many there are; zeros are returned for the others.
-        most: evaluations at most, for each.
         tolerance: on the largest component of the gradient.
-        lanes: how many run side by side.
+        settings: of the descent.
     """
+
+    lanes, most, size_of_memory = settings.lanes, settings.evaluations, settings.memory
 
     def restart(state, start, ended=True):
         # Nothing is known of the start: the first trial is at the start itself, and anything is below infinity.
@@ -60,7 +56,7 @@ def descend(
             length=jnp.ones_like(state.length),
             steps=jnp.zeros_like(state.steps),
             changes=jnp.zeros_like(state.changes),
-            overlaps=jnp.eye(MEMORY, dtype=start.dtype),
+            overlaps=jnp.eye(size_of_memory, dtype=start.dtype),
             gram=jnp.zeros_like(state.gram),
             trials=jnp.zeros_like(state.trials),
         )
@@ -71,8 +67,8 @@ def descend(
         promised = state.gradient @ direction
         point = state.point + state.length * direction
         value, gradient = value_and_gradient(point)
-        slack = ROUNDING * (1 + jnp.abs(state.value))
-        accepted = value <= state.value + SUFFICIENT * state.length * promised + slack
+        slack = settings.rounding * (1 + jnp.abs(state.value))
+        accepted = value <= state.value + settings.sufficient * state.length * promised + slack
         # The minimum of the parabola through what is known, within reason.
         curved = value - state.value - state.length * promised
         best = -promised * state.length**2 / (2 * curved)
@@ -82,12 +78,12 @@ def descend(
         moved = (point, value, gradient, jnp.ones_like(shorter))
         stayed = (state.point, state.value, state.gradient, shorter)
         point, value, gradient, length = (jnp.where(accepted, a, b) for a, b in zip(moved, stayed, strict=True))
-        state = _remember(state, point - state.point, gradient - state.gradient)
+        state = _remember(state, point - state.point, gradient - state.gradient, settings.rounding)
         return state._replace(point=point, value=value, gradient=gradient, length=length, trials=state.trials + 1)
 
     def unfinished(state):
         descends = jnp.max(jnp.abs(state.gradient)) > tolerance
-        return descends & (state.trials < most) & (state.length > LEAST_LENGTH)
+        return descends & (state.trials < most) & (state.length > settings.least_length)
 
     def all_lanes(carry):
         states, owners, following, ends = carry
@@ -105,16 +101,19 @@ def descend(
     first = jnp.arange(lanes)
     size, kind = starts.shape[1], starts.dtype
     number, point, counter = jnp.zeros(lanes, kind), jnp.zeros((lanes, size), kind), jnp.zeros(lanes, jnp.int32)
-    memory, square = jnp.zeros((lanes, MEMORY, size), kind), jnp.zeros((lanes, MEMORY, MEMORY), kind)
+    memory, square = (
+        jnp.zeros((lanes, size_of_memory, size), kind),
+        jnp.zeros((lanes, size_of_memory, size_of_memory), kind),
+    )
     idle = _Descent(point, number, point, number, memory, memory, square, square, counter)
     states = jax.vmap(restart)(idle, starts[jnp.minimum(first, len(starts) - 1)])
     carry = (states, first, jnp.asarray(lanes), jnp.zeros_like(starts))
     return lax.while_loop(lambda carry: jnp.any(carry[1] < count), all_lanes, carry)[-1]
 
 
-def _remember(state: _Descent, step: Array, change: Array) -> _Descent:
+def _remember(state: _Descent, step: Array, change: Array, rounding: float) -> _Descent:
     """With a step and the change of the gradient along it in the memory, in place of the oldest; a null step is not."""
-    useful = step @ change > ROUNDING * (step @ step)
+    useful = step @ change > rounding * (step @ step)
     steps = jnp.concatenate([state.steps[1:], step[None]])
     changes = jnp.concatenate([state.changes[1:], change[None]])
     overlaps = jnp.pad(state.overlaps[1:, 1:], ((0, 1), (0, 1))).at[:, -1].set(steps @ change)

@@ -11,6 +11,7 @@ special care: noise that nothing uses stays at its prior.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -19,10 +20,9 @@ import numpy as np
 
 from theory.activations import BUILT_IN
 from theory.causal import Trajectory, kernel_of_noise, propagate
+from theory.gaussian.settings import NewtonSettings
 from theory.jacobians import dense_jacobian
 from theory.model import Array, Model, OutputLaw, data_term, output_law, preactivation_cov
-
-DIRECTIONS_AT_ONCE = 80  # of the second derivatives: n = 12 takes one round
 
 
 def pack(factor: np.ndarray) -> np.ndarray:
@@ -71,7 +71,7 @@ def free_energy(coordinates: Array, model: Model) -> Array:
 free_energy_and_gradient = jax.jit(jax.value_and_grad(free_energy))
 
 
-@jax.jit
-def hessian(coordinates: Array, model: Model) -> Array:
-    """Second derivatives of F, forward over reverse."""
-    return dense_jacobian(lambda c: jax.grad(free_energy)(c, model), coordinates, DIRECTIONS_AT_ONCE)
+@partial(jax.jit, static_argnums=2)
+def hessian(coordinates: Array, model: Model, directions: int = NewtonSettings.directions) -> Array:
+    """Second derivatives of F, forward over reverse, some directions at once."""
+    return dense_jacobian(lambda c: jax.grad(free_energy)(c, model), coordinates, directions)
