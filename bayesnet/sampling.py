@@ -101,7 +101,8 @@ def sample(
         priors: of numbers of the network that are not known but sampled with it: from their names ("noise",
             "recurrent_gain" and the other gains, "leak", "process_noise", "residual", and degrees of sharing,
             "shared.recurrent" and so on) to scalar NumPyro distributions on positive numbers, or on the unit interval
-            for leak and degrees. The network's own values of them do not matter. Not of Langevin.
+            for leak and degrees. The network's own values of them do not matter. Not of Langevin. In muP noise and
+            gains need priors that are narrow beside the width: a wide network prefers to call a few targets noise.
 
     Returns:
         An ArviZ-shaped DataTree (`bayesnet.to_arviz` hands it to any version of ArviZ):

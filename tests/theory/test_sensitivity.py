@@ -63,6 +63,7 @@ def test_derivatives_by_targets_and_inputs():
     network, task = CASES["every term"]
     solution = theory.solve(network, task)
     found = theory.sensitivity(solution)
+    assert found.free_energy["noise"] == pytest.approx(-np.sum(solution.dual**2) / 2)
     step = 1e-4
     for place in ((0, 1, 0), (1, 2, 1)):
         shifted = []
