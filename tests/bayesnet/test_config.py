@@ -17,9 +17,15 @@ def test_the_default_is_the_digits_task_at_width_512():
     assert config.sampling["num_chains"] == 4
 
 
+def set_defaults():
+    """The defaults that are values; TOML has no None."""
+    tables = default_tables().items()
+    return {name: {key: value for key, value in table.items() if value is not None} for name, table in tables}
+
+
 def test_printed_defaults_read_back_as_the_defaults():
     tables = tomllib.loads(to_toml(default_tables()))
-    assert tables == default_tables()
+    assert tables == set_defaults()
     assert build_config(tables) == build_config({})
 
 
