@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from theory import arguments
-from theory.model import Array, Model, build_model
+from theory.model import Model, build_model
 from theory.network import SHARED, Network
+from theory.parameters import NUMBERS, Parameters
 from theory.task import Task
 
 SIGNAL = "signal"
-GAINS = ("recurrent_gain", "input_gain", "readout_gain", "feedforward_gain", "bias_gain")
-NUMBERS = (*GAINS, "noise", "process_noise", "leak", "residual")
 
 
 @dataclass(frozen=True)
@@ -62,18 +61,10 @@ class Family:
 
         In a degree of sharing covariances are linear, and so continued beyond 1, where a search may step.
         """
-        if self.along.startswith(SHARED):
-            none, shared = self._ends
-            parts = {name: _between(getattr(none, name), getattr(shared, name), value) for name in ("drive", "readout")}
-            weights = tuple(_between(*pair, value) for pair in zip(none.weights, shared.weights, strict=True))
-            return none.replace(weights=weights, **parts)
-        return build_model(*self.at(value)).on_device()
+        if self.along == SIGNAL:
+            return build_model(*self.at(value)).on_device()
+        return self._parameters.model({self.along: value}).on_device()
 
     @cached_property
-    def _ends(self) -> tuple[Model, Model]:
-        none, shared = (build_model(*self.at(end)).on_device() for end in (0.0, 1.0))
-        return none, shared
-
-
-def _between(one: Array, other: Array, share: float) -> Array:
-    return one + share * (other - one)
+    def _parameters(self) -> Parameters:
+        return Parameters(self.network, self.task, [self.along])

@@ -22,12 +22,13 @@ from jax.scipy.linalg import solve_triangular
 
 from theory import arguments
 from theory.connections import Connection
-from theory.family import NUMBERS
 from theory.model import Array, Model, build_model, input_gram, readout_covariance
 from theory.network import SHARED, WEIGHTS, Network
 from theory.task import Task
 from theory.wiring import carried_sites
 
+GAINS = ("recurrent_gain", "input_gain", "readout_gain", "feedforward_gain", "bias_gain")
+NUMBERS = (*GAINS, "noise", "process_noise", "leak", "residual")
 GAIN_OF = {name: f"{name}_gain" for name in WEIGHTS}
 GENERIC = 0.5  # a value that every parameter can have and with which no term of the model is missing
 
