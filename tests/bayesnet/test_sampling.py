@@ -308,18 +308,19 @@ def nonlinear(x):
     return jax.numpy.sin(x)
 
 
+LANGEVIN = {"sampler": "langevin", "coordinates": "weights"}
 BAD = [
     *(("coordinates", value) for value in ("kernel", "", None, 3, ["fields"], "kernels")),
     *(("num_warmup", value) for value in (-1, 2.0, True, "3", None)),
     *((name, value) for name in ("num_samples", "num_chains", "num_latents", "max_tree_depth") for value in (0, 1.0)),
     *(("seed", value) for value in (-1, 1.5, None, True, "0")),
-    *(("target_accept", value) for value in (0, 1, 1.0, -0.5, float("nan"), "0.8", True, None)),
+    *(("target_accept", value) for value in (0, 1, 1.0, -0.5, float("nan"), "0.8", True)),
     *(("anneal", value) for value in (1, "yes", None)),
     *(("precision", value) for value in ("float16", 64, None, np.float64)),
     *(("chain_method", value) for value in ("threads", None, 2)),
     *(("keep", value) for value in ("fields", ["field"], None, [3])),
-    *(("thin", value) for value in (0, 1.5, None)),
-    *(("step_size", value) for value in (0, -1.0, float("inf"), "0.1", None)),
+    *(("thin", value) for value in (0, 1.5)),
+    *(("step_size", value) for value in (0, -1.0, float("inf"), "0.1")),
     *(("steps_per_draw", value) for value in (0, 2.5)),
     ("checkpoint", 3),
     *(("network", value) for value in (None, "rnn", 8, TANH.to_dict())),
@@ -331,9 +332,28 @@ BAD = [
 def test_malformed_arguments(name, value, monkeypatch):
     """A ValueError that begins with the name of the argument, before any chain is started."""
     monkeypatch.setattr(sampling, "run_chains", lambda *arguments: pytest.fail("a chain was started"))
-    arguments = {"network": TANH, "task": task_of(), **SHORT, name: value}
-    with pytest.raises(ValueError, match=rf"^{name} is "):
+    needed = {"thin": {"keep": ["latents"]}, "step_size": LANGEVIN, "steps_per_draw": LANGEVIN}
+    arguments = {"network": TANH, "task": task_of(), **SHORT, **needed.get(name, {}), name: value}
+    with pytest.raises(ValueError, match=rf"^{name} is (?!.*leave it out)"):
         sample(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "idle"),
+    [
+        ("nuts", {"step_size": 0.01}),
+        ("nuts", {"steps_per_draw": 2}),
+        ("nuts", {"thin": 2}),
+        ("hmc", {"max_tree_depth": 4}),
+        ("hmc", {"step_size": 0.01}),
+        ("langevin", {"target_accept": 0.9}),
+        ("langevin", {"max_tree_depth": 4}),
+    ],
+)
+def test_arguments_that_would_have_no_effect_are_refused(sampler, idle, monkeypatch):
+    monkeypatch.setattr(sampling, "run_chains", lambda *arguments: pytest.fail("a chain was started"))
+    with pytest.raises(ValueError, match=rf"^{next(iter(idle))} is .*leave it out here"):
+        sample(TANH, task_of(), **{**SHORT, "sampler": sampler, **idle})
 
 
 def test_thinning_that_keeps_nothing():
