@@ -136,8 +136,8 @@ def test_an_output_path_that_is_a_file_ends_in_one_line(experiment, tmp_path, ca
 
 def test_the_gallery_shows_figures_that_exist_with_the_scripts_that_made_them():
     text = (EXAMPLES.parent / "docs" / "gallery.md").read_text()
-    figures = re.findall(r"\]\((images/[^)]+)\)", text)
-    commands = re.findall(r"^    python examples/(\w+)\.py", text, re.MULTILINE)
+    figures = re.findall(r"\{figure\} (images/\S+)", text)
+    commands = re.findall(r"python examples/(\w+)\.py", text)
     assert set(commands) == {path.stem for path in EXAMPLES.glob("*.py")} - {SHARED}
     assert {Path(figure).stem for figure in figures} >= set(commands)
     for command in commands:
