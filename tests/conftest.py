@@ -31,7 +31,9 @@ NUMERICS = (
     "bayesnet/test_architectures.py",
     "bayesnet/test_bridge_sampling.py",
     "bayesnet/test_generic_posteriors.py",
+    "bayesnet/test_location.py",
     "bayesnet/test_recorded_neurons.py",
+    "test_examples.py",
     "test_invariance.py",
 )
 
