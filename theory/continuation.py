@@ -17,7 +17,7 @@ from theory.kernels import OUTPUT_DIMS, entry_coords, kernel_labels
 from theory.lazy import nngp
 from theory.network import Network
 from theory.saddle import check_settings
-from theory.search.branches import Options
+from theory.search.branch import Options
 from theory.search.settings import DEFAULT, Settings
 from theory.search.solutions import Follower
 from theory.solution import KERNELS, OUTPUTS, SCALAR_KINDS, Solution

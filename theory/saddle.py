@@ -6,7 +6,7 @@ from theory import arguments
 from theory.lazy import nngp
 from theory.memory import require_memory
 from theory.network import Network
-from theory.search.branches import Options
+from theory.search.branch import Options
 from theory.search.settings import DEFAULT, Settings
 from theory.search.solutions import search
 from theory.solution import Solution

@@ -30,7 +30,7 @@ from theory.jax_settings import own_settings
 from theory.model import Model, signal_of
 from theory.network import SHARED, Network
 from theory.saddle import check_settings
-from theory.search.branches import Options
+from theory.search.branch import Options
 from theory.search.broken_branch import follow_broken
 from theory.search.settings import DEFAULT, Settings
 from theory.search.symmetric_branch import SymmetricBranch

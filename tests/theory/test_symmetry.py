@@ -5,7 +5,7 @@ import pytest
 
 import theory
 from theory import Network, Solution, Task
-from theory.search.solutions import relabelled_image
+from theory.search.branch_solution import relabelled_image
 from theory.symmetry import alternating_relabelling, relabel
 
 

@@ -12,7 +12,8 @@ import theory
 from theory.laws.grid import GridSettings
 from theory.model import build_model
 from theory.search import problem as problems
-from theory.search.branches import Options, find_branches
+from theory.search.branch import Options
+from theory.search.branches import find_branches
 from theory.search.settings import RefreshSettings, SetSettings
 from theory.search.stationarity import Root
 from theory.solution import Solution, only_stable

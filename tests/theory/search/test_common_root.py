@@ -10,8 +10,9 @@ from small_problems import problem_of
 
 import theory
 from theory.laws.grid import GridSettings
-from theory.search import branches
-from theory.search.branches import Options
+from theory.search import solve_branch as solving
+from theory.search.branch import Options
+from theory.search.branches import find_branches
 from theory.search.common_root import _covariance, solve_together
 from theory.search.problem import make_laws, slope_on_laws, solve_on_laws
 from theory.search.stationarity import Root
@@ -31,7 +32,7 @@ def drawn_branch():
     settings = theory.Settings(grids=GridSettings(rank=0))
     network = theory.Network.rnn(1, activation="tanh", recurrent_gain=GAIN)
     with jax.enable_x64(True):
-        found = branches.find_branches(*problem_of(network, chain(3, 3.0)), Options(4096, SETS, settings=settings))
+        found = find_branches(*problem_of(network, chain(3, 3.0)), Options(4096, SETS, settings=settings))
     return min(found, key=lambda branch: np.mean(branch.energies))
 
 
@@ -66,17 +67,17 @@ def test_the_common_root_is_the_mean_of_the_own_ones(together):
 def test_sets_without_a_root_are_solved_together(monkeypatch, drawn_branch):
     """Where a set fails, the answer comes from all of them and says so; its error is that of separate solves."""
     problem = drawn_branch.found.problem
-    solve = branches.solve_on_laws
+    solve = solving.solve_on_laws
     failing = iter([True, False, False, False])
 
     def one_fails(*arguments):
         root = solve(*arguments)
         return replace(root, residual=1.0) if next(failing) else root
 
-    monkeypatch.setattr(branches, "solve_on_laws", one_fails)
+    monkeypatch.setattr(solving, "solve_on_laws", one_fails)
     with jax.enable_x64(True):
         model = problem.model
-        found = branches._solve_branch(problem, model, drawn_branch.found.state, SETS, 3)
+        found = solving.solve_branch(problem, model, drawn_branch.found.state, SETS, 3)
     assert found.found.together
     assert not drawn_branch.found.together
     assert all(root.residual < 1e-9 for root in found.roots)
