@@ -206,7 +206,7 @@ def theory_error(solution: Solution, observables: Sequence[Observable]) -> np.nd
     task, kernels = solution.task, np.asarray(solution.repetitions)
     if len(kernels) == 0 or not observables:
         return np.zeros(len(observables))
-    # Entries that count as following from earlier ones (`theory.search.solutions`) are off alike on all repetitions.
+    # Entries that count as following from earlier ones are off alike on all repetitions.
     scatter = error_of_repetitions(kernels, solution.randomisations)
     common = np.sqrt(np.maximum(np.asarray(solution.standard_error) ** 2 - scatter**2, 0))
     kernels = np.concatenate([kernels, solution.kernel[None], (solution.kernel + common)[None]])
