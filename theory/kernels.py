@@ -61,9 +61,9 @@ def kernel_labels(task: Task, sites: int) -> tuple[tuple[str, ...], dict[str, An
 
 
 def scale_of(kernel: np.ndarray) -> np.ndarray:
-    """sqrt(Phi_ii) of a kernel (n, n), ones where that vanishes up to rounding, (n,)."""
-    variances = np.diagonal(kernel)
-    silent = ~(variances > SILENT * variances.max(initial=0.0))
+    """sqrt(Phi_ii) of kernels (..., n, n), ones where that vanishes up to rounding, (..., n)."""
+    variances = np.diagonal(kernel, axis1=-2, axis2=-1)
+    silent = ~(variances > SILENT * variances.max(axis=-1, keepdims=True, initial=0.0))
     return np.sqrt(np.where(silent, 1.0, variances))
 
 

@@ -8,7 +8,7 @@ import pytest
 from small_problems import as_general, chain, repeated, sequence, weighted_networks
 
 from theory import Network, Task, fluctuations, nngp, solve
-from theory.gaussian.noise_energy import hessian, kernel_of_coordinates, pack
+from noise_energy import hessian, kernel_of_coordinates, pack
 from theory.model import build_model
 from theory.response import factorise, inverse_factor
 
@@ -16,7 +16,7 @@ RNN, DNN = Network.rnn(500), Network.dnn(500)
 
 
 def in_noise_coordinates(solution):
-    """N Cov(Phi) = J (d^2 F)^{-1} J^T in the coordinates of `theory.gaussian.noise_energy`, (n^2, n^2)."""
+    """N Cov(Phi) = J (d^2 F)^{-1} J^T in the coordinates of `noise_energy`, (n^2, n^2)."""
     n = solution.task.entries
     with jax.enable_x64(True):
         model = build_model(solution.network, solution.task).on_device()

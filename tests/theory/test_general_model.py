@@ -7,7 +7,7 @@ from small_problems import chain, sequence
 
 import theory
 from theory import Connection, Drift, Network
-from theory.gaussian.noise_energy import hessian, kernel_of_coordinates, pack
+from noise_energy import hessian, kernel_of_coordinates, pack
 from theory.model import build_model
 from theory.response import factorise, inverse_factor
 from theory.symmetry import mirror_signs

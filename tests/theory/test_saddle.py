@@ -8,7 +8,7 @@ from scipy.optimize import brentq
 from theory import Network, Solution, Task, nngp, solve, spectrum
 from theory.activations import BUILT_IN
 from theory.causal import kernel_of_noise
-from theory.gaussian.noise_energy import hessian, pack
+from noise_energy import hessian, pack
 from theory.model import build_model
 
 RNN, DNN = Network.rnn(500), Network.dnn(500)

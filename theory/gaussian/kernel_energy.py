@@ -17,112 +17,124 @@ At the lazy limit, E = (1 - c)^{-1} [ C^{1/2} X C^{1/2} ] makes the KL divergenc
 change of the Gram matrix of white noise, in which the data alone curve the free energy otherwise. The preconditioner
 is that map times its adjoint at any point. A gradient costs two Cholesky factors and two inverses, a second derivative
 along one direction eight products of matrices.
+
+Arrays may have leading axes: many kernels at once, since on a few entries NumPy's overhead takes longer than the
+products.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from theory.gaussian.reduced import Reduced
+from theory.gaussian.reduced import Reduced, back
 from theory.kernels import scale_of
 
 LEAF = 32  # rows up to which LAPACK inverts in a single thread
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
-    """The free energy at a kernel.
+class Points:
+    """The free energy at some kernels.
 
     On a busy machine the threads of LAPACK, and those of BLAS where an operand is transposed, wait for one another a
     hundred times longer than such products take: transposes are stored, inverses made of products.
 
     Attributes:
         problem: the network on the task.
-        kernel: Phi, (m, m).
+        kernel: Phi, (..., m, m).
     """
 
     problem: Reduced
     kernel: np.ndarray
 
+    def __len__(self) -> int:
+        return len(self.kernel)
+
+    def at(self, which: Any) -> Points:
+        """Some of them, or a single one, with what is known of them."""
+        chosen = Points(self.problem, self.kernel[which])
+        known = {name: value[which] for name, value in vars(self).items() if name not in ("problem", "kernel")}
+        vars(chosen).update(known)
+        return chosen
+
     @cached_property
-    def value(self) -> float:
-        """F; infinite where Phi or C[Phi] is not positive definite."""
+    def value(self) -> np.ndarray:
+        """F (...,); infinite where Phi or C[Phi] is not positive definite."""
         try:
-            factor, kernel_factor = np.linalg.cholesky(self.cov), np.linalg.cholesky(self.kernel)
+            factor, kernel_factor = self._factor, np.linalg.cholesky(self.kernel)
         except np.linalg.LinAlgError:
-            return np.inf
-        log_det = 2 * np.sum(np.log(np.diagonal(kernel_factor) / np.diagonal(factor)))
-        divergence = (np.sum(self._precision * self.kernel) - log_det - len(factor)) / 2
-        return float(divergence + np.sum(self.problem.targets * self._dual) / 2 + self.problem.unexplained)
+            if self.kernel.ndim == 2:
+                return np.array(np.inf)
+            return np.array([Points(self.problem, kernel).value for kernel in self.kernel])
+        diagonals = (np.diagonal(each, axis1=-2, axis2=-1) for each in (kernel_factor, factor))
+        log_det = 2 * np.sum(np.log(np.divide(*diagonals)), axis=-1)
+        divergence = (overlap(self._precision, self.kernel) - log_det - factor.shape[-1]) / 2
+        return divergence + overlap(self.problem.targets, self._dual) / 2 + self.problem.unexplained
 
     @cached_property
     def cov(self) -> np.ndarray:
-        """C[Phi], (m, m)."""
+        """C[Phi], (..., m, m)."""
         return self.problem.covariance(self.kernel)
 
     @cached_property
     def gradient(self) -> np.ndarray:
-        """g = dF/dPhi (m, m), symmetric."""
+        """g = dF/dPhi (..., m, m), symmetric."""
         slope = self._precision - self.kernel_precision + self.problem.covariance_adjoint(self.response)
-        return _symmetric(slope - self.problem.read_out_adjoint(self._dual @ self._dual.T)) / 2
+        return _symmetric(slope - self.problem.read_out_adjoint(self._dual @ back(self._dual))) / 2
 
     @cached_property
     def response(self) -> np.ndarray:
-        """Q, (m, m)."""
+        """Q, (..., m, m)."""
         return _symmetric(self._precision - self._carried @ self._precision)
 
     @cached_property
-    def slope(self) -> float:
-        """|dF/dS|."""
+    def slope(self) -> np.ndarray:
+        """|dF/dS|, (...,)."""
         scaled = self.gradient @ self.kernel
-        return float(np.sqrt(np.abs(np.sum(scaled * scaled.T))))
+        return np.sqrt(np.abs(overlap(scaled, back(scaled))))
 
     @cached_property
-    def residual(self) -> float:
+    def residual(self) -> np.ndarray:
         """How far Phi is from ( C^{-1} + Phihat )^{-1} to first order, relative to sqrt(Phi_ii Phi_jj), at most."""
-        violation = 2 * self.problem.expand(self.kernel @ self.gradient @ self.kernel)
-        scale = scale_of(self.problem.expand(self.kernel))
-        return float(np.max(np.abs(violation) / np.outer(scale, scale)))
+        return self._largest(2 * self.kernel @ self.gradient @ self.kernel)
 
     @cached_property
-    def violation(self) -> float:
+    def violation(self) -> np.ndarray:
         """The same for the equation itself, not to first order."""
         conjugate = self.problem.covariance_adjoint(self.response)
-        conjugate = conjugate - self.problem.read_out_adjoint(self._dual @ self._dual.T)
+        conjugate = conjugate - self.problem.read_out_adjoint(self._dual @ back(self._dual))
         factor = self._factor
-        inner = np.eye(len(factor)) + factor.T @ conjugate @ factor
-        implied = self.problem.expand(factor @ np.linalg.solve(inner, factor.T))
-        kernel = self.problem.expand(self.kernel)
-        scale = scale_of(kernel)
-        return float(np.max(np.abs(kernel - implied) / np.outer(scale, scale)))
+        inner = np.eye(factor.shape[-1]) + back(factor) @ conjugate @ factor
+        return self._largest(self.kernel - factor @ np.linalg.solve(inner, back(factor)))
 
     def curve(self, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The second derivative along E = ``step`` (m, m), and E Phi^{-1}."""
+        """The second derivative along E = ``step`` (..., m, m), and E Phi^{-1}."""
         relative = step @ self.kernel_precision
         by_cov = self._precision @ self.problem.change(step) @ self._precision
         by_kernel = self._precision @ step @ self._precision
         carried = self._carried @ by_cov
-        response = carried + carried.T - by_kernel - by_cov
-        slope = self.kernel_precision @ relative - by_cov + self.problem.covariance_adjoint(_symmetric(response))
+        response = carried + back(carried) - by_kernel - by_cov
+        slope = self.kernel_precision @ relative - by_cov + self.problem.covariance_adjoint(response)
         dual_change = -self._target_precision @ (self.problem.read_out(step) @ self._dual)
-        products = dual_change @ self._dual.T
-        slope = (slope - self.problem.read_out_adjoint(products + products.T)) / 2
-        return _symmetric(slope + self.gradient @ relative / 2), relative
+        products = dual_change @ back(self._dual)
+        slope = slope - self.problem.read_out_adjoint(products + back(products)) + self.gradient @ relative
+        return _symmetric(slope) / 2, relative
 
     def precondition(self, gradient: np.ndarray) -> np.ndarray:
-        """The step (m, m) that stands for a gradient (m, m) in coordinates of white noise."""
-        back = self.problem.accumulate_adjoint(gradient)
-        return _symmetric(self.problem.accumulate(self.cov @ back @ self.cov))
+        """The step (..., m, m) that stands for a gradient (..., m, m) in coordinates of white noise."""
+        carried = self.problem.accumulate_adjoint(gradient)
+        return _symmetric(self.problem.accumulate(self.cov @ carried @ self.cov))
 
-    def moved(self, step: np.ndarray, relative: np.ndarray) -> Point:
-        """The point after a step E; ``relative`` is E Phi^{-1}."""
-        return Point(self.problem, _symmetric(self.kernel + step + relative @ step / 4))
+    def moved(self, step: np.ndarray, relative: np.ndarray) -> Points:
+        """The points after a step E; ``relative`` is E Phi^{-1}."""
+        return Points(self.problem, _symmetric(self.kernel + step + relative @ step / 4))
 
     def step_of_noise(self, change: np.ndarray) -> np.ndarray:
-        """E for a change X (m, m) of the Gram matrix of white noise."""
+        """E for a change X (..., m, m) of the Gram matrix of white noise."""
         return _symmetric(self.problem.accumulate(self._factor @ change @ self._factor_back))
 
     def noise_of_gradient(self, gradient: np.ndarray) -> np.ndarray:
@@ -134,17 +146,23 @@ class Point:
         """Phi^{-1}."""
         return positive_inverse(self.kernel)
 
+    def _largest(self, change: np.ndarray) -> np.ndarray:
+        """The largest entry of a change of the kernel, relative to sqrt(Phi_ii Phi_jj), (...,)."""
+        change, kernel = self.problem.expand(change), self.problem.expand(self.kernel)
+        scale = scale_of(kernel)
+        return np.max(np.abs(change) / (scale[..., :, None] * scale[..., None, :]), axis=(-2, -1))
+
     @cached_property
     def _factor(self) -> np.ndarray:
         return np.linalg.cholesky(self.cov)
 
     @cached_property
     def _factor_back(self) -> np.ndarray:
-        return np.ascontiguousarray(self._factor.T)
+        return np.ascontiguousarray(back(self._factor))
 
     @cached_property
     def _precision(self) -> np.ndarray:
-        return positive_inverse(self.cov)
+        return _inverse_of_square(self._factor)
 
     @cached_property
     def _carried(self) -> np.ndarray:
@@ -154,29 +172,39 @@ class Point:
     @cached_property
     def _target_precision(self) -> np.ndarray:
         cov = self.problem.read_out(self.kernel)
-        return positive_inverse(cov + self.problem.noise * np.eye(len(cov)))
+        return positive_inverse(cov + self.problem.noise * np.eye(cov.shape[-1]))
 
     @cached_property
     def _dual(self) -> np.ndarray:
         return self._target_precision @ self.problem.targets
 
 
+def overlap(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """sum_ij X_ij Y_ij, (...,)."""
+    return np.einsum("...ij,...ij->...", one, other)
+
+
 def _symmetric(matrix: np.ndarray) -> np.ndarray:
-    return (matrix + matrix.T) / 2
+    return (matrix + back(matrix)) / 2
 
 
 def positive_inverse(matrix: np.ndarray) -> np.ndarray:
-    """The inverse of a positive definite matrix, by products of whole arrays (`Point`)."""
-    inverse = _triangular_inverse(np.linalg.cholesky(matrix))
-    return np.ascontiguousarray(inverse.T) @ inverse
+    """The inverse of positive definite matrices (..., n, n), by products of whole arrays (`Points`)."""
+    return _inverse_of_square(np.linalg.cholesky(matrix))
+
+
+def _inverse_of_square(factor: np.ndarray) -> np.ndarray:
+    """(L L^T)^{-1}."""
+    inverse = _triangular_inverse(factor)
+    return np.ascontiguousarray(back(inverse)) @ inverse
 
 
 def _triangular_inverse(factor: np.ndarray) -> np.ndarray:
-    n = len(factor)
+    n = factor.shape[-1]
     if n <= LEAF:
         return np.linalg.inv(factor)
     half, inverse = n // 2, np.zeros_like(factor)
-    inverse[:half, :half] = _triangular_inverse(factor[:half, :half])
-    inverse[half:, half:] = _triangular_inverse(factor[half:, half:])
-    inverse[half:, :half] = -inverse[half:, half:] @ (factor[half:, :half] @ inverse[:half, :half])
+    inverse[..., :half, :half] = _triangular_inverse(factor[..., :half, :half])
+    inverse[..., half:, half:] = _triangular_inverse(factor[..., half:, half:])
+    inverse[..., half:, :half] = -inverse[..., half:, half:] @ (factor[..., half:, :half] @ inverse[..., :half, :half])
     return inverse

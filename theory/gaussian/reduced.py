@@ -16,7 +16,8 @@ Pre-activations of a linear network are linear in its inputs, biases and noise. 
 
   because the correlation Mv of the readout is the same for all patterns.
 
-What is left is the covariance of z, m <= n entries, which is positive definite; it is called the kernel here.
+What is left is the covariance of z, m <= n entries, which is positive definite; it is called the kernel here. Matrices
+may have leading axes, (..., m, m): several at once.
 """
 
 from __future__ import annotations
@@ -26,17 +27,15 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import scipy.sparse.csgraph
 
 from theory.causal import PIVOT_FLOOR
-from theory.gaussian.site_maps import SiteMaps
+from theory.gaussian.site_maps import SiteMaps, back
+from theory.gaussian.white_numbers import NO_DIRECTION, causal_factor, root_of, white_basis
 from theory.kernels import scale_of
 from theory.model import Model
 
 FOLLOWS = 1e-13  # of its variance that earlier entries leave to an entry: rounding error
 NEARLY_FOLLOWS = 1e-4  # lowest eigenvalue of the prior correlations below which white numbers are better
-SMALLEST = 1e-8  # standard deviation of a white number, relative to the largest, that is left out: variances of 1e-16
-NO_DIRECTION = 1e-13  # variance of a direction of the patterns, relative to the largest, that is rounding error
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +49,8 @@ class Reduced:
         live: the entries of k that do not follow from earlier ones, (m,).
         basis: L, (sites r, m), or None where z = k.
         inverse: that of L on the live entries, (m, m), or None.
-        powers: (L^+ S L)^(1, 2, 4, ...) until that vanishes, each with its transpose, or none.
+        powers: (L^+ S L)^(1, 2, 4, ...), S^(1, 2, 4, ...) where z = k and sites are mixed, until that vanishes, each with
+            its transpose, or none.
         read: the entries of z that targets depend on, (k,), or what they depend on, (k, m).
         readout: gv^2 Mv between those, (k, k).
         noise: kappa.
@@ -87,18 +87,17 @@ class Reduced:
         scale = scale_of(prior)
         everything = np.arange(len(drive))
         if np.linalg.eigvalsh(prior / np.outer(scale, scale))[0] > NEARLY_FOLLOWS:
-            return cls(maps, drive, rotation, everything, None, None, (), **_data(model, rotation, None))
+            mixed = maps.shift if maps.mixing is not None else None
+            powers = () if mixed is None else _powers(mixed, maps.sites)
+            return cls(maps, drive, rotation, everything, None, None, powers, **_data(model, rotation, None))
         if maps.shift is not None:
             basis, inverse = white_basis(drive, maps.shift, maps.sites, scale, prior)
-            power, powers = inverse @ maps.shift @ basis, []
-            for _ in range(max(1, (maps.sites - 1).bit_length())):
-                powers.append((power, np.ascontiguousarray(power.T)))
-                power = power @ power
-            root = inverse @ _root(drive)
+            powers = _powers(inverse @ maps.shift @ basis, maps.sites)
+            root = inverse @ root_of(drive)
             data = _data(model, rotation, basis)
-            return cls(maps, root @ root.T, rotation, everything, basis, None, tuple(powers), **data)
+            return cls(maps, root @ root.T, rotation, everything, basis, None, powers, **data)
         live, factor = causal_factor(prior, FOLLOWS)
-        if np.min(np.diagonal(factor[live]) ** 2 / np.diagonal(prior)[live]) < PIVOT_FLOOR["float64"]:
+        if np.any(np.diagonal(factor[live]) ** 2 < PIVOT_FLOOR["float64"] * np.diagonal(prior)[live]):
             drive[live, live] += PIVOT_FLOOR["float64"] * np.diagonal(prior)[live]
             prior = maps.accumulate(drive)
         inverse = np.linalg.inv(np.linalg.cholesky(prior[np.ix_(live, live)]))
@@ -111,7 +110,7 @@ class Reduced:
         return len(self.live) if self.basis is None else self.basis.shape[1]
 
     def expand(self, kernel: np.ndarray) -> np.ndarray:
-        """Of z (m, m) to all of k, (sites r, sites r)."""
+        """Of z (..., m, m) to all of k, (..., sites r, sites r)."""
         return kernel if self.basis is None else self.basis @ kernel @ self._basis_back
 
     def contract(self, kernel: np.ndarray) -> np.ndarray:
@@ -142,51 +141,51 @@ class Reduced:
         return replace(self, targets=factor * self.targets, unexplained=factor**2 * self.unexplained)
 
     def covariance(self, kernel: np.ndarray) -> np.ndarray:
-        """C[Phi] of z, (m, m)."""
+        """C[Phi] of z, (..., m, m)."""
         if self.powers:
             return self.drive + self.change(kernel)
         return self._restrict(self.drive + self.maps.change(self.expand(kernel)))
 
     def change(self, kernel: np.ndarray) -> np.ndarray:
-        """How C[Phi] changes with Phi, (m, m)."""
+        """How C[Phi] changes with Phi, (..., m, m)."""
         if self.powers:
             return self.powers[0][0] @ kernel @ self.powers[0][1]
         return self._restrict(self.maps.change(self.expand(kernel)))
 
     def covariance_adjoint(self, response: np.ndarray) -> np.ndarray:
-        """The derivative of sum(C[Phi] o Y) with respect to Phi, (m, m)."""
+        """The derivative of sum(C[Phi] o Y) with respect to Phi, (..., m, m)."""
         if self.powers:
             return self.powers[0][1] @ response @ self.powers[0][0]
         return self._project(self.maps.adjoint(self._scatter(response)))
 
     def accumulate(self, change: np.ndarray) -> np.ndarray:
-        """The change of Phi that makes Phi - C[Phi] change by ``change``, (m, m)."""
-        for power, back in self.powers:
-            change = change + power @ change @ back
+        """The change of Phi that makes Phi - C[Phi] change by ``change``, (..., m, m)."""
+        for power, transposed in self.powers:
+            change = change + power @ change @ transposed
         if self.powers:
             return change
         return self._restrict(self.maps.accumulate(self.expand(change)))
 
     def accumulate_adjoint(self, gradient: np.ndarray) -> np.ndarray:
         """The adjoint of `accumulate`."""
-        for power, back in self.powers:
-            gradient = gradient + back @ gradient @ power
+        for power, transposed in self.powers:
+            gradient = gradient + transposed @ gradient @ power
         if self.powers:
             return gradient
         return self._project(self.maps.accumulate_adjoint(self._scatter(gradient)))
 
     def read_out(self, kernel: np.ndarray) -> np.ndarray:
-        """gv^2 Mv o Phi of what the targets depend on, (k, k): A less its noise."""
+        """gv^2 Mv o Phi of what the targets depend on, (..., k, k): A less its noise."""
         if self.read.ndim == 1:
-            return self.readout * kernel[np.ix_(self.read, self.read)]
+            return self.readout * kernel[..., self.read[:, None], self.read]
         return self.readout * (self.read @ kernel @ self._read_back)
 
     def read_out_adjoint(self, matrix: np.ndarray) -> np.ndarray:
-        """Its adjoint, (m, m)."""
+        """Its adjoint, (..., m, m)."""
         if self.read.ndim == 2:
             return self._read_back @ (self.readout * matrix) @ self.read
-        total = np.zeros((self.entries,) * 2)
-        total[np.ix_(self.read, self.read)] = self.readout * matrix
+        total = np.zeros((*matrix.shape[:-2], self.entries, self.entries))
+        total[..., self.read[:, None], self.read] = self.readout * matrix
         return total
 
     def lazy_kernel(self) -> np.ndarray:
@@ -197,18 +196,26 @@ class Reduced:
         return (
             matrix
             if self.inverse is None
-            else self.inverse @ matrix[np.ix_(self.live, self.live)] @ np.ascontiguousarray(self.inverse.T)
+            else self.inverse @ matrix[..., self.live[:, None], self.live] @ np.ascontiguousarray(self.inverse.T)
         )
 
     def _scatter(self, matrix: np.ndarray) -> np.ndarray:
         if self.inverse is None:
             return matrix
-        total = np.zeros_like(self.drive)
-        total[np.ix_(self.live, self.live)] = self.inverse.T @ matrix @ self.inverse
+        total = np.zeros((*matrix.shape[:-2], *self.drive.shape))
+        total[..., self.live[:, None], self.live] = self.inverse.T @ matrix @ self.inverse
         return total
 
     def _project(self, matrix: np.ndarray) -> np.ndarray:
         return matrix if self.basis is None else self._basis_back @ matrix @ self.basis
+
+
+def _powers(shift: np.ndarray, sites: int) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Those of a nilpotent matrix that double its reach, each with its transpose."""
+    powers = [shift]
+    while 2 ** len(powers) < sites:
+        powers.append(powers[-1] @ powers[-1])
+    return tuple((power, np.ascontiguousarray(power.T)) for power in powers)
 
 
 def pattern_directions(model: Model) -> np.ndarray | None:
@@ -224,70 +231,6 @@ def pattern_directions(model: Model) -> np.ndarray | None:
     values, vectors = np.linalg.eigh(total)
     kept = values > NO_DIRECTION * values[-1]
     return None if kept.all() else vectors[:, kept]
-
-
-def white_basis(
-    drive: np.ndarray, shift: np.ndarray, sites: int, scale: np.ndarray, prior: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """L (n, m) with L L^T the prior covariance D + S D S^T + ..., and its pseudo-inverse (m, n), without forming it.
-
-    Entries that the prior does not tie stay apart: singular vectors would mix them.
-    """
-    root, power, covered = _root(drive), shift, 1
-    while covered < sites:
-        root = np.asarray(np.linalg.qr(np.hstack([root, power @ root]).T, mode="r")).T
-        power, covered = power @ power, 2 * covered
-    root = root / scale[:, None]
-    columns, inverses = [], []
-    for group in _groups(prior):
-        left, values, _ = np.linalg.svd(root[group], full_matrices=False)
-        kept = values > SMALLEST * values[0] if values[0] > SMALLEST else np.zeros(len(values), bool)
-        own = np.zeros((2, len(prior), np.count_nonzero(kept)))
-        own[0, group] = scale[group, None] * left[:, kept] * values[kept]
-        own[1, group] = left[:, kept] / values[kept] / scale[group, None]
-        columns.append(own[0])
-        inverses.append(own[1])
-    return np.hstack(columns), np.hstack(inverses).T
-
-
-def _root(cov: np.ndarray) -> np.ndarray:
-    """X (n, k) with X X^T = cov, on each group of entries apart."""
-    parts = []
-    for group in _groups(cov):
-        values, vectors = np.linalg.eigh(cov[np.ix_(group, group)])
-        kept = values > NO_DIRECTION * max(values[-1], 0)
-        part = np.zeros((len(cov), np.count_nonzero(kept)))
-        part[group] = vectors[:, kept] * np.sqrt(values[kept])
-        parts.append(part)
-    return np.hstack(parts)
-
-
-def _groups(cov: np.ndarray) -> list[np.ndarray]:
-    """Entries that a covariance ties, directly or through others."""
-    count, labels = scipy.sparse.csgraph.connected_components(cov != 0, directed=False)
-    return [np.flatnonzero(labels == label) for label in range(count)]
-
-
-def causal_factor(cov: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray]:
-    """The entries (m,) of a covariance (n, n) that do not follow from earlier ones, and L (n, m) with L L^T = cov.
-
-    A variance that earlier entries leave counts as zero at ``floor`` times the entry's own.
-    """
-    variances = np.diagonal(cov)
-    left = np.array(variances)
-    live: list[int] = []
-    factor = np.zeros_like(cov)
-    for entry in range(len(cov)):
-        number = len(live)
-        if not left[entry] > floor * variances[entry]:
-            continue
-        row = factor[entry, :number]
-        column = cov[entry:, entry] - factor[entry:, :number] @ row
-        column /= np.sqrt(column[0])
-        factor[entry:, number] = column
-        left[entry:] -= column**2
-        live.append(entry)
-    return np.array(live, dtype=int), factor[:, : len(live)]
 
 
 def _data(model: Model, rotation: np.ndarray | None, basis: np.ndarray | None) -> dict[str, Any]:

@@ -1,173 +1,193 @@
-"""The saddle points of linear networks, to rounding error: minimisation in the noise coordinates.
+"""The saddle points of linear networks, to rounding error: minimisation of the free energy over kernels.
 
-L-BFGS (`theory.gaussian.descent`) from the lazy limit, which keeps to the symmetric branch, and from random starts,
-then from every saddle point found along its directions of negative curvature; each end point polished by Newton's
-method on the gradient, which also converges to unstable saddle points. Tasks of more entries than
-`GaussianSettings.most_dense`, where second derivatives between all pairs of entries would be too many, are solved in
-other coordinates (`theory.gaussian.many_entries`).
+Searches within a trust region (`theory.gaussian.trust_region`) from the lazy limit, which keeps to the symmetric
+branch, from coherent steps and from random starts, then from every saddle point found along its directions of negative
+curvature. They run on the numbers that the kernel depends on (`theory.gaussian.reduced`), however many patterns there
+are, and several together where those are few. A search that does not come to rest soon is given up, unless it has
+reached less than all stable points. No second derivatives are ever stored, and nothing is compiled.
 """
 
 from __future__ import annotations
 
-import math
-from functools import partial
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from theory.gaussian.descent import descend
-from theory.gaussian.many_entries import Flat, Found, ManyEntries
-from theory.gaussian.newton import Stationary, find_stationary
-from theory.gaussian.noise_energy import (
-    Description,
-    describe,
-    free_energy,
-    free_energy_and_gradient,
-    hessian,
-    kernel_of_coordinates,
-    pack,
-)
+from theory.gaussian.curvatures import lowest_curvatures
+from theory.gaussian.kernel_energy import Points
+from theory.gaussian.reduced import Reduced
+from theory.gaussian.saddle_point import SaddlePoint, by_entry, reduced_kernel
 from theory.gaussian.settings import GaussianSettings
-from theory.model import Model, preactivation_cov
-from theory.response import factorise
+from theory.gaussian.starts import coherent_starts, random_starts
+from theory.gaussian.trust_region import descend
+from theory.model import Model
 from theory.units import why_unresolved
 
 
-@partial(jax.jit, static_argnums=4)
-def _minima(starts, count, model, tolerance, settings):
-    def value_and_gradient(coordinates):
-        return jax.value_and_grad(free_energy)(coordinates, model)
-
-    ends = descend(value_and_gradient, starts, count, tolerance, settings)
-    return ends, jax.lax.map(lambda end: kernel_of_coordinates(model, end), ends)
+# Numbers beyond double precision end a search, which says so; they need no warning.
+RESOLVED = np.errstate(over="ignore", divide="ignore", invalid="ignore")
 
 
-class SaddlePoint(NamedTuple):
-    """Where a polished search ended, in noise coordinates (many entries: in kernels), and what lies there."""
+class Found(NamedTuple):
+    """A saddle point of the reduced problem.
 
-    at: Stationary
-    described: Description | Flat
+    Attributes:
+        point: where it is, a single one.
+        curvatures: the lowest ones, (k,), with steps of the kernel along them, (k, m, m).
+        stable: whether none is negative.
+    """
+
+    point: Points
+    curvatures: np.ndarray
+    directions: np.ndarray
     stable: bool
-
-
-@partial(jax.jit, static_argnums=2)
-def _polished(start, model, settings):
-    def value_and_gradient(coordinates):
-        return jax.value_and_grad(free_energy)(coordinates, model)
-
-    found = find_stationary(
-        value_and_gradient, lambda point: hessian(point, model, settings.directions), start, settings
-    )
-    return found, describe(found.point, model)
 
 
 class LinearProblem:
     """A linear network on a task.
 
     Attributes:
-        model: in arrays, on the device, in natural units (`theory.units`).
-        images: the sign changes that turn saddle points into others (`theory.symmetry`).
+        model: in arrays, in natural units (`theory.units`).
+        reduced: the numbers that the kernel depends on.
         settings: of the search.
     """
 
     def __init__(self, model: Model, images: np.ndarray, settings: GaussianSettings = GaussianSettings()) -> None:
-        self.model, self.images, self.settings = model, images, settings
-        many = model.entries > settings.most_dense
-        self._many = ManyEntries(model, images, settings) if many else None
+        """``images`` are the sign changes of sites that turn saddle points into others (`theory.symmetry`)."""
+        self.model, self.settings = model, settings
+        self.reduced = Reduced.of(model)
+        self._broken = len(images) > 0
+        self._signs = [np.ones(self.reduced.entries), *map(self._signs_of_numbers, images)]
 
+    @RESOLVED
     def find_saddle_points(self, starts: int, seed: int) -> list[SaddlePoint]:
         """Every distinct one reached from the starts and from unstable directions of those found.
 
         Besides ``starts`` random ones, the lazy limit and coherent steps.
         """
-        if self._many is not None:
-            return [self._described(found) for found in self._many.find_saddle_points(starts, seed)]
-        settings, rng = self.settings, np.random.default_rng(seed)
-        size = self.model.entries * (self.model.entries + 1) // 2
-        amplitudes = np.linspace(0.1, 0.5, starts)
-        queue = [np.zeros(size), *self._coherent_starts()]
-        queue += [amplitude * rng.normal(size=size) for amplitude in amplitudes]
-        found: list[SaddlePoint] = []
-        kernels: list[np.ndarray] = []
-        while queue:
-            batch, queue = queue[: settings.at_once], queue[settings.at_once :]
-            ends = self._minimise(np.array(batch), self.model, settings.before_polishing)
-            for rough, kernel in zip(*ends, strict=True):
-                if any(self._same(kernel, other, settings.roughly) for other in kernels):
-                    continue
-                point = self.polish(rough)
-                if not np.isfinite(point.at.value):
-                    continue
-                assert isinstance(point.described, Description)
-                kernel = point.described.trajectory.kernel
-                if any(self._same(kernel, other, settings.same) for other in kernels):
+        return [self._by_entry(found) for found in self.find(starts, seed)]
+
+    @RESOLVED
+    def follow(self, kernel: np.ndarray) -> SaddlePoint:
+        """The stable saddle point downhill from a kernel (n, n), over unstable ones if they are met."""
+        region = self.settings.trust_region
+        start = Points(self.reduced, reduced_kernel(kernel, self.reduced)[None])
+        if not np.isfinite(start.value).all():
+            start = self._lazy()
+        (found,) = self._polished(descend(start, region))
+        for _ in range(self.settings.unstable_directions):
+            if found.stable or not len(found.directions):
+                break
+            kick = region.kick * found.directions[0]
+            ends = descend(self._kicked(found, np.array([kick, -kick])), region)
+            (found,) = self._polished(ends.at([int(np.argmin(ends.value))]))
+        return self._by_entry(found)
+
+    def find(self, starts: int, seed: int) -> list[Found]:
+        """As `find_saddle_points`, in terms of the reduced problem."""
+        region = self.settings.trust_region
+        first = [self._lazy().kernel, *([coherent_starts(self.reduced, self.settings)] if self._broken else [])]
+        queue = _Queue(self.reduced, self.settings)
+        queue.put(np.concatenate(first), region.products)
+        queue.put(random_starts(self.reduced, starts, seed, self.settings), region.random)
+        found: list[Found] = []
+        while len(queue):
+            ends, finished = queue.searched()
+            new: list[int] = []
+            for i in np.flatnonzero(finished):
+                known = [*(each.point.kernel for each in found), *(ends.kernel[j] for j in new)]
+                if not self._among(ends.kernel[i], known, self.settings.roughly):
+                    new.append(i)
+            for point in self._polished(descend(ends.at(new), region)) if new else []:
+                if self._among(point.point.kernel, [each.point.kernel for each in found], self.settings.same):
                     continue
                 found.append(point)
-                kernels.append(kernel)
-                if math.hypot(*point.at.gradient) < settings.gradient:
-                    downhill = np.flatnonzero(point.at.curvatures < -settings.same)[: settings.unstable_directions]
-                    queue += [point.at.point + settings.kick * point.at.directions[:, i] for i in downhill]
+                downhill = point.directions[point.curvatures[: len(point.directions)] < -self.settings.same]
+                if len(downhill):
+                    queue.put(self._kicked(point, region.kick * downhill).kernel, region.downhill)
+            if not len(queue):
+                queue.resume(min((float(each.point.value) for each in found if each.stable), default=np.inf))
         if not found:
             raise RuntimeError(why_unresolved(self.model))
         return found
 
-    def _coherent_starts(self) -> list[np.ndarray]:
-        """Where a broken branch is likely that the symmetric one, being stable, does not lead to: steps that correlate.
+    def _lazy(self) -> Points:
+        return Points(self.reduced, self.reduced.lazy_kernel()[None])
 
-        As they are, and as they come to rest under stronger targets, where broken branches have no rival.
-        """
-        if not len(self.images):
-            return []
-        settings = self.settings
-        gram = (1 - settings.coherence) * np.eye(self.model.sites) + settings.coherence
-        coherent = pack(np.kron(np.linalg.cholesky(gram), np.eye(self.model.patterns)))
-        stronger = self.model.replace(targets=settings.stronger * self.model.targets)
-        return [coherent, self._minimise(coherent[None], stronger, settings.before_polishing)[0][0]]
+    def _kicked(self, found: Found, steps: np.ndarray) -> Points:
+        return found.point.moved(steps, steps @ found.point.kernel_precision)
 
-    def follow(self, kernel: np.ndarray, conjugate: np.ndarray) -> SaddlePoint:
-        """The stable saddle point downhill from Phi and Phihat (n, n), over unstable ones if they are met."""
-        if self._many is not None:
-            return self._described(self._many.follow(kernel))
-        factor = factorise(np.asarray(preactivation_cov(self.model, kernel)))
-        noise = np.linalg.inv(np.eye(len(kernel)) + factor.T @ conjugate @ factor)
-        coordinates = pack(np.linalg.cholesky((noise + noise.T) / 2))
-        point = self.polish(self._minimise(coordinates[None], self.model, self.settings.gradient)[0][0])
-        for _ in range(self.settings.unstable_directions):
-            if point.stable:
-                break
-            kick = self.settings.kick * point.at.directions[:, 0]
-            ends, _ = self._minimise(point.at.point + np.array([kick, -kick]), self.model, self.settings.gradient)
-            point = self.polish(min(ends, key=self._free_energy))
-        return point
+    def _polished(self, ends: Points) -> list[Found]:
+        """What lies where searches have come to rest."""
+        settings, region = self.settings, self.settings.trust_region
+        polished = []
+        for number in range(len(ends)):
+            point = ends.at(number)
+            try:
+                curvatures, directions = lowest_curvatures(point, 1, region.sign, region)
+                if curvatures[0] < 0:
+                    number_of = settings.unstable_directions
+                    curvatures, directions = lowest_curvatures(point, number_of, region.precise, region)
+            except np.linalg.LinAlgError:  # numbers beyond double precision: nothing is known
+                curvatures, directions = np.array([-np.inf]), np.zeros((0, *point.kernel.shape))
+            polished.append(Found(point, curvatures, directions, bool(curvatures[0] > -settings.same)))
+        return polished
 
-    def _described(self, found: Found) -> SaddlePoint:
-        assert self._many is not None
-        return SaddlePoint(found.at, self._many.flat(found), found.stable)
+    def _by_entry(self, found: Found) -> SaddlePoint:
+        try:
+            return by_entry(found.point, self.model, found.stable)
+        except np.linalg.LinAlgError as error:
+            raise RuntimeError(why_unresolved(self.model)) from error
 
-    def _minimise(self, starts: np.ndarray, model: Model, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-        """Where F comes to rest from each of some starts (S, d), one batch at most: minima, or saddle points that a
-        symmetry keeps to. And the kernels there, (S, n, n)."""
-        # One shape, one compilation.
-        padded = np.zeros((self.settings.at_once, starts.shape[1]))
-        padded[: len(starts)] = starts
-        ends, kernels = _minima(padded, len(starts), model, tolerance, self.settings.descent)
-        return np.asarray(ends)[: len(starts)], np.asarray(kernels)[: len(starts)]
+    def _among(self, kernel: np.ndarray, known: list[np.ndarray], tolerance: float) -> bool:
+        """Whether a kernel (m, m) equals a known one, relative to the largest entry, up to mirror images."""
+        slack = tolerance * np.max(np.abs(kernel))
+        return any(
+            bool(np.max(np.abs(kernel - other * np.outer(signs, signs))) <= slack)
+            for other in known
+            for signs in self._signs
+        )
 
-    def _free_energy(self, coordinates: np.ndarray) -> float:
-        return float(free_energy_and_gradient(coordinates, self.model)[0])
+    def _signs_of_numbers(self, signs: np.ndarray) -> np.ndarray:
+        """What signs of the sites do to z, (m,)."""
+        by_entry = np.repeat(signs, self.reduced.maps.directions)
+        basis = self.reduced.basis
+        # Each column of L lies at sites of one sign: the prior ties no others.
+        return by_entry if basis is None else np.sign(by_entry @ basis**2)
 
-    def polish(self, point: np.ndarray) -> SaddlePoint:
-        """The saddle point next to where a descent came to rest."""
-        found, described = jax.tree.map(np.asarray, _polished(point, self.model, self.settings.newton))
-        return SaddlePoint(found, described, bool(found.curvatures[0] > -self.settings.same))
 
-    def _same(self, one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
-        """Equal kernels (n, n), relative to the largest entry, up to the mirror images that there are."""
-        slack = tolerance * np.max(np.abs(one))
-        images = [np.ones(self.model.sites), *self.images]
-        return any(bool(np.max(np.abs(one - self._image(other, signs))) <= slack) for signs in images)
+class _Queue:
+    """Starts of searches, each with the second derivatives along directions that it may take."""
 
-    def _image(self, kernel: np.ndarray, signs: np.ndarray) -> np.ndarray:
-        by_entry = np.repeat(signs, self.model.patterns)
-        return kernel * np.outer(by_entry, by_entry)
+    def __init__(self, reduced: Reduced, settings: GaussianSettings) -> None:
+        self._reduced, self._settings = reduced, settings
+        self._waiting: list[tuple[np.ndarray, int]] = []
+        self._given_up: list[tuple[float, np.ndarray]] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, kernels: np.ndarray, most: int) -> None:
+        """Starts (S, m, m); those of infinite free energy are left out."""
+        finite = np.isfinite(Points(self._reduced, kernels).value)
+        self._waiting += [(kernel, most) for kernel in kernels[finite]]
+
+    def searched(self) -> tuple[Points, np.ndarray]:
+        """Where the next of them lead, as many as one batch takes, and which have come to rest roughly."""
+        region = self._settings.trust_region
+        together = max(1, region.together // self._reduced.entries**2)
+        batch, self._waiting = self._waiting[:together], self._waiting[together:]
+        most = np.array([each for _, each in batch])
+        starts = Points(self._reduced, np.array([kernel for kernel, _ in batch]))
+        ends = descend(starts, region, region.rough, most)
+        finished = (ends.residual <= region.rough) | (most >= region.products)
+        self._given_up += [(float(ends.value[i]), ends.kernel[i]) for i in np.flatnonzero(~finished)]
+        return ends, finished
+
+    def resume(self, lowest: float) -> None:
+        """The search among those given up that has reached least, where that lies below the lowest stable point."""
+        self._given_up.sort(key=lambda each: each[0])
+        if self._given_up:
+            value, kernel = self._given_up.pop(0)
+            if value < lowest:
+                self._waiting.append((kernel, self._settings.trust_region.products))

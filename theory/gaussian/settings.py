@@ -6,52 +6,14 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class DescentSettings:
-    """L-BFGS from many starts at once (`theory.gaussian.descent`).
-
-    Attributes:
-        memory: steps that the inverse Hessian is made of; more than 24 save no evaluations at n = 12.
-        sufficient: decrease of a step, relative to what the slope promises; the usual one.
-        rounding: of the value, relative: what a step may rise by all the same.
-        least_length: of a step, in units of the direction, where a search ends.
-        evaluations: at most, for each start; searches that end take some hundred.
-        lanes: searches side by side; four fill the vector units.
-    """
-
-    memory: int = 24
-    sufficient: float = 1e-4
-    rounding: float = 1e-14
-    least_length: float = 1e-10
-    evaluations: int = 5000
-    lanes: int = 4
-
-
-@dataclass(frozen=True)
-class NewtonSettings:
-    """Newton's method on the gradient (`theory.gaussian.newton`).
-
-    Attributes:
-        steps: at most.
-        stationary: root mean square gradient at which the search ends: rounding error.
-        flat: curvature, relative to the largest, that counts as none.
-        stale: what a step may leave of the gradient before the second derivatives are taken anew.
-        directions: of the second derivatives at once: n = 12 takes one round.
-    """
-
-    steps: int = 30
-    stationary: float = 1e-13
-    flat: float = 1e-12
-    stale: float = 0.1
-    directions: int = 80
-
-
-@dataclass(frozen=True)
 class TrustRegionSettings:
-    """Newton's method without second derivatives, for many entries (`theory.gaussian.trust_region`).
+    """Newton's method without second derivatives (`theory.gaussian.trust_region`).
 
     Attributes:
         stationary: residual at which a search ends: rounding error.
         rough: residual at which a search is compared with what is known.
+        together: numbers in the kernels of searches that run together: on fewer entries NumPy's overhead takes longer
+            than the products of matrices.
         products: second derivatives along directions in one search, at most.
         downhill, random: the same of a search from an unstable point, and from a random start: those that matter end
             before.
@@ -71,11 +33,11 @@ class TrustRegionSettings:
         exhausted: what is left of a new direction, relative to the largest curvature, where no more are found.
         nothing: component of a direction, relative to its largest, that counts as zero.
         kick: along a direction of descent, as a change of the Gram matrix of white noise.
-        as_few: entries for which random starts are as far from the lazy limit as in noise coordinates.
     """
 
     stationary: float = 1e-13
     rough: float = 1e-6
+    together: int = 4096
     products: int = 5000
     downhill: int = 500
     random: int = 150
@@ -95,7 +57,6 @@ class TrustRegionSettings:
     exhausted: float = 1e-12
     nothing: float = 1e-5
     kick: float = 0.15
-    as_few: int = 12
 
 
 @dataclass(frozen=True)
@@ -103,34 +64,24 @@ class GaussianSettings:
     """The search for saddle points of linear networks (`theory.gaussian.search`).
 
     Attributes:
-        descent, newton: of the search in noise coordinates.
-        trust_region: of that on many entries.
-        most_dense: entries up to which the search runs in noise coordinates; 30 have 465 of them, and the matrix of
-            their second derivatives takes as long as everything else.
+        trust_region: of each search.
         starts: random ones, where nothing is asked for.
-        at_once: starts in one batch; others of one shape need no new compilation.
+        amplitudes: of the weights of white noise that random starts are made of, from the first to the last.
+        as_few: entries up to which they are that large; more entries of smaller ones are as far from the lazy limit.
         same: difference of kernels, relative to the largest entry, below which two saddle points are one; a curvature
             that is less negative counts as none.
         roughly: the same before polishing.
-        gradient: largest component at which a descent ends.
-        before_polishing: the same where Newton's method follows.
         unstable_directions: of an unstable point, along which a search goes on, at most.
-        kick: along them, in noise coordinates.
         coherence: correlation between any two steps of the noise that a coherent start has.
         stronger: factor of the targets under which it comes to rest first: broken branches have no rival there.
     """
 
-    descent: DescentSettings = DescentSettings()
-    newton: NewtonSettings = NewtonSettings()
     trust_region: TrustRegionSettings = TrustRegionSettings()
-    most_dense: int = 30
     starts: int = 4
-    at_once: int = 8
+    amplitudes: tuple[float, float] = (0.1, 0.5)
+    as_few: int = 12
     same: float = 1e-6
     roughly: float = 1e-4
-    gradient: float = 1e-7
-    before_polishing: float = 1e-5
     unstable_directions: int = 4
-    kick: float = 0.1
     coherence: float = 0.6
     stronger: float = 1.5

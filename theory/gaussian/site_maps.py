@@ -6,7 +6,8 @@ all treated alike. Of a matrix X over entries, entry s p + i being direction i a
     (c X)_{si,s'j} = sum_{uv} F_su F_s'v sum_w g_w^2 M^w_uv X_{a_w(u) i, a_w(v) j}
 
 is what the weights make of a kernel: C[Phi] = c Phi + F D F^T. Sites read earlier ones only, so that c is nilpotent and
-`SiteMaps.accumulate`, which is (1 - c)^{-1}, runs through the sites once. Nothing here is compiled.
+`SiteMaps.accumulate`, which is (1 - c)^{-1}, runs through the sites once. Nothing here is compiled. Matrices may have
+leading axes, (..., n, n): several at once.
 """
 
 from __future__ import annotations
@@ -57,12 +58,12 @@ class _Shift(NamedTuple):
 
     def forth(self, kernel: np.ndarray, total: np.ndarray) -> np.ndarray:
         """``total`` with the power's image of a matrix added."""
-        total[self.margin :, self.margin :] += self.weights * kernel[: -self.margin, : -self.margin]
+        total[..., self.margin :, self.margin :] += self.weights * kernel[..., : -self.margin, : -self.margin]
         return total
 
     def back(self, response: np.ndarray, total: np.ndarray) -> np.ndarray:
         """The same for the adjoint."""
-        total[: -self.margin, : -self.margin] += self.weights * response[self.margin :, self.margin :]
+        total[..., : -self.margin, : -self.margin] += self.weights * response[..., self.margin :, self.margin :]
         return total
 
     def squared(self) -> _Shift:
@@ -106,71 +107,77 @@ class SiteMaps:
 
     def mix(self, matrix: np.ndarray) -> np.ndarray:
         """F X F^T."""
-        return matrix if self.mixing is None else self._mix_rows(self._mix_rows(matrix, self.mixing).T, self.mixing).T
+        if self.mixing is None:
+            return matrix
+        return back(self._mix_rows(back(self._mix_rows(matrix, self.mixing)), self.mixing))
 
     def change(self, kernel: np.ndarray) -> np.ndarray:
-        """c X (n, n)."""
+        """c X (..., n, n)."""
         if self._shifts:
             return self._shifts[0].forth(kernel, np.zeros_like(kernel))
         total = np.zeros_like(kernel)
         for read in self._readings:
-            total += read.weights * kernel[np.ix_(read.everywhere, read.everywhere)]
+            total += read.weights * kernel[..., read.everywhere[:, None], read.everywhere]
         return self.mix(total)
 
     def adjoint(self, response: np.ndarray) -> np.ndarray:
-        """c^T Y (n, n): sum(c X o Y) = sum(X o c^T Y)."""
+        """c^T Y (..., n, n): sum(c X o Y) = sum(X o c^T Y)."""
         if self._shifts:
             return self._shifts[0].back(response, np.zeros_like(response))
         if self.mixing is not None:
-            back = self.mixing.T
-            response = self._mix_rows(self._mix_rows(response, back).T, back).T
+            mixing = self.mixing.T
+            response = back(self._mix_rows(back(self._mix_rows(response, mixing)), mixing))
         total = np.zeros_like(response)
         for read in self._readings:
-            values = (read.weights * response)[np.ix_(read.used, read.used)]
+            values = (read.weights * response)[..., read.used[:, None], read.used]
+            places = (..., read.at[:, None], read.at)
             if read.once:
-                total[np.ix_(read.at, read.at)] += values
+                total[places] += values
             else:
-                np.add.at(total, np.ix_(read.at, read.at), values)
+                np.add.at(total, places, values)
         return total
 
     def accumulate(self, matrix: np.ndarray) -> np.ndarray:
-        """X with X - c X = ``matrix`` (n, n)."""
+        """X with X - c X = ``matrix`` (..., n, n)."""
         if self._shifts:
             for shift in self._shifts:  # (1 + c)(1 + c^2)(1 + c^4) ...
                 matrix = shift.forth(matrix, matrix.copy())
             return matrix
-        found, p = np.array(matrix), self.directions
-        mixed = np.zeros((self.sites, p, len(matrix)))
+        found, p = np.array(matrix, order="C"), self.directions
+        lead, width = found.shape[:-2], found.shape[-1]
+        mixed = np.zeros((*lead, self.sites, p * width))
         for site in range(self.sites):
             current = self._row_of_currents(found, site)
             if self.mixing is not None:
-                mixed[site] = self._mix_columns(current, self.mixing)
-                current = np.tensordot(self.mixing[site, : site + 1], mixed[: site + 1], 1)
-            found[site * p : (site + 1) * p] += current
+                mixed[..., site, :] = self._mix_columns(current, self.mixing).reshape(*lead, -1)
+                current = self.mixing[site, : site + 1] @ mixed[..., : site + 1, :]
+            found[..., site * p : (site + 1) * p, :] += current.reshape(*lead, p, width)
         return found
 
     def accumulate_adjoint(self, matrix: np.ndarray) -> np.ndarray:
-        """Y with Y - c^T Y = ``matrix`` (n, n)."""
+        """Y with Y - c^T Y = ``matrix`` (..., n, n)."""
         if self._shifts:
             for shift in self._shifts:
                 matrix = shift.back(matrix, matrix.copy())
             return matrix
-        found, p = np.array(matrix), self.directions
-        by_site = found.reshape(self.sites, p, -1)
+        found, p = np.array(matrix, order="C"), self.directions
+        lead, width = found.shape[:-2], found.shape[-1]
+        by_site = found.reshape(*lead, self.sites, p, width)
         for site in reversed(range(self.sites)):
-            current = by_site[site]
+            current = by_site[..., site, :, :]
             if self.mixing is not None:
-                below = np.tensordot(self.mixing[site:, site], by_site[site:], 1)
-                current = self._mix_columns(below, self.mixing.T)
+                below = by_site[..., site:, :, :].reshape(*lead, self.sites - site, p * width)
+                mixed = (self.mixing[site:, site] @ below).reshape(*lead, p, width)
+                current = self._mix_columns(mixed, self.mixing.T)
             for read in self._readings:
                 if not read.reads[site]:
                     continue
-                values = (read.weights[site * p] * current)[:, read.used]
-                rows = by_site[read.source[site]]
+                values = (read.weights[site * p] * current)[..., read.used]
+                rows = by_site[..., read.source[site], :, :]
                 if read.once:
-                    rows[:, read.at] += values
+                    rows[..., read.at] += values
                 else:
-                    np.add.at(rows.T, read.at, values.T)
+                    np.add.at(rows, (..., read.at), values)
         return found
 
     @cached_property
@@ -219,16 +226,21 @@ class SiteMaps:
 
     def _row_of_currents(self, kernel: np.ndarray, site: int) -> np.ndarray:
         p = self.directions
-        total = np.zeros((p, kernel.shape[1]))
+        total = np.zeros((*kernel.shape[:-2], p, kernel.shape[-1]))
         for read in self._readings:
             if read.reads[site]:
                 start = read.source[site] * p
-                total += read.weights[site * p] * kernel[start : start + p, read.everywhere]
+                total += read.weights[site * p] * kernel[..., start : start + p, read.everywhere]
         return total
 
     def _mix_rows(self, matrix: np.ndarray, mixing: np.ndarray) -> np.ndarray:
-        by_site = matrix.reshape(self.sites, -1)
+        by_site = matrix.reshape(*matrix.shape[:-2], self.sites, -1)
         return (mixing @ by_site).reshape(matrix.shape)
 
     def _mix_columns(self, matrix: np.ndarray, mixing: np.ndarray) -> np.ndarray:
-        return self._mix_rows(matrix.T, mixing).T
+        return back(self._mix_rows(back(matrix), mixing))
+
+
+def back(matrix: np.ndarray) -> np.ndarray:
+    """The transposes of matrices (..., n, k)."""
+    return matrix.swapaxes(-1, -2)

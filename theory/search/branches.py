@@ -16,18 +16,14 @@ of each step, and so does the symmetric branch where neither inputs nor readouts
 
 from __future__ import annotations
 
-import contextlib
-import math
 from dataclasses import replace
 
 import numpy as np
 
 from theory.activations import Activation
-from theory.gaussian.many_entries import Flat
-from theory.gaussian.search import LinearProblem, SaddlePoint
-from theory.kernels import scale_of
-from theory.model import Model, conjugate_kernel
-from theory.response import covariance_response
+from theory.gaussian.saddle_point import SaddlePoint
+from theory.gaussian.search import LinearProblem
+from theory.model import Model
 from theory.search.branch import Branch, Options, mirror_images, oddness, same_branch
 from theory.search.problem import LostError, Problem, State
 from theory.search.settings import BranchSettings
@@ -110,9 +106,8 @@ def follow_branch(branch: Branch, model: Model, options: Options, points: int | 
     found = branch.found
     if found is None:
         root = branch.roots[0]
-        below = LinearProblem(model, mirror_images(model, branch.phi), options.settings.gaussian).follow(
-            root.kernel, root.conjugate
-        )
+        problem = LinearProblem(model, mirror_images(model, branch.phi), options.settings.gaussian)
+        below = problem.follow(root.kernel)
         return _gaussian_branch(below, model, branch.phi)
     broken = options.settings.branches.broken
     cut = decoupled_model(model) if found.problem.model is not branch.model else model
@@ -129,19 +124,8 @@ def follow_branch(branch: Branch, model: Model, options: Options, points: int | 
 
 def _gaussian_branch(point: SaddlePoint, model: Model, phi: Activation) -> Branch:
     """The `Branch` of a linear network in closed form."""
-    if isinstance(point.described, Flat):
-        flat = point.described
-        root = Root(flat.kernel, flat.conjugate, flat.residual, 1.0)
-        return Branch(model, phi, (root,), (float(point.at.value),), point.stable)
-    _, _, kernel, factor, _, _ = point.described.trajectory
-    conjugate = np.asarray(conjugate_kernel(model, kernel, covariance_response(factor, kernel)))
-    scale, residual = scale_of(kernel), math.inf
-    with contextlib.suppress(np.linalg.LinAlgError):  # where the search has come to no rest at all
-        # Phi = (C^{-1} + Phihat)^{-1} without an inverse of C, which may be singular.
-        implied = factor @ np.linalg.solve(np.eye(len(kernel)) + factor.T @ conjugate @ factor, factor.T)
-        residual = float(np.max(np.abs(kernel - implied) / np.outer(scale, scale)))
-    root = Root(kernel, conjugate, residual, 1.0)
-    return Branch(model, phi, (root,), (float(point.at.value),), point.stable)
+    root = Root(point.kernel, point.conjugate, point.residual, 1.0)
+    return Branch(model, phi, (root,), (point.free_energy,), point.stable)
 
 
 def _check_size(model: Model, settings: BranchSettings) -> None:

@@ -1,4 +1,4 @@
-r"""The free energy in the coordinates that the sampler uses: the Gram factor of the white noise.
+r"""The free energy of a linear network in the coordinates that the sampler uses: the Gram factor of the white noise.
 
 With h = L z (`theory.causal`) and linear phi, q(h) is Gaussian exactly when z is, z ~ N(0, R R^T), and
 
@@ -12,17 +12,15 @@ special care: noise that nothing uses stays at its prior.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from theory.activations import BUILT_IN
-from theory.causal import Trajectory, kernel_of_noise, propagate
-from theory.gaussian.settings import NewtonSettings
+from theory.causal import kernel_of_noise
 from theory.jacobians import dense_jacobian
-from theory.model import Array, Model, OutputLaw, data_term, output_law, preactivation_cov
+from theory.model import Array, Model, data_term
 
 
 def pack(factor: np.ndarray) -> np.ndarray:
@@ -43,23 +41,6 @@ def kernel_of_coordinates(model: Model, coordinates: Array) -> Array:
     return kernel_of_noise(model, factor, BUILT_IN["linear"].function, 1)
 
 
-class Description(NamedTuple):
-    """What a saddle point consists of: the causal construction, C[Phi] (n, n), and the law of f."""
-
-    trajectory: Trajectory
-    cov: Array
-    predictive: OutputLaw
-
-
-@jax.jit
-def describe(coordinates: Array, model: Model) -> Description:
-    """The `Description` of a point."""
-    noise = unpack(coordinates, model.drive.shape[0])
-    trajectory = propagate(model, noise, BUILT_IN["linear"].function, 1)
-    cov = preactivation_cov(model, trajectory.kernel)
-    return Description(trajectory, cov, output_law(model, trajectory.kernel))
-
-
 def free_energy(coordinates: Array, model: Model) -> Array:
     """F(R)."""
     n = model.drive.shape[0]
@@ -68,10 +49,10 @@ def free_energy(coordinates: Array, model: Model) -> Array:
     return divergence + data_term(model, kernel_of_coordinates(model, coordinates))
 
 
-free_energy_and_gradient = jax.jit(jax.value_and_grad(free_energy))
+gradient = jax.jit(jax.grad(free_energy))
 
 
 @partial(jax.jit, static_argnums=2)
-def hessian(coordinates: Array, model: Model, directions: int = NewtonSettings.directions) -> Array:
+def hessian(coordinates: Array, model: Model, directions: int = 80) -> Array:
     """Second derivatives of F, forward over reverse, some directions at once."""
     return dense_jacobian(lambda c: jax.grad(free_energy)(c, model), coordinates, directions)

@@ -1,22 +1,24 @@
-"""Saddle points without second derivatives: against the dense search, finite differences, and rotated patterns."""
+"""Saddle points of linear networks: against derivatives in other coordinates, finite differences, rotated patterns."""
 
 import jax
 import numpy as np
 import pytest
+from noise_energy import gradient, hessian, pack
 from small_problems import chain, generic_network, generic_task
 
-from theory import Network, Settings, Task, solve
-from theory.gaussian.kernel_energy import Point, positive_inverse
-from theory.gaussian.many_entries import Found, ManyEntries
-from theory.gaussian.newton import Stationary
+from theory import Network, Task, solve
+from theory.gaussian.curvatures import lowest_curvatures
+from theory.gaussian.kernel_energy import Points, positive_inverse
 from theory.gaussian.reduced import Reduced
+from theory.gaussian.saddle_point import by_entry
 from theory.gaussian.search import LinearProblem
-from theory.gaussian.settings import GaussianSettings
-from theory.gaussian.trust_region import descend, lowest_curvatures
+from theory.gaussian.settings import GaussianSettings, TrustRegionSettings
+from theory.gaussian.starts import random_starts
+from theory.gaussian.trust_region import descend
+from theory.kernels import flat_of
 from theory.model import build_model, data_term, preactivation_cov
+from theory.response import factorise
 from theory.symmetry import sign_changes
-
-MATRIX_FREE = GaussianSettings(most_dense=0)
 
 
 def task_of(inputs, seed=0, outputs=2):
@@ -60,7 +62,7 @@ def points_of(name):
     root = np.linalg.cholesky(reduced.lazy_kernel()) @ (
         np.eye(m) + 0.2 * np.random.default_rng(2).normal(size=(m, m)) / m**0.5
     )
-    return Point(reduced, root @ root.T)
+    return Points(reduced, root @ root.T)
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -91,9 +93,7 @@ def test_what_is_expanded_is_what_the_model_says(name):
     """At some kernel that is no saddle point: C, the law of the targets and F from all entries."""
     network, task = PROBLEMS[name]
     model, point = build_model(network, task), points_of(name)
-    many = ManyEntries(model, np.ones((0, model.sites)))
-    at = Stationary(point.kernel, point.value, point.gradient, np.ones(1), point.kernel[None])
-    flat = many.flat(Found(at, point, True))
+    flat = by_entry(point, model, stable=True)
     with jax.enable_x64(True):
         cov = np.asarray(preactivation_cov(model.on_device(), flat.kernel))
         data = float(data_term(model.on_device(), flat.kernel))
@@ -103,30 +103,52 @@ def test_what_is_expanded_is_what_the_model_says(name):
     kept = values > 1e-7 * values[-1]
     white = vectors[:, kept] / np.sqrt(values[kept])
     ratio = np.linalg.eigvalsh(white.T @ flat.kernel @ white)
-    if np.count_nonzero(kept) == many.reduced.entries:
+    if np.count_nonzero(kept) == point.problem.entries:
         divergence = np.sum(ratio - 1 - np.log(ratio)) / 2
         assert point.value == pytest.approx(divergence + data, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["chain", "every term", "collinear patterns"])
-def test_solutions_are_those_of_the_dense_search(name):
+@pytest.mark.parametrize("name", ["chain", "every term", "two layers"])
+def test_solutions_are_stationary_in_other_coordinates(name):
+    """By derivatives of JAX in coordinates of white noise, where C has no inverse; and so is their stability."""
     network, task = PROBLEMS[name]
-    found = solve(network, task, settings=Settings(gaussian=MATRIX_FREE))
-    dense = solve(network, task)
-    assert found.converged
-    for array in ("kernel", "conjugate", "preactivation_cov", "prediction", "dual"):
-        expected = getattr(dense, array)
-        np.testing.assert_allclose(getattr(found, array), expected, rtol=0, atol=1e-9 * np.max(np.abs(expected)))
-    assert found.free_energy == pytest.approx(dense.free_energy, rel=1e-11)
-    assert [branch.stable for branch in found.branches] == [branch.stable for branch in dense.branches]
-    for branch, other in zip(found.branches, dense.branches, strict=True):
-        assert branch.free_energy == pytest.approx(other.free_energy, rel=1e-9)
+    solution = solve(network, task)
+    assert solution.converged
+    with jax.enable_x64(True):
+        for branch in solution.branches:
+            kernel, model = flat_of(branch.kernel), build_model(network, task).on_device()
+            inverse = np.linalg.inv(factorise(np.asarray(preactivation_cov(model, kernel))))
+            at = pack(np.linalg.cholesky(inverse @ kernel @ inverse.T))
+            np.testing.assert_allclose(gradient(at, model), 0, atol=1e-10)
+            assert branch.stable == (np.linalg.eigvalsh(np.asarray(hessian(at, model)))[0] > 0)
+
+
+def test_searches_together_end_where_each_ends_alone():
+    """At every step some of them are not there any more, and some steps are refused."""
+    reduced = Reduced.of(build_model(*PROBLEMS["chain"]))
+    starts = Points(reduced, random_starts(reduced, 5, 0, GaussianSettings(amplitudes=(0.1, 3.0))))
+    most = np.array([1000, 1000, 3, 1000, 1])
+    together = descend(starts, most=most)
+    for number in range(5):
+        alone = descend(starts.at([number]), most=most[[number]])
+        np.testing.assert_allclose(together.kernel[number], alone.kernel[0], rtol=1e-9, atol=1e-12)
+    rested = most > 10
+    assert np.all(together.residual[rested] < TrustRegionSettings.stationary)
+    assert np.all(together.residual[~rested] > 1e-6)
+
+
+def test_points_beyond_what_is_positive_definite_have_no_value():
+    reduced = Reduced.of(build_model(*PROBLEMS["chain"]))
+    lazy = reduced.lazy_kernel()
+    values = Points(reduced, np.array([lazy, -lazy, 2 * lazy])).value
+    assert np.isinf(values[1])
+    np.testing.assert_allclose(values[[0, 2]], [Points(reduced, each).value for each in (lazy, 2 * lazy)])
 
 
 def test_lowest_curvatures_are_those_of_the_matrix():
     """At the unstable symmetric solution of a chain: all second derivatives, column by column."""
     model = build_model(*PROBLEMS["chain"])
-    point = descend(Point(Reduced.of(model), Reduced.of(model).lazy_kernel()))
+    point = descend(Points(Reduced.of(model), Reduced.of(model).lazy_kernel()[None])).at(0)
     assert point.residual < 1e-12
     m = len(point.kernel)
     rows, columns = np.tril_indices(m)
@@ -154,7 +176,7 @@ def test_more_patterns_than_directions_cost_no_more():
 
 def _problem_of(network, task):
     model = build_model(network, task).on_device()
-    return LinearProblem(model, sign_changes(model), MATRIX_FREE)
+    return LinearProblem(model, sign_changes(model))
 
 
 def test_a_branch_is_followed_over_an_unstable_one():
@@ -162,9 +184,9 @@ def test_a_branch_is_followed_over_an_unstable_one():
         problem = _problem_of(Network.rnn(1), chain(4, 2.0))
         symmetric = problem.find_saddle_points(0, 0)[0]
         assert not symmetric.stable
-        below = problem.follow(symmetric.described.kernel, symmetric.described.conjugate)
+        below = problem.follow(symmetric.kernel)
     assert below.stable
-    assert below.at.value < symmetric.at.value - 1e-3
+    assert below.free_energy < symmetric.free_energy - 1e-3
 
 
 def test_an_inverse_by_products():
