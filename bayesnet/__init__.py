@@ -26,6 +26,7 @@ from bayesnet.prediction import predict
 from bayesnet.prior_draws import sample_prior
 from bayesnet.reporting import report
 from bayesnet.results import version_of
+from bayesnet.samplers.tuning import Tuning
 from bayesnet.sampling import sample
 from bayesnet.storage import load, save
 from bayesnet.sweeping import executors
@@ -41,6 +42,7 @@ __all__ = [
     "LogEvidence",
     "Network",
     "Task",
+    "Tuning",
     "Weights",
     "__version__",
     "compare",

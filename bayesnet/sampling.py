@@ -22,6 +22,7 @@ from bayesnet.samplers.chains import Progress, open_lanes, run_chains
 from bayesnet.samplers.checkpoints import describe_run, open_checkpoint
 from bayesnet.samplers.engine import Settings
 from bayesnet.samplers.memory_need import require_record_memory, require_state_memory
+from bayesnet.samplers.tuning import Tuning
 from bayesnet.weight_draws import KEPT, kept_group
 from theory import arguments
 from theory.network import Network
@@ -58,6 +59,7 @@ def sample(
     checkpoint: str | os.PathLike | None = None,
     progress: bool | None = None,
     priors: Mapping[str, Any] | None = None,
+    tuning: Tuning = Tuning(),
 ) -> xr.DataTree:
     """Sample the posterior of a network on a task, with NumPyro's NUTS unless told otherwise.
 
@@ -103,6 +105,7 @@ def sample(
             "shared.recurrent" and so on) to scalar NumPyro distributions on positive numbers, or on the unit interval
             for leak and degrees. The network's own values of them do not matter. Not of Langevin. In muP noise and
             gains need priors that are narrow beside the width: a wide network prefers to call a few targets noise.
+        tuning: numbers that steer warm-up and samplers, each documented with the reason for its value.
 
     Returns:
         An ArviZ-shaped DataTree (`bayesnet.to_arviz` hands it to any version of ArviZ):
@@ -158,6 +161,7 @@ def sample(
         thin=thin,
         precision=precision,
         chain_method=chain_method,
+        tuning=tuning,
     )
     seed = arguments.seed("seed", seed)
     require_state_memory(replace(settings, chain_method=_method(settings)), network, task)
@@ -242,6 +246,7 @@ def make_settings(
     thin: int | None = None,
     step_size: float | None = None,
     steps_per_draw: int | None = None,
+    tuning: Tuning = Tuning(),
 ) -> Settings:
     """The arguments of `sample`, checked; nothing is compiled and no device taken.
 
@@ -281,6 +286,7 @@ def make_settings(
         steps_per_draw=arguments.integer(
             "steps_per_draw", 10 if steps_per_draw is None else steps_per_draw, 1, LARGEST_COUNT
         ),
+        tuning=arguments.instance("tuning", tuning, Tuning),
     )
     if settings.keep and settings.thin > settings.num_samples:
         raise ValueError(

@@ -20,7 +20,7 @@ from jax.flatten_util import ravel_pytree
 from bayesnet.models.kernel_space import latent_signs
 from bayesnet.priors import LATENT, Priors
 from bayesnet.samplers.checkpoints import Lane, pack, unpack
-from bayesnet.samplers.engine import ANNEALING_WEIGHTS, BLOCK, Machine, Settings, build_machine
+from bayesnet.samplers.engine import BLOCK, Machine, Settings, build_machine
 from theory.jax_settings import own_settings
 from theory.model import Model, build_model
 from theory.network import Network
@@ -29,7 +29,6 @@ from theory.task import Task
 
 FULL = (1.0, 1.0)
 FRAMED = ("kernels",)  # coordinates whose latents are few and play the same part in every draw
-HESSIANS = 4  # in the mean of a frame; one is enough where a posterior is wide and nearly Gaussian
 Progress = Callable[[int, dict[str, np.ndarray]], None]
 
 
@@ -157,13 +156,14 @@ def _in_words(error: BaseException) -> BaseException:
 
 def make_schedule(settings: Settings) -> list[Block]:
     """Annealed warm-up, warm-up, then the draws in stretches that end where latents are kept."""
-    stage = min(BLOCK, settings.num_warmup // (2 * len(ANNEALING_WEIGHTS))) if settings.anneal else 0
-    blocks = [Block(_bounded(weights, settings), 0, stage, False) for weights in ANNEALING_WEIGHTS if stage]
+    stages = settings.tuning.stages if settings.anneal else []
+    stage = min(BLOCK, settings.num_warmup // max(1, 2 * len(stages)))
+    blocks = [Block(_bounded(weights, settings), 0, stage, False) for weights in stages if stage]
     begin = stage * len(blocks)
     full = [Block(FULL, 0, number, False) for number in _pieces(settings.num_warmup - begin)]
     # After half of the warm-up, at states some draws apart, and never so late that no step size could be found for it.
     late = [index for index in range(1, len(full) - 1) if begin + index * BLOCK >= settings.num_warmup // 2]
-    for index in late[: HESSIANS if settings.coordinates in FRAMED else 0]:
+    for index in late[: settings.tuning.frame_hessians if settings.coordinates in FRAMED else 0]:
         full[index] = replace(full[index], fit_frame=True)
     blocks += full
     total = settings.num_samples

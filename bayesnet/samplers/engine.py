@@ -29,15 +29,12 @@ from bayesnet.priors import Priors
 from bayesnet.samplers.frames import Frame, fit_frame, place, plain_frame, redraw_reflection, upright, wall_energy
 from bayesnet.samplers.langevin import langevin_dynamics
 from bayesnet.samplers.split_hmc import split_hmc
+from bayesnet.samplers.tuning import Tuning
 from theory.model import Array
 from theory.network import Network
 from theory.task import Task
 
-BLOCK = 25
-# What the likelihood is weighted by in the stages of the warm-up, for even and for odd chains. Both rise from .01; odd
-# ones go on to twice the signal and come back, so that the chains meet a first-order transition from either side.
-RISE = np.geomspace(0.01, 0.7, 8)
-ANNEALING_WEIGHTS = tuple(zip([*RISE, 1.0, 1.0, 1.0, 1.0], [*RISE, 2.0, 4.0, 2.8, 1.4], strict=True))
+BLOCK = 25  # draws of one call of a compiled program: its overhead is gone at ten, and an interrupt waits for one block
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,7 @@ class Settings:
     thin: int = 10
     step_size: float = 0.001
     steps_per_draw: int = 10
+    tuning: Tuning = Tuning()
 
 
 class Chain(NamedTuple):
@@ -94,7 +92,7 @@ class Machine:
 
         statistics = _trajectory_statistics
         if settings.sampler == "hmc":
-            init, step = split_hmc(potential)
+            init, step = split_hmc(potential, settings.tuning)
         elif settings.sampler == "langevin":
             init, step = langevin_dynamics(potential, settings.step_size, settings.steps_per_draw)
             statistics = _descent_statistics
@@ -112,7 +110,7 @@ class Machine:
                 for name, site in sites.items()
                 if site["type"] == "sample" and not site["is_observed"]
             }
-            frame = None if mirror is None else plain_frame(mirror)
+            frame = None if mirror is None else plain_frame(mirror, settings.tuning.frame_rank)
             # Potential and gradient are left blank here: `advance` evaluates them for its own likelihood weight.
             blank = ParamInfo(latents, jnp.zeros(()), jax.tree.map(jnp.zeros_like, latents))
             state = init(
@@ -150,7 +148,7 @@ class Machine:
             return lax.fori_loop(0, number, one_draw, (chain, record))
 
         def fit(chain, model):
-            frame, state = fit_frame(chain.frame, chain.sampler, energy_of(model, 1.0))
+            frame, state = fit_frame(chain.frame, chain.sampler, energy_of(model, 1.0), settings.tuning.frame_softest)
             return Chain(state, frame)
 
         def latents(chain):

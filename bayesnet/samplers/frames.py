@@ -30,10 +30,8 @@ import jax.numpy as jnp
 from jax import lax, random
 from jax.flatten_util import ravel_pytree
 
+from bayesnet.samplers.tuning import Tuning
 from theory.model import Array
-
-RANK = 64
-SOFTEST = 0.2  # smaller curvatures are those of a few points: narrow posteriors that are no Gaussians diverge with them
 
 
 class Frame(NamedTuple):
@@ -60,11 +58,11 @@ class Frame(NamedTuple):
     number: Array
 
 
-def plain_frame(mirror: Array) -> Frame:
-    """The frame in which w is x, without a wall."""
+def plain_frame(mirror: Array, rank: int = Tuning.frame_rank) -> Frame:
+    """The frame in which w is x, without a wall; it may stretch up to ``rank`` directions."""
     d = mirror.shape[0]
     nothing, square = jnp.zeros_like(mirror), jnp.zeros((d, d), mirror.dtype)
-    directions = jnp.eye(d, min(d, RANK), dtype=mirror.dtype)
+    directions = jnp.eye(d, min(d, rank), dtype=mirror.dtype)
     stretch = jnp.ones(directions.shape[1], mirror.dtype)
     false, zero = jnp.asarray(False), jnp.zeros((), jnp.result_type(int))
     return Frame(nothing, directions, stretch, nothing, mirror, false, square, zero)
@@ -111,8 +109,10 @@ def redraw_reflection(frame: Frame, state: Any, key: Array) -> tuple[Frame, Any]
     return frame._replace(reflected=frame.reflected ^ turned), state
 
 
-def fit_frame(frame: Frame, state: Any, energy: Callable) -> tuple[Frame, Any]:
+def fit_frame(frame: Frame, state: Any, energy: Callable, softest: float = Tuning.frame_softest) -> tuple[Frame, Any]:
     """The frame with the Hessian of ``energy``, -ln p(x, y), at one more state in its mean, and the state in it.
+
+    Curvatures count as ``softest`` at least.
 
     ``state`` must have been evaluated with this energy; its potential and gradient are of the old frame after this.
     """
@@ -120,7 +120,7 @@ def fit_frame(frame: Frame, state: Any, energy: Callable) -> tuple[Frame, Any]:
     new = _hessian(lambda x: energy(unravel(x)), x)
     hessian = frame.hessian + (new - frame.hessian) / (frame.number + 1)
     curvature, vectors = jnp.linalg.eigh(hessian)
-    curvature = jnp.maximum(curvature, SOFTEST)
+    curvature = jnp.maximum(curvature, softest)
     leading = jnp.argsort(-jnp.abs(jnp.log(curvature)))[: frame.stretch.shape[0]]
     odd = jnp.where(frame.mirror < 0, x, 0)
     length = jnp.linalg.norm(odd)

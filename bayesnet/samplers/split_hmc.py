@@ -27,13 +27,8 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import ParamInfo, initialize_model
 from numpyro.util import identity, is_prng_key
 
+from bayesnet.samplers.tuning import Tuning
 from theory.model import Array
-
-TRAJECTORY = math.pi / 2
-JITTER = 0.3
-FIRST_STEP = 0.3
-LARGEST_STEP = math.pi / 4  # at acceptance 1 dual averaging would run away
-DIVERGENCE = 1000.0
 
 
 class StepSize(NamedTuple):
@@ -53,7 +48,7 @@ class SplitState(NamedTuple):
         energy: H at the end of the trajectory that was kept.
         num_steps: steps of the last trajectory.
         accept_prob: its acceptance probability.
-        diverging: whether its energy error exceeded 1000 or was not finite.
+        diverging: whether its energy error exceeded that of a `Tuning` or was not finite.
         adapt_state: the `StepSize`.
         num_warmup: length of the warm-up.
         target_accept_prob: what the step size adapts to.
@@ -74,7 +69,7 @@ class SplitState(NamedTuple):
     rng_key: Array
 
 
-def split_hmc(potential_fn_gen: Callable) -> tuple[Callable, Callable]:
+def split_hmc(potential_fn_gen: Callable, tuning: Tuning = Tuning()) -> tuple[Callable, Callable]:
     """(init, step) with the calling conventions of `numpyro.infer.hmc.hmc`; every latent must be real and white."""
     average_init, average_update = dual_averaging()
 
@@ -90,7 +85,7 @@ def split_hmc(potential_fn_gen: Callable) -> tuple[Callable, Callable]:
             num_steps=number,
             accept_prob=nothing,
             diverging=jnp.asarray(False),
-            adapt_state=StepSize(nothing + FIRST_STEP, average_init(nothing + math.log(FIRST_STEP))),
+            adapt_state=StepSize(nothing + tuning.first_step, average_init(nothing + math.log(tuning.first_step))),
             num_warmup=number + num_warmup,
             target_accept_prob=nothing + target_accept_prob,
             rng_key=rng_key,
@@ -99,7 +94,7 @@ def split_hmc(potential_fn_gen: Callable) -> tuple[Callable, Callable]:
     def step(state, model_args, model_kwargs):
         potential = jax.value_and_grad(potential_fn_gen(*model_args, **model_kwargs))
         rng_key, momentum_key, length_key, accept_key = random.split(state.rng_key, 4)
-        length = TRAJECTORY * (1 + JITTER * random.uniform(length_key, minval=-1, maxval=1))
+        length = tuning.trajectory * (1 + tuning.jitter * random.uniform(length_key, minval=-1, maxval=1))
         num_steps = jnp.ceil(length / state.adapt_state.step_size).astype(state.num_steps.dtype)
         eps = length / num_steps
         cosine, sine = jnp.cos(eps), jnp.sin(eps)
@@ -138,7 +133,7 @@ def split_hmc(potential_fn_gen: Callable) -> tuple[Callable, Callable]:
             energy=energy,
             num_steps=num_steps,
             accept_prob=accept_prob,
-            diverging=error > DIVERGENCE,
+            diverging=error > tuning.divergence,
             adapt_state=adapt(state, accept_prob),
             rng_key=rng_key,
         )
@@ -146,7 +141,7 @@ def split_hmc(potential_fn_gen: Callable) -> tuple[Callable, Callable]:
     def adapt(state, accept_prob):
         miss = state.target_accept_prob - accept_prob
         log_step, mean_log_step, *rest = average_update(miss, state.adapt_state.averaging)
-        limit = math.log(LARGEST_STEP)
+        limit = math.log(tuning.largest_step)
         log_step, mean_log_step = jnp.minimum(log_step, limit), jnp.minimum(mean_log_step, limit)
         last = state.i + 1 >= state.num_warmup
         learned = StepSize(jnp.exp(jnp.where(last, mean_log_step, log_step)), (log_step, mean_log_step, *rest))

@@ -12,7 +12,7 @@ import pytest
 import tqdm
 import xarray as xr
 
-from bayesnet import Network, Task, results, sample, sample_prior, sampling, tasks
+from bayesnet import Network, Task, Tuning, results, sample, sample_prior, sampling, tasks
 from bayesnet.observables import default_observables
 from bayesnet.samplers import chains, engine
 from theory.causal import propagate
@@ -325,6 +325,7 @@ BAD = [
     ("checkpoint", 3),
     *(("network", value) for value in (None, "rnn", 8, TANH.to_dict())),
     *(("task", value) for value in (None, "chain", np.ones((1, 3, 1)))),
+    *(("tuning", value) for value in (None, {"jitter": 0.2})),
 ]
 
 
@@ -354,6 +355,35 @@ def test_arguments_that_would_have_no_effect_are_refused(sampler, idle, monkeypa
     monkeypatch.setattr(sampling, "run_chains", lambda *arguments: pytest.fail("a chain was started"))
     with pytest.raises(ValueError, match=rf"^{next(iter(idle))} is .*leave it out here"):
         sample(TANH, task_of(), **{**SHORT, "sampler": sampler, **idle})
+
+
+def test_malformed_tuning():
+    """Each of its numbers, by name."""
+    for name in ("trajectory", "jitter", "first_step", "largest_step", "divergence", "frame_softest"):
+        for value in (0, -1.0, float("nan"), "0.3", None):
+            with pytest.raises(ValueError, match=rf"^tuning\.{name} is "):
+                Tuning(**{name: value})
+    for name in ("rise", "even", "odd"):
+        with pytest.raises(ValueError, match=rf"^tuning\.{name} is -1"):
+            Tuning(**{name: (1.0, -1.0)})
+    for name in ("frame_rank", "frame_hessians"):
+        with pytest.raises(ValueError, match=rf"^tuning\.{name} is 1\.5"):
+            Tuning(**{name: 1.5})
+    with pytest.raises(ValueError, match=r"tuning\.even has 1 stages and tuning.odd 4"):
+        Tuning(even=(1.0,))
+    with pytest.raises(ValueError, match=r"tuning\.jitter is 1\.5; it must be below 1"):
+        Tuning(jitter=1.5)
+
+
+def test_the_warm_up_is_that_of_the_tuning():
+    """Its stages by weight of the likelihood, and the frames that are fitted in kernels."""
+    tuning = Tuning(rise=(0.1, 0.5), even=(1.0,), odd=(3.0,), frame_hessians=2)
+    run = {"num_warmup": 400, "num_samples": 10, "num_chains": 2, "sampler": "nuts", "max_tree_depth": None}
+    run |= {"target_accept": None, "anneal": True, "num_latents": 1, "precision": "float64", "chain_method": "auto"}
+    settings = sampling.make_settings(Network.rnn(8), task_of(), coordinates="kernels", tuning=tuning, **run)
+    blocks = chains.make_schedule(settings)
+    assert [block.weights for block in blocks[:4]] == [(0.1, 0.1), (0.5, 0.5), (1.0, 3.0), (1.0, 1.0)]
+    assert sum(block.fit_frame for block in blocks) == 2
 
 
 def test_thinning_that_keeps_nothing():

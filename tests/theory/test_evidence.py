@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from noise_energy import hessian, kernel_of_coordinates, pack
 from scipy.special import gammaln, logsumexp
 from small_problems import as_general, chain, repeated, weighted_networks
 
 from theory import Network, log_bayes_factor, log_evidence, nngp, solve
-from noise_energy import hessian, kernel_of_coordinates, pack
 from theory.model import build_model, target_cov
 from theory.response import factorise, inverse_factor
 

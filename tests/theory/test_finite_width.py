@@ -5,10 +5,10 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from noise_energy import hessian, kernel_of_coordinates, pack
 from small_problems import as_general, chain, repeated, sequence, weighted_networks
 
 from theory import Network, Task, fluctuations, nngp, solve
-from noise_energy import hessian, kernel_of_coordinates, pack
 from theory.model import build_model
 from theory.response import factorise, inverse_factor
 

@@ -3,11 +3,11 @@
 import jax
 import numpy as np
 import pytest
+from noise_energy import hessian, kernel_of_coordinates, pack
 from small_problems import chain, sequence
 
 import theory
 from theory import Connection, Drift, Network
-from noise_energy import hessian, kernel_of_coordinates, pack
 from theory.model import build_model
 from theory.response import factorise, inverse_factor
 from theory.symmetry import mirror_signs

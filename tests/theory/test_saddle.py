@@ -3,12 +3,12 @@
 import jax
 import numpy as np
 import pytest
+from noise_energy import hessian, pack
 from scipy.optimize import brentq
 
 from theory import Network, Solution, Task, nngp, solve, spectrum
 from theory.activations import BUILT_IN
 from theory.causal import kernel_of_noise
-from noise_energy import hessian, pack
 from theory.model import build_model
 
 RNN, DNN = Network.rnn(500), Network.dnn(500)

@@ -30,7 +30,8 @@ from typing import Any
 
 import numpy as np
 
-from theory.gaussian.reduced import Reduced, back
+from theory.gaussian.reduced import Reduced
+from theory.gaussian.site_maps import back
 from theory.kernels import scale_of
 
 LEAF = 32  # rows up to which LAPACK inverts in a single thread

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from theory.causal import PIVOT_FLOOR
-from theory.gaussian.site_maps import SiteMaps, back
+from theory.gaussian.site_maps import SiteMaps
 from theory.gaussian.white_numbers import NO_DIRECTION, causal_factor, root_of, white_basis
 from theory.kernels import scale_of
 from theory.model import Model
@@ -49,8 +49,8 @@ class Reduced:
         live: the entries of k that do not follow from earlier ones, (m,).
         basis: L, (sites r, m), or None where z = k.
         inverse: that of L on the live entries, (m, m), or None.
-        powers: (L^+ S L)^(1, 2, 4, ...), S^(1, 2, 4, ...) where z = k and sites are mixed, until that vanishes, each with
-            its transpose, or none.
+        powers: (L^+ S L)^(1, 2, 4, ...) until that vanishes, each with its transpose, or none; where z = k, those of S
+            if sites are mixed.
         read: the entries of z that targets depend on, (k,), or what they depend on, (k, m).
         readout: gv^2 Mv between those, (k, k).
         noise: kappa.

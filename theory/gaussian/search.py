@@ -23,7 +23,6 @@ from theory.gaussian.trust_region import descend
 from theory.model import Model
 from theory.units import why_unresolved
 
-
 # Numbers beyond double precision end a search, which says so; they need no warning.
 RESOLVED = np.errstate(over="ignore", divide="ignore", invalid="ignore")
 
@@ -94,7 +93,7 @@ class LinearProblem:
         while len(queue):
             ends, finished = queue.searched()
             new: list[int] = []
-            for i in np.flatnonzero(finished):
+            for i in np.flatnonzero(finished).tolist():
                 known = [*(each.point.kernel for each in found), *(ends.kernel[j] for j in new)]
                 if not self._among(ends.kernel[i], known, self.settings.roughly):
                     new.append(i)

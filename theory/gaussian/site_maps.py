@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -130,7 +130,7 @@ class SiteMaps:
         total = np.zeros_like(response)
         for read in self._readings:
             values = (read.weights * response)[..., read.used[:, None], read.used]
-            places = (..., read.at[:, None], read.at)
+            places: Any = (..., read.at[:, None], read.at)
             if read.once:
                 total[places] += values
             else:
@@ -173,11 +173,11 @@ class SiteMaps:
                 if not read.reads[site]:
                     continue
                 values = (read.weights[site * p] * current)[..., read.used]
-                rows = by_site[..., read.source[site], :, :]
+                rows, places = by_site[..., read.source[site], :, :], cast(Any, (..., read.at))
                 if read.once:
-                    rows[..., read.at] += values
+                    rows[places] += values
                 else:
-                    np.add.at(rows, (..., read.at), values)
+                    np.add.at(rows, places, values)
         return found
 
     @cached_property

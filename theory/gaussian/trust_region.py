@@ -156,5 +156,7 @@ def _step(
         if not unfinished.any():
             break
         # Directions of finished steps stay as they are, so that they do not grow beyond bounds.
-        direction = np.where(unfinished[:, None, None], towards + (square / before)[:, None, None] * direction, direction)
+        direction = np.where(
+            unfinished[:, None, None], towards + (square / before)[:, None, None] * direction, direction
+        )
     return step, relative, promised, inner**0.5, products

@@ -106,9 +106,8 @@ def follow_branch(branch: Branch, model: Model, options: Options, points: int | 
     found = branch.found
     if found is None:
         root = branch.roots[0]
-        problem = LinearProblem(model, mirror_images(model, branch.phi), options.settings.gaussian)
-        below = problem.follow(root.kernel)
-        return _gaussian_branch(below, model, branch.phi)
+        linear = LinearProblem(model, mirror_images(model, branch.phi), options.settings.gaussian)
+        return _gaussian_branch(linear.follow(root.kernel), model, branch.phi)
     broken = options.settings.branches.broken
     cut = decoupled_model(model) if found.problem.model is not branch.model else model
     problem = replace(found.problem.with_model(cut), points=points or found.problem.points)

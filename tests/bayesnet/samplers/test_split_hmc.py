@@ -12,7 +12,8 @@ from numpyro.infer import MCMC
 
 import bayesnet as bn
 from bayesnet.diagnostics import summarise
-from bayesnet.samplers.split_hmc import LARGEST_STEP, SplitHMC
+from bayesnet.samplers.split_hmc import SplitHMC
+from bayesnet.samplers.tuning import Tuning
 
 DESIGN = np.array([[1.0, 0.5, 0.0], [0.0, 2.0, -1.0]])
 SEEN = np.array([1.0, -2.0])
@@ -59,7 +60,7 @@ def test_a_flat_likelihood_does_not_let_the_step_run_away():
 
     mcmc = MCMC(SplitHMC(prior), num_warmup=200, num_samples=20, progress_bar=False)
     mcmc.run(jax.random.key(1))
-    assert float(mcmc.last_state.adapt_state.step_size) == pytest.approx(LARGEST_STEP, rel=1e-5)
+    assert float(mcmc.last_state.adapt_state.step_size) == pytest.approx(Tuning.largest_step, rel=1e-5)
 
 
 def test_hmc_and_nuts_sample_the_same_posterior_with_fewer_gradients():
