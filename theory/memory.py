@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -19,13 +20,12 @@ def memory_limit() -> float:
             limits.append(float(Path(path).read_text()))
         except (OSError, ValueError):  # no such file, or "max"
             continue
-    try:
+    with contextlib.suppress(ImportError):  # Windows has no such limit
         import resource
-    except ImportError:  # Windows
-        return min(limits)
-    most, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if most != resource.RLIM_INFINITY:
-        limits.append(float(most))
+
+        most, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if most != resource.RLIM_INFINITY:
+            limits.append(float(most))
     return min(limit for limit in limits if limit > 0)
 
 

@@ -348,6 +348,7 @@ def test_lazy_prediction_is_gaussian_process_regression():
     expected = (kernel[:, chosen] @ dual).reshape(3, 2, 2).transpose(1, 0, 2)
     np.testing.assert_allclose(solution.prediction, expected, rtol=0, atol=1e-12)
     assert solution.free_energy == pytest.approx(np.sum(y * dual) / 2)
+    assert solution.residual == 0  # the kernel of the prior is given, not searched for
 
 
 def test_round_trip_through_xarray(broken):

@@ -32,6 +32,19 @@ def test_a_good_slope_needs_no_derivative():
     assert trust == 1
 
 
+def test_steps_teach_broyden_the_slope():
+    """A linear equation of two unknowns, of which the slope is known badly: 2 n evaluations and the first suffice."""
+    matrix, seen = np.array([[2.0, 0.5], [-0.3, 1.5]]), []
+
+    def linear(at):
+        seen.append(at)
+        return matrix @ (at - ROOT[:2])
+
+    point, *_ = solve_root(trusted(linear), np.zeros(2), 3.5 * np.eye(2), unwanted, 1e-12)
+    np.testing.assert_allclose(point, ROOT[:2], atol=1e-11)
+    assert len(seen) <= 5
+
+
 def test_newton_takes_over_where_the_slope_points_uphill():
     wrong = COUPLING @ np.diag([-1.0, 1, 1, 1])
     tried = []
