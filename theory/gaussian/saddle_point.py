@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import NamedTuple
 
@@ -44,10 +45,11 @@ def by_entry(point: Points, model: Model, stable: bool) -> SaddlePoint:
     dual = np.zeros((len(kernel), np.asarray(model.targets).shape[1]))
     dual[rows] = np.linalg.solve(targets, np.asarray(model.targets))
     conjugate = maps.adjoint(_response(point, kernel, cov)) - readout * (dual @ dual.T)
-    residual = float(point.violation)
-    return SaddlePoint(
-        kernel, conjugate, cov, float(point.value), residual if math.isfinite(residual) else math.inf, stable
-    )
+    residual = math.nan
+    with contextlib.suppress(np.linalg.LinAlgError):  # where the search has come to no rest at all
+        residual = float(point.violation)
+    residual = residual if math.isfinite(residual) else math.inf
+    return SaddlePoint(kernel, conjugate, cov, float(point.value), residual, stable)
 
 
 def reduced_kernel(kernel: np.ndarray, reduced: Reduced) -> np.ndarray:

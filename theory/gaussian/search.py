@@ -70,6 +70,8 @@ class LinearProblem:
     def follow(self, kernel: np.ndarray) -> SaddlePoint:
         """The stable saddle point downhill from a kernel (n, n), over unstable ones if they are met."""
         region = self.settings.trust_region
+        if not self.reduced.entries:
+            return self._by_entry(self._silent())
         start = Points(self.reduced, reduced_kernel(kernel, self.reduced)[None])
         if not np.isfinite(start.value).all():
             start = self._lazy()
@@ -85,6 +87,8 @@ class LinearProblem:
     def find(self, starts: int, seed: int) -> list[Found]:
         """As `find_saddle_points`, in terms of the reduced problem."""
         region = self.settings.trust_region
+        if not self.reduced.entries:
+            return [self._silent()]
         first = [self._lazy().kernel, *([coherent_starts(self.reduced, self.settings)] if self._broken else [])]
         queue = _Queue(self.reduced, self.settings)
         queue.put(np.concatenate(first), region.products)
@@ -112,6 +116,10 @@ class LinearProblem:
 
     def _lazy(self) -> Points:
         return Points(self.reduced, self.reduced.lazy_kernel()[None])
+
+    def _silent(self) -> Found:
+        """Of a network that no input reaches."""
+        return Found(self._lazy().at(0), np.ones(0), np.zeros((0, 0, 0)), True)
 
     def _kicked(self, found: Found, steps: np.ndarray) -> Points:
         return found.point.moved(steps, steps @ found.point.kernel_precision)
@@ -168,8 +176,9 @@ class _Queue:
 
     def put(self, kernels: np.ndarray, most: int) -> None:
         """Starts (S, m, m); those of infinite free energy are left out."""
-        finite = np.isfinite(Points(self._reduced, kernels).value)
-        self._waiting += [(kernel, most) for kernel in kernels[finite]]
+        if len(kernels):
+            finite = np.isfinite(Points(self._reduced, kernels).value)
+            self._waiting += [(kernel, most) for kernel in kernels[finite]]
 
     def searched(self) -> tuple[Points, np.ndarray]:
         """Where the next of them lead, as many as one batch takes, and which have come to rest roughly."""
