@@ -14,6 +14,7 @@ import xarray as xr
 import bayesnet as bn
 import theory
 from bayesnet.config import Config, assign, build_config, default_tables, read_tables, set_value, to_toml
+from bayesnet.program_cache import kept_programs
 from bayesnet.sweeping import commands as sweep_commands
 from bayesnet.sweeping.points import name_error
 from theory import files
@@ -44,7 +45,8 @@ examples:
   bayesnet config > run.toml; bayesnet report run.toml
 
 It writes report.html and summary.json into the output directory (and with --save the posteriors and solutions as
-netCDF files, for bayesnet.load). Exit status: 0 done; 1 with --strict when a convergence gate fails; 2 bad input."""
+netCDF files, for bayesnet.load). What was compiled is kept in the user's cache directory, so that the next run begins
+sooner; BAYESNET_CACHE names another directory, or none where it is empty. Exit status: 0 done; 1 with --strict when a convergence gate fails; 2 bad input."""
 
 # option -> (table, key, type, help); the defaults are those of `bayesnet config`
 OPTIONS: dict[str, tuple[str, str, type, str]] = {
@@ -63,7 +65,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        with kept_programs():
+            return arguments.run(arguments)
     except KeyboardInterrupt:
         print("bayesnet: interrupted; no file is half-written", file=sys.stderr)
         return INTERRUPTED
