@@ -65,9 +65,9 @@ def explicit_derivatives(parameters: Parameters, values: Mapping[str, float], ke
         return {name: jax.tree.map(jnp.asarray, getattr(model, name)) for name in ARRAYS}
 
     changes = jax.tree.map(lambda array: jnp.moveaxis(array, -1, 0), jax.jacfwd(numbers)(at))
-    model, kernel = model_at(at).on_device(), jnp.asarray(kernel)
-    covariance, data, prediction = map(np.asarray, _by_parameters(model, changes, kernel))
-    return Explicit(model, changes, kernel, covariance.T, data, prediction)
+    model, fixed = model_at(at).on_device(), jnp.asarray(kernel)
+    covariance, data, prediction = map(np.asarray, _by_parameters(model, changes, fixed))
+    return Explicit(model, changes, fixed, covariance.T, data, prediction)
 
 
 def _along(model: Model, changes: dict[str, Array], function: Any) -> Any:

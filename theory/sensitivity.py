@@ -16,6 +16,7 @@ For linear networks all is exact; for others it is an average over neurons drawn
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from theory import arguments
 from theory.finite_width import draw_sets, in_own_units, jackknife, kernel_covariance, require_stable
 from theory.jax_settings import own_settings
 from theory.kernel_action import (
@@ -31,6 +33,7 @@ from theory.kernel_action import (
     bordered_matrix,
     covariance_of_pairs,
     linear_curvature,
+    pair_weights,
     pairs_of,
     sampled_curvature,
     symmetric_of,
@@ -151,6 +154,32 @@ def sensitivity(solution: Solution, *, neurons: int | None = None, seed: int = 0
         by_name(changes_error.reshape(-1, *shape)),
         by_name(outputs_of(outputs_error, task)),
     )
+
+
+def free_energy_slopes(
+    solution: Solution, names: Sequence[str], *, neurons: int | None = None, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """dF/dtheta of some parameters and their standard errors, (names,) each, without any second derivative.
+
+    Also at a transition, where the free energy still has a slope. Arguments and errors otherwise as in `sensitivity`.
+    """
+    require_stable(solution)
+    saddle = solution.saddle
+    parameters = Parameters(solution.network, solution.task, names)
+    rows, columns = pairs_of(saddle.model.entries)
+    with own_settings():  # float64 within this call only
+        explicit = explicit_derivatives(parameters, current_values(solution.network), saddle.kernel)
+        if saddle.linear:
+            arguments.only_for("networks that are not linear", False, neurons=neurons)
+            response = saddle.conjugate - saddle.conjugate @ saddle.kernel @ saddle.conjugate
+            by_covariance = [-pair_weights(len(response)) * response[rows, columns]]
+        else:
+            by_covariance = [
+                sampled_curvature(drawn, saddle.cov, saddle.conjugate, saddle.phi.function).slope
+                for drawn in draw_sets(saddle, neurons, seed)
+                if drawn is not None
+            ]
+    return jackknife(by_covariance, lambda slope: explicit.data - slope @ explicit.covariance)
 
 
 def current_values(network: Network) -> dict[str, float]:
