@@ -5,8 +5,10 @@ Needs JAX, NumPy, SciPy and xarray only, and imports nothing of ``bayesnet``.
 
 from theory.connections import Connection, Drift
 from theory.continuation import continuation
+from theory.differentiable import Followed, differentiable
 from theory.evidence import Evidence, log_bayes_factor, log_evidence
 from theory.finite_width import Fluctuations, fluctuations
+from theory.fitting import Fit, fit
 from theory.lazy import nngp
 from theory.network import Network
 from theory.predictor import Prediction, predict
@@ -24,7 +26,9 @@ __all__ = [
     "CriticalPoint",
     "Drift",
     "Evidence",
+    "Fit",
     "Fluctuations",
+    "Followed",
     "Network",
     "Prediction",
     "Sensitivity",
@@ -36,6 +40,8 @@ __all__ = [
     "critical_point",
     "critical_sharing",
     "critical_signal",
+    "differentiable",
+    "fit",
     "fluctuations",
     "has_sign_symmetry",
     "log_bayes_factor",
