@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 VARIABLE = "BAYESNET_CACHE"  # another directory; empty for none
-LARGEST = 2**30  # bytes; what was used least recently goes first
+LARGEST = 2**30  # bytes, some thousand programs; the oldest go first
 WORTH_KEEPING = 0.1  # seconds that a program takes to compile; reading it back takes about a hundredth
 
 
@@ -46,17 +47,19 @@ def kept_programs() -> Iterator[None]:
         return
     settings = {
         "jax_compilation_cache_dir": str(directory),
-        "jax_compilation_cache_max_size": LARGEST,
         "jax_persistent_cache_min_compile_time_secs": WORTH_KEEPING,
     }
     before = {name: jax.config.values[name] for name in settings}
     try:
         for name, value in settings.items():
             jax.config.update(name, value)
+        compilation_cache.reset_cache()  # JAX looks at its settings once
         yield
     finally:
         for name, value in before.items():
             jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        _trim(directory)
 
 
 def _own(directory: Path) -> bool:
@@ -70,3 +73,14 @@ def _own(directory: Path) -> bool:
         return False
     others = stat.S_IWGRP | stat.S_IWOTH
     return not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & others)
+
+
+def _trim(directory: Path, most: int = LARGEST) -> None:
+    """Remove the oldest programs where all together take more than ``most`` bytes."""
+    with contextlib.suppress(OSError):  # another process is trimming too
+        known = sorted(((each.stat(), each) for each in directory.iterdir()), key=lambda each: -each[0].st_mtime)
+        total = 0
+        for status, path in known:
+            total += status.st_size
+            if total > most:
+                path.unlink(missing_ok=True)
