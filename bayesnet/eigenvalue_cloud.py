@@ -77,7 +77,7 @@ def _drawn(posterior: xr.DataTree, network: Network, task: Task) -> tuple[np.nda
         first = [int(np.flatnonzero(weights.copy_of == step)[0]) for step in steps]
         into = " and ".join(site_in_words(site, network.layers) for site in first)
         which = "" if copies == 1 else f" into {into}"
-        note = f"all {network.width} eigenvalues of W{which} in {len(drawn)} posterior draw{'s' * (len(drawn) > 1)}"
+        note = f"all {network.width} eigenvalues of W{which} in {len(drawn)} draw{'s' * (len(drawn) > 1)}"
         largest = np.array([_largest_singular_value(matrix) for matrix in matrices])
         return np.concatenate([np.linalg.eigvals(matrix) for matrix in matrices]), largest, note
     if network.activation != "linear":

@@ -299,7 +299,8 @@ def eigenvalues(run: Experiment, axes) -> dict:
     """Panel (f): the teacher's rotation in the spectrum of W, whose prior bulk has radius .6."""
     steps, told = steps_of(run)
     task, gain = bn.tasks.rotation(steps, PERIOD, supervised=told), 0.6
-    predicted = theory.spectrum(theory.solve(network_of("RNN", 64, recurrent_gain=gain), task)).outliers[0]
+    spectrum = theory.spectrum(theory.solve(network_of("RNN", 64, recurrent_gain=gain), task))
+    predicted = spectrum.outliers[0]
     widths = [64] if run.quick else [128, 384]
     means, errors = [], []
     for width in widths:
@@ -322,15 +323,13 @@ def eigenvalues(run: Experiment, axes) -> dict:
     if len(widths) > 1:
         coefficients, error = extrapolate(np.array(widths), np.array(means), np.array(errors))
         run.agree("leading eigenvalue of W, part", coefficients[0], error, [leading.real, leading.imag])
-    axes.plot(spectra[0].real, spectra[0].imag, ".", ms=3, color=COLOURS["RNN"], rasterized=True)
-    circle = np.exp(2j * np.pi * np.linspace(0, 1, 200))
-    axes.plot(gain * circle.real, gain * circle.imag, "k-", lw=0.8, label=f"bulk, radius gw = {gain}")
-    axes.plot(predicted.real, predicted.imag, "ks", ms=10, mfc="none", ls="", label="outliers, theory")
+    bn.plots.spectrum(spectra[0], ax=axes, color=COLOURS["RNN"], label="posterior, one draw")
+    bn.plots.spectrum(spectrum, ax=axes)
     teacher = np.exp(2j * np.pi / PERIOD * np.array([1, -1]))
     axes.plot(teacher.real, teacher.imag, "x", ms=8, color=COLOURS["DNN"], label="teacher's eigenvalues")
-    axes.set(aspect="equal", xlim=(-1.3, 1.3), ylim=(-1.05, 1.6), xlabel="Re", ylabel="Im")
-    axes.set_title(f"(f) eigenvalues of W, one draw, N = {widths[-1]}", fontsize=9)
-    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    axes.set(xlim=(-1.3, 1.3), ylim=(-1.05, 1.9), aspect="equal", adjustable="box")
+    axes.set_title(f"(f) eigenvalues of W, N = {widths[-1]}, $g_w$ = {gain}", fontsize=9)
+    axes.legend(fontsize=8, frameon=False, loc="upper left", ncols=2)
     parts = {"theory": [predicted.real, predicted.imag], "mean": means, "mcse": errors, "widths": widths}
     return parts | {"teacher": [teacher.real, teacher.imag]}
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from bayesnet import plots
 from bayesnet.diagnostics import evaluate_observables
-from bayesnet.figures.picture import NO_INPUT, Picture, draw, spaced, theory_of
+from bayesnet.figures.picture import NO_INPUT, Picture, draw, draws_of, spaced, theory_of
 from bayesnet.observables import (
     Observable,
     diagonal_kernel,
@@ -70,7 +70,7 @@ def invariants_picture(runs: Sequence[Run]) -> Picture:
     chosen = invariants(runs)
     along = target_direction(runs[0].task) is not None
     caption = (
-        "Posterior densities over all chains, each scaled to a peak of 1, of kernels Φ and of overlaps between steps "
+        "Densities over all draws, each scaled to a peak of 1, of kernels Φ and of overlaps between steps "
         + ("along the target direction y over patterns" if along else "of pattern 1")
         + "; kernels are in units of the squared activity, overlaps dimensionless."
         + _meaning_of_lines(runs)
@@ -87,12 +87,12 @@ def invariants_picture(runs: Sequence[Run]) -> Picture:
     def build() -> tuple[Figure, str]:
         if not chosen.shown:
             raise ValueError(NO_INPUT)
-        figure, grid = draw_panels(len(chosen.shown), height=2.0, extra=0.5)
+        figure, grid = draw_panels(len(chosen.shown), height=2.2, extra=0.5)
         colours = colour_of([run.name for run in runs])
         for axes, observable in zip(grid.ravel(), chosen.shown, strict=False):
             for run in runs:
                 style = {"ax": axes, "color": colours[run.name]}
-                plots.density(run.posterior, observable, label=f"{plain(run.name)}, posterior", **style)
+                plots.density(run.posterior, observable, label=f"{plain(run.name)}, {draws_of(run)}", **style)
                 if run.solution is not None:
                     plots.density(run.solution, observable, label=f"{plain(run.name)}, {theory_of(run)}", **style)
         _finish(figure, grid, len(chosen.shown))
@@ -130,8 +130,7 @@ def _covered(run: Run, shown: Sequence[Observable]) -> str:
         # The square of a fluctuating number is never zero: there only the upper end can tell.
         inside += bool(value <= high and (low <= value or abs(value) <= NOTHING * high))
     return (
-        f"{run.name}: in {inside} of {len(shown)} panels the {theory_of(run)} lies within the central 90% of the "
-        "posterior."
+        f"{run.name}: in {inside} of {len(shown)} panels the {theory_of(run)} lies within the central 90% of the draws."
     )
 
 
@@ -144,7 +143,7 @@ def numbers_picture(runs: Sequence[Run]) -> Picture:
 
     def build() -> tuple[Figure, str]:
         names = list(dict.fromkeys(name for run in runs for name in names_with_priors(run.posterior)))
-        figure, grid = draw_panels(len(names), height=2.0, extra=0.5)
+        figure, grid = draw_panels(len(names), height=2.2, extra=0.5)
         colours, readings = colour_of([run.name for run in runs]), []
         for run in runs:
             parts = []

@@ -12,8 +12,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bayesnet.report_content import Run
+from bayesnet.results import from_outside
 from theory.symmetry import has_sign_symmetry
 
+SVG = "data:image/svg+xml;base64,"
+DPI = {"svg": 150, "pdf": 300}  # of clouds of points and traces, images within a figure; SVGs are in the page
 NO_INPUT = "no input reaches any entry: there is nothing to show"
 
 
@@ -30,25 +33,32 @@ class Picture:
 
     def files(self, name: str) -> dict[str, bytes]:
         """The figure as SVG and PDF, by file name; nothing where there is none."""
-        if self.figure is None:
+        if self.figure is None or self.image is None:
             return {}
-        return {f"{name}.{form}": _written(self.figure, form, dpi=300) for form in ("svg", "pdf")}
+        svg = base64.b64decode(self.image.removeprefix(SVG))
+        return {f"{name}.svg": svg, f"{name}.pdf": _written(self.figure, "pdf")}
 
 
 def draw(title: str, caption: str, build: Callable[[], tuple[Figure, str]]) -> Picture:
     """Make one figure; ``build`` returns it with the sentence on what one sees."""
     try:
         figure, reading = build()
-        image = base64.b64encode(_written(figure, "svg", dpi=150)).decode("ascii")
+        image = SVG + base64.b64encode(_written(figure, "svg")).decode("ascii")
+        figure.set_layout_engine("none")  # the layout is found once
     except Exception as error:  # whatever it is, the reader has to see it in the figure's place
         return Picture(title, None, caption, "", f"{type(error).__name__}: {error}")
-    return Picture(title, f"data:image/svg+xml;base64,{image}", caption, reading, figure=figure)
+    return Picture(title, image, caption, reading, figure=figure)
 
 
-def _written(figure: Figure, form: str, dpi: int) -> bytes:
+def _written(figure: Figure, form: str) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=form, dpi=dpi, metadata={"Date" if form == "svg" else "CreationDate": None})
+    figure.savefig(buffer, format=form, dpi=DPI[form], metadata={"Date" if form == "svg" else "CreationDate": None})
     return buffer.getvalue()
+
+
+def draws_of(run: Run) -> str:
+    """What the draws of a network are, as a legend calls them."""
+    return "networks" if from_outside(run.posterior) else "posterior"
 
 
 def theory_of(run: Run) -> str:

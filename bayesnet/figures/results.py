@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from bayesnet import plots
 from bayesnet.eigenvalue_cloud import eigenvalue_cloud, predicted_by
-from bayesnet.figures.picture import Picture, draw, named, spaced, symmetric, theory_of
+from bayesnet.figures.picture import Picture, draw, draws_of, named, spaced, symmetric, theory_of
 from bayesnet.observables import aligned_outputs, overlaps, site_in_words
 from bayesnet.plots.maps import pattern_order
 from bayesnet.plots.style import colour_of, draw_panels, plain, say, share_legend
@@ -49,14 +49,16 @@ def overlaps_picture(runs: Sequence[Run]) -> Picture:
         for axes, (run, what) in zip(grid.ravel(), panels, strict=False):
             kind, name = theory_of(run), plain(run.name)
             if what == "mean":
-                plots.overlaps(run.posterior, squared=squared, ax=axes).set_title(f"{name}: posterior mean")
+                plots.overlaps(run.posterior, squared=squared, ax=axes).set_title(
+                    f"{name}: mean of {draws_of(run)}", fontsize=10
+                )
             elif run.solution is None:
                 say(axes, "no theory for this network")
             elif what == "theory":
-                plots.overlaps(run.solution, squared=squared, ax=axes).set_title(f"{name}: {kind}")
+                plots.overlaps(run.solution, squared=squared, ax=axes).set_title(f"{name}: {kind}", fontsize=10)
             else:
                 plots.overlaps(run.posterior, minus=run.solution, squared=squared, ax=axes)
-                axes.set_title(f"{name}: posterior − {kind}")
+                axes.set_title(f"{name}: {draws_of(run)} − {kind}", fontsize=10)
         return figure, " ".join(_largest_gap(run, squared) for run in runs)
 
     return draw("Overlaps between steps", caption, build)
@@ -71,7 +73,8 @@ def _largest_gap(run: Run, squared: bool) -> str:
     t, mu, s, nu = (int(i) for i in np.unravel_index(gap.argmax(), gap.shape))
     one, other = (site_in_words(site, run.network.layers) for site in (t, s))
     where = f"{one}, pattern {mu + 1} against {other}, pattern {nu + 1}"
-    return f"{run.name}: posterior mean and {theory_of(run)} differ by at most {gap.max():.2g} ({where})."
+    size = f"by at most {gap.max():.2g} ({where})"
+    return f"{run.name}: the mean of the {draws_of(run)} and the {theory_of(run)} differ {size}."
 
 
 def predictions_picture(runs: Sequence[Run]) -> Picture:
@@ -79,9 +82,9 @@ def predictions_picture(runs: Sequence[Run]) -> Picture:
     task = runs[0].task
     patterns, outputs = shown_predictions(task)
     caption = (
-        "Network output f over the steps, in the units of the targets. Line and dots: posterior median; bars and band: "
-        "central 90% of the posterior of f (without the noise of the targets). Black: targets. Grey steps: not "
-        "supervised." + " Each panel has its own scale." * (len(outputs) > 1)
+        "Network output f over the steps, in the units of the targets. Line and dots: median over all draws; "
+        f"{'bar' if task.steps == 1 else 'band'}: the central 90% of them (f without the noise of the targets). Black: "
+        "targets. Grey steps: not supervised." + " Each panel has its own scale." * (len(outputs) > 1)
     )
     if any(run.solution is not None for run in runs):
         caption += " Dashed with crosses: infinite width."
@@ -106,7 +109,7 @@ def predictions_picture(runs: Sequence[Run]) -> Picture:
         for axes, (mu, o) in zip(used, panels, strict=True):
             for run in runs:
                 style = {"ax": axes, "color": colours[run.name]}
-                plots.prediction(run.posterior, mu + 1, o + 1, label=f"{plain(run.name)}, posterior", **style)
+                plots.prediction(run.posterior, mu + 1, o + 1, label=f"{plain(run.name)}, {draws_of(run)}", **style)
             for run in runs:
                 if run.solution is not None:
                     label = f"{plain(run.name)}, {theory_of(run)}"
@@ -158,8 +161,8 @@ def _prediction_error(run: Run) -> str:
 def spectrum_picture(runs: Sequence[Run]) -> Picture:
     """Eigenvalues of the recurrent weights in the complex plane, a panel for each network."""
     caption = (
-        "Eigenvalues of the recurrent weights W, drawn back from the posterior with their prior noise, in the complex "
-        "plane (dimensionless). Prior noise fills the circle of radius g_w, the recurrent gain; its rim frays by about "
+        "Eigenvalues of the recurrent weights W (of a posterior drawn back, with their prior noise) in the complex "
+        "plane, dimensionless. Prior noise fills the circle of radius g_w, the recurrent gain; its rim frays by about "
         "1/sqrt(N)."
     )
     if any(run.solution is not None for run in runs):
@@ -177,7 +180,7 @@ def spectrum_picture(runs: Sequence[Run]) -> Picture:
                 say(axes, cloud.note)
                 readings.append(f"{run.name}: not shown, {cloud.note}.")
                 continue
-            plots.spectrum(cloud, ax=axes, color=colours[run.name], label=f"{plain(run.name)}, posterior")
+            plots.spectrum(cloud, ax=axes, color=colours[run.name], label=f"{plain(run.name)}, {draws_of(run)}")
             text = f"{run.name}: {cloud.note}; largest modulus {np.abs(cloud.values).max():.3f}"
             predicted = None if run.solution is None else predicted_by(run.solution)
             if predicted is not None:

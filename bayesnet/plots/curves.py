@@ -60,9 +60,9 @@ def prediction(
     else:
         low, middle, high = np.percentile(aligned_outputs(network, task, kernels, outputs)[:, mu, :, o], BAND, axis=0)
         axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
-        ends = np.abs([low - middle, high - middle])
-        axes.plot(steps, middle, color=colour, label=name, linewidth=1.4)
-        axes.errorbar(steps, middle, ends, color=colour, fmt=".", markersize=4, linewidth=1, capsize=2)
+        axes.plot(steps, middle, color=colour, label=name, linewidth=1.4, marker=".", markersize=5)
+        if task.steps == 1:  # where a band has no width
+            axes.errorbar(steps, middle, np.abs([low - middle, high - middle]), color=colour, capsize=3)
     add_legend(axes)
     return axes
 

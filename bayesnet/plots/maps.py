@@ -70,7 +70,9 @@ def overlaps(
     axes, quantity, name = axes_of(ax), "overlap" if power == 1 else "overlap$^2$", name_of(source)
     values = (normalised(kernels) ** power).mean(axis=0)
     if minus is None:
-        return _show(axes, values, task, name, quantity, 1.0, signed=power == 1)
+        # Of an activation that is never negative (ReLU) no overlap is.
+        signed = power == 1 and bool(np.min(network.phi.function(np.linspace(-3, 3, 13))) < 0)
+        return _show(axes, values, task, name, quantity, 1.0, signed)
     _, other_task, other, _ = read(minus)
     if other_task != task or other.shape[1:] != kernels.shape[1:]:
         raise ValueError("minus belongs to another task than source, or to a network of another number of layers")

@@ -157,7 +157,7 @@ def test_networks_stand_in_the_order_given_and_keep_their_colours():
     for picture in (invariants_picture(runs), predictions_picture(runs)):
         legend = picture.figure.legends[0]
         shown = {text.get_text(): line.get_color() for text, line in zip(legend.texts, legend.get_lines(), strict=True)}
-        posteriors = [label for label in shown if label.endswith("posterior")]
-        assert posteriors == [f"{name}, posterior" for name in names]
+        posteriors = [label for label in shown if label.endswith("networks")]
+        assert posteriors == [f"{name}, networks" for name in names]
         assert [shown[label] for label in posteriors] == list(COLOURS[:3])
     assert [name for name in re.findall(r"(\w): ", overlaps_picture(runs).reading)] == names

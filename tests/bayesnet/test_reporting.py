@@ -201,7 +201,7 @@ def test_one_step_says_that_there_is_no_spectrum(one_step_posterior, tmp_path):
 
 
 def test_a_figure_that_fails_says_why_in_its_place(chain_posterior, tmp_path, monkeypatch):
-    def fail(*arguments):
+    def fail(*arguments, **settings):
         raise RuntimeError("no <ink> left")
 
     monkeypatch.setattr("bayesnet.plots.overlaps", fail)
