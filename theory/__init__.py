@@ -7,6 +7,7 @@ from theory.connections import Connection, Drift
 from theory.continuation import continuation
 from theory.evidence import Evidence, log_bayes_factor, log_evidence
 from theory.finite_width import Fluctuations, fluctuations
+from theory.fitting import Fit, fit
 from theory.lazy import nngp
 from theory.network import Network
 from theory.predictor import Prediction, predict
@@ -24,6 +25,7 @@ __all__ = [
     "CriticalPoint",
     "Drift",
     "Evidence",
+    "Fit",
     "Fluctuations",
     "Network",
     "Prediction",
@@ -36,6 +38,7 @@ __all__ = [
     "critical_point",
     "critical_sharing",
     "critical_signal",
+    "fit",
     "fluctuations",
     "has_sign_symmetry",
     "log_bayes_factor",

@@ -101,7 +101,7 @@ def log_evidence(solution: Solution, *, neurons: int | None = None, seed: int = 
         leading=-factor * solution.free_energy,
         normalisation=_normalisation(solution),
         determinant=determinant,
-        mirror=math.log(1 + _mirror_images(solution)),
+        mirror=math.log(1 + mirror_images(solution)),
         standard_error=math.hypot(factor * solution.free_energy_error, scatter),
     )
 
@@ -138,7 +138,7 @@ def _normalisation(solution: Solution) -> float:
     return -solution.task.output_dim / 2 * log_det
 
 
-def _mirror_images(solution: Solution) -> int:
+def mirror_images(solution: Solution) -> int:
     """How many other saddle points sign changes make of this one."""
     scale = np.sqrt(np.diagonal(flat_of(solution.kernel)))
     margin = BROKEN * np.outer(scale, scale) + 5 * flat_of(solution.standard_error)

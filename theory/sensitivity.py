@@ -16,6 +16,7 @@ For linear networks all is exact; for others it is an average over neurons drawn
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from theory import arguments
 from theory.finite_width import draw_sets, in_own_units, jackknife, kernel_covariance, require_stable
 from theory.jax_settings import own_settings
 from theory.kernel_action import (
@@ -31,13 +33,15 @@ from theory.kernel_action import (
     bordered_matrix,
     covariance_of_pairs,
     linear_curvature,
+    pair_weights,
     pairs_of,
     sampled_curvature,
     symmetric_of,
 )
 from theory.kernels import outputs_of
-from theory.model import Array, Model, data_term, output_law, preactivation_cov
+from theory.model import Array, Model
 from theory.network import SHARED, Network
+from theory.parameter_derivatives import Explicit, explicit_derivatives
 from theory.parameters import Parameters, parameter_names
 from theory.solution import Solution
 from theory.task import Task
@@ -101,7 +105,8 @@ def sensitivity(solution: Solution, *, neurons: int | None = None, seed: int = 0
             else sampled_curvature(drawn, saddle.cov, saddle.conjugate, saddle.phi.function)
             for drawn in sets
         ]
-        explicit = _explicit(parameters, jnp.asarray([float(values[name]) for name in names]), jnp.asarray(kernel))
+        explicit = explicit_derivatives(parameters, values, kernel)
+        by_kernel = explicit.by_kernel()
         by_input = jax.jacfwd(partial(_drive_of_inputs, network, task))(jnp.asarray(task.inputs))
     by_input = np.asarray(by_input).reshape(n, n, -1)
     features = [_features(saddle.model, kernel, curvature, explicit) for curvature in curvatures]
@@ -126,7 +131,7 @@ def sensitivity(solution: Solution, *, neurons: int | None = None, seed: int = 0
         response = symmetric_of(-slope, n) * np.where(np.eye(n), 1.0, 0.5)  # Q/2
         inputs = np.einsum("ij,ijk->k", response, by_input)
         changes = symmetric_of(_solved(gamma, right)[:size].T, n)  # (names, n, n)
-        outputs = explicit.prediction + np.einsum("aoij,kij->kao", explicit.by_kernel, changes)
+        outputs = explicit.prediction + np.einsum("aoij,kij->kao", by_kernel, changes)
         return np.concatenate([free, changes.ravel(), outputs.ravel(), inputs])
 
     value, error = jackknife([packed(feature) for feature in features], everything)
@@ -151,6 +156,32 @@ def sensitivity(solution: Solution, *, neurons: int | None = None, seed: int = 0
     )
 
 
+def free_energy_slopes(
+    solution: Solution, names: Sequence[str], *, neurons: int | None = None, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """dF/dtheta of some parameters and their standard errors, (names,) each, without any second derivative.
+
+    Also at a transition, where the free energy still has a slope. Arguments and errors otherwise as in `sensitivity`.
+    """
+    require_stable(solution)
+    saddle = solution.saddle
+    parameters = Parameters(solution.network, solution.task, names)
+    rows, columns = pairs_of(saddle.model.entries)
+    with own_settings():  # float64 within this call only
+        explicit = explicit_derivatives(parameters, current_values(solution.network), saddle.kernel)
+        if saddle.linear:
+            arguments.only_for("networks that are not linear", False, neurons=neurons)
+            response = saddle.conjugate - saddle.conjugate @ saddle.kernel @ saddle.conjugate
+            by_covariance = [-pair_weights(len(response)) * response[rows, columns]]
+        else:
+            by_covariance = [
+                sampled_curvature(drawn, saddle.cov, saddle.conjugate, saddle.phi.function).slope
+                for drawn in draw_sets(saddle, neurons, seed)
+                if drawn is not None
+            ]
+    return jackknife(by_covariance, lambda slope: explicit.data - slope @ explicit.covariance)
+
+
 def current_values(network: Network) -> dict[str, float]:
     """The values of the parameters of a network that are single numbers."""
     values = {}
@@ -164,58 +195,7 @@ def current_values(network: Network) -> dict[str, float]:
     return values
 
 
-@dataclass(frozen=True)
-class _Explicit:
-    """Derivatives at fixed Phi: by parameter in the last axis, or in the first of (names, ...).
-
-    Attributes:
-        covariance: dC/dtheta by pairs, (d, names).
-        data: dD/dtheta, (names,).
-        mixed: a function of W_C (d,): d^2(W_C . C - D) / dPhi dtheta, W_C fixed, (d, names).
-        prediction: df/dtheta by rows, (names, T P, O).
-        by_kernel: df/dPhi, (T P, O, n, n), symmetric in Phi.
-    """
-
-    covariance: np.ndarray
-    data: np.ndarray
-    mixed: Any
-    prediction: np.ndarray
-    by_kernel: np.ndarray
-
-
-def _explicit(parameters: Parameters, at: Array, kernel: Array) -> _Explicit:
-    names, n = parameters.names, kernel.shape[0]
-    rows, columns = pairs_of(n)
-
-    def model_at(theta: Array) -> Model:
-        return parameters.model({name: theta[number] for number, name in enumerate(names)})
-
-    def kernel_from(pairs: Array) -> Array:
-        return jnp.zeros((n, n), pairs.dtype).at[rows, columns].set(pairs).at[columns, rows].set(pairs)
-
-    def covariance(theta: Array, pairs: Array) -> Array:
-        return preactivation_cov(model_at(theta), kernel_from(pairs))[rows, columns]
-
-    def outputs(theta: Array, kernel: Array) -> Array:
-        model = model_at(theta)
-        return model.read_out(output_law(model, kernel).mean)
-
-    def action(theta: Array, pairs: Array, slope: Array) -> Array:
-        return slope @ covariance(theta, pairs) - data_term(model_at(theta), kernel_from(pairs))
-
-    pairs = kernel[rows, columns]
-    mixed = jax.jit(jax.jacfwd(jax.grad(action, argnums=1), argnums=0))
-    by_kernel = jax.jit(jax.jacrev(outputs, argnums=1))(at, kernel)
-    return _Explicit(
-        np.asarray(jax.jit(jax.jacfwd(covariance))(at, pairs)),
-        np.asarray(jax.jit(jax.grad(lambda theta: data_term(model_at(theta), kernel)))(at)),
-        lambda slope: np.asarray(mixed(at, pairs, jnp.asarray(slope))),
-        np.moveaxis(np.asarray(jax.jit(jax.jacfwd(outputs))(at, kernel)), -1, 0),
-        np.asarray((by_kernel + by_kernel.swapaxes(-1, -2)) / 2),
-    )
-
-
-def _features(model: Model, kernel: np.ndarray, curvature: Curvature, explicit: _Explicit) -> tuple[np.ndarray, ...]:
+def _features(model: Model, kernel: np.ndarray, curvature: Curvature, explicit: Explicit) -> tuple[np.ndarray, ...]:
     """Gamma (2d, 2d), the right-hand sides (2d, names) and W_C (d,) of one set of neurons."""
     # float64 within this call only.
     with own_settings():
