@@ -34,6 +34,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from experiment import BARS, COLOURS, MORE_COLOURS, Experiment, Ladder, expected, extrapolate, panels, points
+from matplotlib.ticker import MaxNLocator
 
 import bayesnet as bn
 import theory
@@ -173,7 +174,7 @@ def fill_in(run: Experiment, axes, kind: str, settings: dict, widths: list[int])
         points(axes, t, found.mean[0], found.error[0], color=colour, fmt=MARKER_OF[name], label=label)
         record[name] = vars(found)
     show_targets(axes, task)
-    axes.set_title(f"({'a' if kind == 'linear' else 'c'}) {kind}; {BARS}", fontsize=9)
+    axes.set_title(f"({'a' if kind == 'linear' else 'c'}) {kind}\n{BARS}", fontsize=9)
     axes.legend(fontsize=8, frameon=False, loc="upper right")
     return record
 
@@ -183,7 +184,8 @@ def show_targets(axes, task: bn.Task) -> None:
     t, told = np.arange(1, task.steps + 1), task.supervised[0]
     axes.plot(t[told], task.targets[0, told, 0], "ko", ms=9, mfc="none", mew=1.5, zorder=1)
     axes.plot(t[~told], task.targets[0, ~told, 0], "o", ms=9, mfc="none", mec="0.6", mew=1.2, zorder=1)
-    axes.set(xlabel="step t", ylabel="prediction f", ylim=(-1.25, 1.9))
+    axes.set(xlabel="step $t$", ylabel="prediction $f_t$", ylim=(-1.25, 1.9))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
 
 
 def every_second(run: Experiment, axes) -> dict:
@@ -213,7 +215,7 @@ def every_second(run: Experiment, axes) -> dict:
             label=f"chain {chain + 1}",
         )
     show_targets(axes, task)
-    axes.set_title("(b) every second step told: RNN, mean of each chain", fontsize=9)
+    axes.set_title("(b) every second step told\nRNN, mean of each chain", fontsize=9)
     axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper right")
     return {"squared_prediction": mean, "mcse": error, "theory": exact, "mean_by_chain": chains}
 
@@ -240,7 +242,7 @@ def told_steps(run: Experiment, axes) -> dict:
         run.say(f"told steps, {name}, theory")
         exact = np.array([[theory_error(run, name, task)] for task in tasks.values()])
         record[name] = draw_efficiency(axes, name, counts, exact, found)
-    axes.set(xlabel=f"told steps, of {steps}", ylabel="relative error at untold steps", ylim=(0, None))
+    axes.set(xlabel=f"told steps, of {steps}", ylabel="relative error at untold steps", ylim=(0, None), xticks=counts)
     axes.set_title("(d) one sequence; lines: theory, points: posterior", fontsize=9)
     axes.legend(fontsize=8, frameon=False, loc="lower left")
     return record
@@ -274,7 +276,7 @@ def sequences(run: Experiment, axes) -> dict:
             label = f"{count} sequences: error of {name} above the RNN's"
             run.exceed(label, theirs.relative - ours.relative, error, 0.0)
     axes.set(xlabel="sequences (phases)", ylabel="relative error at untold entries", ylim=(0, None), xticks=counts)
-    axes.set_title(f"(e) T = {steps}, half told; dots: theory, {masks} choices", fontsize=9)
+    axes.set_title(f"(e) T = {steps}, half told; dots: theory, {masks} choice{'s' * (masks > 1)}", fontsize=9)
     axes.legend(fontsize=8, frameon=False)
     return record
 

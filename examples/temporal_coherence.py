@@ -96,7 +96,8 @@ def main(argv: list[str] | None = None) -> int:
         error = np.hypot(rnn_last["error"][last], dnn_last["error"][last])
         run.exceed(f"{case.title}: RNN more coherent than DNN above", gap, error, 0.0)
         results[case.title] = {"critical_signal": critical.instability, "entries": entry_names(case.task), **found}
-    figure.colorbar(image, ax=grid, shrink=0.5, label="|overlap|; lower triangle: theory, upper: posterior")
+    figure.colorbar(image, ax=grid, shrink=0.5, label="|overlap|")
+    figure.suptitle("lower triangles: theory; upper: posterior", fontsize=9)
     run.save(figure)
     return run.finish("every entry of the kernels is the theory's, and only the RNN above is coherent", results)
 

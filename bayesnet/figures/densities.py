@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -30,19 +29,11 @@ from theory.symmetry import flipped_pairs, mirror_signs
 MOST_PANELS = 6  # of kernels, and as many of overlaps
 
 
-@dataclass(frozen=True)
-class Invariants:
-    """The observables whose densities are shown, and how many kernels and pairs of sites there are in all."""
+def invariants(runs: Sequence[Run]) -> tuple[list[Observable], int, int]:
+    """The observables whose densities are shown, and how many kernels and overlaps there are in all.
 
-    shown: list[Observable]
-    kernels: int
-    pairs: int
-
-
-def invariants(runs: Sequence[Run]) -> Invariants:
-    """Kernels and overlaps along the target direction where there is one, else of pattern 1.
-
-    At most `MOST_PANELS` kernels and as many overlaps, of neighbouring sites where there are more, spaced evenly.
+    Kernels and overlaps along the target direction where there is one, else of pattern 1; at most `MOST_PANELS` of
+    each, overlaps of neighbouring sites where there are more, spaced evenly.
     """
     task, layers = runs[0].task, runs[0].network.layers
     direction = target_direction(task)
@@ -62,12 +53,12 @@ def invariants(runs: Sequence[Run]) -> Invariants:
             shown.append(overlap(t, s, 0, flip, layers))
         else:
             shown.append(directed_overlap(t, s, direction, flip, layers))
-    return Invariants(shown, len(sites), len(pairs))
+    return shown, len(sites), len(pairs)
 
 
 def invariants_picture(runs: Sequence[Run]) -> Picture:
     """The density of each invariant, all networks in one panel; the theory's value is a dashed line."""
-    chosen = invariants(runs)
+    shown, kernels, pairs = invariants(runs)
     along = target_direction(runs[0].task) is not None
     caption = (
         "Densities over all draws, each scaled to a peak of 1, of kernels Φ and of overlaps between steps "
@@ -75,28 +66,28 @@ def invariants_picture(runs: Sequence[Run]) -> Picture:
         + "; kernels are in units of the squared activity, overlaps dimensionless."
         + _meaning_of_lines(runs)
     )
-    number = sum("kernel" in observable.label for observable in chosen.shown)
-    if (number, len(chosen.shown) - number) != (chosen.kernels, chosen.pairs):
+    number = sum("kernel" in observable.label for observable in shown)
+    if (number, len(shown) - number) != (kernels, pairs):
         caption += (
-            f" Shown are {number} of {chosen.kernels} kernels and {len(chosen.shown) - number} of {chosen.pairs} "
+            f" Shown are {number} of {kernels} kernels and {len(shown) - number} of {pairs} "
             "overlaps, evenly spaced over the steps."
         )
     rows = max(len(run.table) for run in runs)
     caption += f" The table has all {rows} observables; there Φ is “kernel”, f “prediction”, and “_y” along y."
 
     def build() -> tuple[Figure, str]:
-        if not chosen.shown:
+        if not shown:
             raise ValueError(NO_INPUT)
-        figure, grid = draw_panels(len(chosen.shown), height=2.2, extra=0.5)
+        figure, grid = draw_panels(len(shown), height=2.2, extra=0.5)
         colours = colour_of([run.name for run in runs])
-        for axes, observable in zip(grid.ravel(), chosen.shown, strict=False):
+        for axes, observable in zip(grid.ravel(), shown, strict=False):
             for run in runs:
                 style = {"ax": axes, "color": colours[run.name]}
                 plots.density(run.posterior, observable, label=f"{plain(run.name)}, {draws_of(run)}", **style)
                 if run.solution is not None:
                     plots.density(run.solution, observable, label=f"{plain(run.name)}, {theory_of(run)}", **style)
-        _finish(figure, grid, len(chosen.shown))
-        return figure, " ".join(_covered(run, chosen.shown) for run in runs)
+        _finish(figure, grid, len(shown))
+        return figure, " ".join(_covered(run, shown) for run in runs)
 
     return draw("Invariants of the posterior", caption, build)
 

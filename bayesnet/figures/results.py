@@ -11,7 +11,7 @@ from bayesnet import plots
 from bayesnet.eigenvalue_cloud import eigenvalue_cloud, predicted_by
 from bayesnet.figures.picture import Picture, draw, draws_of, named, spaced, symmetric, theory_of
 from bayesnet.observables import aligned_outputs, overlaps, site_in_words
-from bayesnet.plots.maps import pattern_order
+from bayesnet.plots.maps import is_sorted, pattern_order
 from bayesnet.plots.style import colour_of, draw_panels, plain, say, share_legend
 from bayesnet.report_content import Run
 from theory.task import Task
@@ -40,7 +40,7 @@ def overlaps_picture(runs: Sequence[Run]) -> Picture:
             "it is: its mirror modes would average overlaps of both signs to zero. A square has a floor of about 1/N "
             "at finite width."
         )
-    if not np.array_equal(pattern_order(task), np.arange(task.patterns)):
+    if is_sorted(task):
         caption += " Patterns are sorted by their target."
 
     def build() -> tuple[Figure, str]:
@@ -96,7 +96,7 @@ def predictions_picture(runs: Sequence[Run]) -> Picture:
     for shown, number, what in ((patterns, task.patterns, "patterns"), (outputs, task.output_dim, "outputs")):
         if len(shown) < number:
             which = ", ".join(str(index + 1) for index in shown)
-            order = ", spaced evenly in the order of their targets" * (what == "patterns" and _sorted(task))
+            order = ", spaced evenly in the order of their targets" * (what == "patterns" and is_sorted(task))
             caption += f" Shown are {what} {which} of {number}{order}; {number - len(shown)} are left out."
 
     def build() -> tuple[Figure, str]:
@@ -126,10 +126,6 @@ def shown_predictions(task: Task) -> tuple[list[int], list[int]]:
     outputs = spaced(range(task.output_dim), MOST_OUTPUTS)
     patterns = spaced(pattern_order(task).tolist(), max(1, MOST_PANELS // len(outputs)))
     return patterns, outputs
-
-
-def _sorted(task: Task) -> bool:
-    return not np.array_equal(pattern_order(task), np.arange(task.patterns))
 
 
 def _outer_labels(grid: np.ndarray, number: int) -> None:

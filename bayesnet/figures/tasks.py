@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bayesnet.figures.picture import NO_INPUT, Picture, draw, spaced
-from bayesnet.plots.maps import mark_steps, pattern_order
+from bayesnet.plots.maps import is_sorted, mark_steps, pattern_order
 from bayesnet.plots.style import GREY, WIDTH
 from theory.task import Task
 
@@ -23,7 +23,7 @@ TALLEST = 5.0  # inches of it
 
 def task_picture(task: Task) -> Picture:
     """Gram matrix of the inputs, the targets of all outputs, and the inputs."""
-    order, active, shown = pattern_order(task), input_steps(task), shown_patterns(task)
+    active, shown = input_steps(task), shown_patterns(task)
     caption = (
         "Left: Gram matrix of the inputs, over pairs of patterns at the steps that have input. Right: the targets of "
         "all outputs, grey where none is known; a dot marks what the likelihood sees. Below: the inputs themselves"
@@ -32,7 +32,7 @@ def task_picture(task: Task) -> Picture:
         caption += " over the steps, one row for each of their dimensions."
     else:
         caption += f", at their only step, {'as images' if as_images(task) else 'over their dimensions'}."
-    if not np.array_equal(order, np.arange(task.patterns)):
+    if is_sorted(task):
         caption += " Patterns are sorted by their target."
     if len(shown) < task.patterns:
         caption += (

@@ -71,7 +71,7 @@ def _targets(axes: Axes, task: Task, mu: int, o: int) -> None:
     """What was asked of a pattern, and the frame."""
     steps, told, y = np.arange(1, task.steps + 1), task.supervised[mu], task.targets[mu, :, o]
     for step in steps[~told]:
-        axes.axvspan(step - 0.5, step + 0.5, color="#eeeeee", linewidth=0, zorder=0)
+        axes.axvspan(step - 0.5, step + 0.5, color="#eeeeee", linewidth=0.6, zorder=0)
     axes.plot(steps[told], y[told], "o", color="k", markersize=5.5, label="target", zorder=7)
     if np.isfinite(y[~told]).any():
         hollow: dict[str, Any] = {

@@ -123,3 +123,8 @@ def pattern_order(task: Task) -> np.ndarray:
     if len(steps) > 1 or not task.supervised[:, steps].all():
         return np.arange(task.patterns)
     return np.lexsort(-task.targets[:, steps[0]].T[::-1])
+
+
+def is_sorted(task: Task) -> bool:
+    """Whether `pattern_order` changes the order."""
+    return not np.array_equal(pattern_order(task), np.arange(task.patterns))
