@@ -269,6 +269,10 @@ class Experiment:
     def save(self, figure: Figure, suffix: str = "") -> Path:
         """Write a figure as <script><suffix>.png."""
         path = self.out / f"{self.name}{suffix}.png"
+        for axes in figure.axes if self.quick else ():
+            if axes.axison and not axes.has_data():
+                axes.set_axis_off()
+                axes.text(0.5, 0.5, "left out with --quick", ha="center", transform=axes.transAxes, fontsize=9)
         picture = io.BytesIO()
         figure.savefig(picture, dpi=110, format="png")
         files.write_file(path, picture.getvalue())

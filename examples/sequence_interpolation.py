@@ -73,9 +73,6 @@ def main(argv: list[str] | None = None) -> int:
     if not run.quick:
         tanh = {"activation": "tanh", "recurrent_gain": 1.2}
         results["tanh"] = fill_in(run, c, "tanh", tanh, [run.width // 800, run.width // 200])
-    else:
-        c.set_axis_off()
-        c.text(0.5, 0.5, "(c) tanh: left out with --quick", ha="center", transform=c.transAxes, fontsize=9)
     results["number of told steps"] = told_steps(run, d)
     results["number of sequences"] = sequences(run, e)
     results["eigenvalues"] = eigenvalues(run, f)
