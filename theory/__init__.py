@@ -5,6 +5,7 @@ Needs JAX, NumPy, SciPy and xarray only, and imports nothing of ``bayesnet``.
 
 from theory.connections import Connection, Drift
 from theory.continuation import continuation
+from theory.differentiable import Followed, differentiable
 from theory.evidence import Evidence, log_bayes_factor, log_evidence
 from theory.finite_width import Fluctuations, fluctuations
 from theory.fitting import Fit, fit
@@ -27,6 +28,7 @@ __all__ = [
     "Evidence",
     "Fit",
     "Fluctuations",
+    "Followed",
     "Network",
     "Prediction",
     "Sensitivity",
@@ -38,6 +40,7 @@ __all__ = [
     "critical_point",
     "critical_sharing",
     "critical_signal",
+    "differentiable",
     "fit",
     "fluctuations",
     "has_sign_symmetry",
