@@ -97,9 +97,8 @@ def _target_map(figure, axes: Axes, task: Task, order: np.ndarray) -> None:
     axes.set_facecolor("#e4e4e4")
     image = axes.imshow(values, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     row, t = np.nonzero(np.tile(task.supervised[order], (task.output_dim, 1)))
-    axes.plot(
-        t, row, "o", color="k", markeredgecolor="w", markeredgewidth=0.5, markersize=4 if len(values) <= 16 else 2.5
-    )
+    size = float(np.clip(100 / len(values), 1, 4))  # points: smaller than the rows
+    axes.plot(t, row, "o", color="k", markeredgecolor="w", markeredgewidth=size / 8, markersize=size)
     _label_steps(axes, np.arange(task.steps), 12)
     if task.output_dim == 1:
         _label_blocks(axes, order, 1)

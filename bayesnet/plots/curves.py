@@ -83,7 +83,7 @@ def _targets(axes: Axes, task: Task, mu: int, o: int) -> None:
         axes.plot(steps[~told], y[~told], "o", zorder=7, **hollow)
     axes.set(xlabel="step $t$", ylabel="prediction $f_t$", xlim=(0.5, task.steps + 0.5))
     axes.set_title(f"pattern {mu + 1}" + (f", output {o + 1}" if task.output_dim > 1 else ""), fontsize=10)
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     trim_frame(axes)
 
 
