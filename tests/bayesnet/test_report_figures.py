@@ -9,6 +9,7 @@ import bayesnet as bn
 import theory
 from bayesnet.comparison import Verdict
 from bayesnet.diagnostics import summarise
+from bayesnet.figures import picture
 from bayesnet.figures.densities import invariants_picture
 from bayesnet.figures.results import MOST_OUTPUTS, MOST_PANELS, overlaps_picture, predictions_picture, spectrum_picture
 from bayesnet.figures.tasks import MOST_PATTERNS, task_overview, task_picture
@@ -17,6 +18,12 @@ from bayesnet.report_content import Run
 
 RNG = np.random.default_rng(0)
 CHAIN = bn.tasks.chain(3, 1.0)
+
+
+@pytest.fixture
+def unwritten(monkeypatch):
+    """For what asks for the axes and the words only: writing figures is what takes time."""
+    monkeypatch.setattr(picture, "_written", lambda figure, form: b"")
 
 
 def made(name, network, task, solution=None, number=8):
@@ -79,34 +86,36 @@ def sequences(patterns, steps, outputs):
     return bn.Task(RNG.normal(size=(patterns, steps, 2)), RNG.normal(size=(patterns, steps, outputs)))
 
 
-def panels(picture):
+def panels(shown):
     """The axes of a picture that show anything, by title."""
-    assert picture.error == ""
-    return {axes.get_title(): axes for axes in picture.figure.axes if axes.axison and axes.get_title()}
+    assert shown.error == ""
+    return {axes.get_title(): axes for axes in shown.figure.axes if axes.axison and axes.get_title()}
 
 
+@pytest.mark.usefixtures("unwritten")
 @pytest.mark.parametrize(("patterns", "outputs"), [(1, 1), (3, 2), (2, 3), (20, 2), (2, 9)])
 def test_every_output_has_a_panel_or_the_caption_says_which_have(patterns, outputs):
     task = sequences(patterns, 2, outputs)
-    picture = predictions_picture([made("net", bn.Network.rnn(8), task)])
-    shown = panels(picture)
+    made_picture = predictions_picture([made("net", bn.Network.rnn(8), task)])
+    shown = panels(made_picture)
     numbers = [tuple(map(int, re.findall(r"\d+", title))) for title in shown]
     assert len(numbers) <= MOST_PANELS
     seen = {(n[0], n[1] if outputs > 1 else 1) for n in numbers}
     for what, index, number in (("patterns", 0, patterns), ("outputs", 1, outputs)):
         there = sorted({one[index] for one in seen})
         if len(there) == number:
-            assert f"Shown are {what}" not in picture.caption
+            assert f"Shown are {what}" not in made_picture.caption
         else:
             assert len(there) >= (1 if what == "patterns" else MOST_OUTPUTS)
             assert {1, number} <= set(there) or len(there) == 1
-            assert f"Shown are {what} {', '.join(map(str, there))} of {number}" in picture.caption
-            assert f"{number - len(there)} are left out" in picture.caption
+            assert f"Shown are {what} {', '.join(map(str, there))} of {number}" in made_picture.caption
+            assert f"{number - len(there)} are left out" in made_picture.caption
     for (pattern, output), axes in zip(sorted(seen), shown.values(), strict=True):
         target = next(line for line in axes.get_lines() if line.get_label() == "target")
         np.testing.assert_array_equal(target.get_ydata(), task.targets[pattern - 1, :, output - 1])
 
 
+@pytest.mark.usefixtures("unwritten")
 def test_inputs_that_are_left_out_are_said_to_be():
     assert "left out" not in task_picture(sequences(MOST_PATTERNS, 2, 1)).caption
     caption = task_picture(sequences(MOST_PATTERNS + 6, 2, 1)).caption
@@ -121,6 +130,7 @@ def captions(run):
     )
 
 
+@pytest.mark.usefixtures("unwritten")
 @pytest.mark.parametrize("activation", ["linear", "tanh", "relu"])
 def test_captions_are_true_for_the_activation(activation):
     """Mirror modes and squares are spoken of where the sign symmetry holds, theory where there is one."""
@@ -134,6 +144,7 @@ def test_captions_are_true_for_the_activation(activation):
         assert word not in text, word
 
 
+@pytest.mark.usefixtures("unwritten")
 def test_captions_name_the_networks_that_they_are_true_of():
     runs = [made("second", bn.Network.rnn(8, activation="relu"), CHAIN), made("first", bn.Network.rnn(8), CHAIN)]
     text = captions(runs)
@@ -142,6 +153,7 @@ def test_captions_name_the_networks_that_they_are_true_of():
     assert "of second" not in text
 
 
+@pytest.mark.usefixtures("unwritten")
 def test_the_lazy_limit_is_not_said_to_be_what_densities_shrink_to():
     network = bn.Network.rnn(8)
     lazy = invariants_picture([made("net", network, CHAIN, theory.nngp(network, CHAIN))]).caption
@@ -149,13 +161,14 @@ def test_the_lazy_limit_is_not_said_to_be_what_densities_shrink_to():
     assert "shrink" not in lazy
 
 
+@pytest.mark.usefixtures("unwritten")
 def test_networks_stand_in_the_order_given_and_keep_their_colours():
     names = ["b", "c", "a"]
     runs = [made(name, bn.Network.rnn(8), CHAIN) for name in names]
     titles = [title for title in panels(spectrum_picture(runs)) if title]
     assert titles == names
-    for picture in (invariants_picture(runs), predictions_picture(runs)):
-        legend = picture.figure.legends[0]
+    for shown_picture in (invariants_picture(runs), predictions_picture(runs)):
+        legend = shown_picture.figure.legends[0]
         shown = {text.get_text(): line.get_color() for text, line in zip(legend.texts, legend.get_lines(), strict=True)}
         posteriors = [label for label in shown if label.endswith("networks")]
         assert posteriors == [f"{name}, networks" for name in names]
