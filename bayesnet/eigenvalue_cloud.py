@@ -29,37 +29,35 @@ LEARNED_DRAWS = 50
 
 @dataclass(frozen=True)
 class EigenvalueCloud:
-    """Eigenvalues of W under the posterior, with what the theory says of them.
+    """Eigenvalues of W under the posterior.
 
     Attributes:
         values: complex, all matrices together; None where there is nothing to show (``note`` says why).
         radius: gw, the radius of the bulk.
-        outliers: the theory's eigenvalues outside the bulk, all matrices together; None without a theory of them.
         note: what was drawn, in words.
         edge: 2 gw, the upper edge of the singular values of a matrix of prior noise.
         singular_values: the largest singular value of each matrix drawn.
-        singular_outliers: the theory's singular values above the edge.
     """
 
     values: np.ndarray | None
     radius: float
-    outliers: np.ndarray | None
     note: str
     edge: float
     singular_values: np.ndarray
-    singular_outliers: np.ndarray | None
 
 
-def eigenvalue_cloud(posterior: xr.DataTree, solution: Solution | None = None) -> EigenvalueCloud:
+def eigenvalue_cloud(posterior: xr.DataTree) -> EigenvalueCloud:
     """Eigenvalues of whole matrices W drawn back up to width 1024, else of their learned part (linear networks)."""
     network, task = network_of(posterior), task_of(posterior)
     values, singular_values, note = _drawn(posterior, network, task)
-    predicted = _predicted(solution)
     gain = float(network.wiring(task.steps).weights[0].gain.max())
-    if predicted is None:
-        return EigenvalueCloud(values, gain, None, note, 2 * gain, singular_values, None)
-    outliers, above = (np.concatenate([*p, []]) for p in (predicted.outliers, predicted.singular_values))
-    return EigenvalueCloud(values, gain, outliers, note, 2 * gain, singular_values, above)
+    return EigenvalueCloud(values, gain, note, 2 * gain, singular_values)
+
+
+def predicted_by(solution: Solution) -> Spectrum | None:
+    """What the theory says of the same weights; None where the task uses none."""
+    weights = solution.network.wiring(solution.task.steps).weights[0]
+    return spectrum(solution, weights=weights.name) if weights.used.any() else None
 
 
 def _drawn(posterior: xr.DataTree, network: Network, task: Task) -> tuple[np.ndarray | None, np.ndarray, str]:
@@ -79,7 +77,7 @@ def _drawn(posterior: xr.DataTree, network: Network, task: Task) -> tuple[np.nda
         first = [int(np.flatnonzero(weights.copy_of == step)[0]) for step in steps]
         into = " and ".join(site_in_words(site, network.layers) for site in first)
         which = "" if copies == 1 else f" into {into}"
-        note = f"all {network.width} eigenvalues of W{which} in {len(drawn)} posterior draw{'s' * (len(drawn) > 1)}"
+        note = f"all {network.width} eigenvalues of W{which} in {len(drawn)} draw{'s' * (len(drawn) > 1)}"
         largest = np.array([_largest_singular_value(matrix) for matrix in matrices])
         return np.concatenate([np.linalg.eigvals(matrix) for matrix in matrices]), largest, note
     if network.activation != "linear":
@@ -118,10 +116,3 @@ def _factors(model: Model, kernels: Array) -> Array:
 def _largest_singular_value(matrix: np.ndarray) -> float:
     last = [len(matrix) - 1] * 2
     return float(np.sqrt(scipy.linalg.eigvalsh(matrix @ matrix.T, subset_by_index=last)[0]))
-
-
-def _predicted(solution: Solution | None) -> Spectrum | None:
-    if solution is None:
-        return None
-    weights = solution.network.wiring(solution.task.steps).weights[0]
-    return spectrum(solution, weights=weights.name) if weights.used.any() else None

@@ -16,8 +16,8 @@ import jinja2
 import pandas as pd
 import xarray as xr
 
+from bayesnet import figures as pictures
 from bayesnet import report_content as content
-from bayesnet import report_pictures as pictures
 from bayesnet.comparison import MCSE_LIMIT, SPREAD_LIMIT, Verdict, compare, judge, require_same_problem
 from bayesnet.diagnostics import Gate, summarise
 from bayesnet.report_content import Run

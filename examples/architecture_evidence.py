@@ -151,7 +151,8 @@ def explain(axes, widths) -> None:
         "ko": f"sampled, N = {widths[-1]}",
     }.items():
         axes.plot([], [], style, ms=5, lw=1.2, label=label)
-    axes.plot([], [], "ko", ms=5, mfc="w", label=f"sampled, N = {widths[0]}")
+    if len(widths) > 1:
+        axes.plot([], [], "ko", ms=5, mfc="w", label=f"sampled, N = {widths[0]}")
 
 
 if __name__ == "__main__":

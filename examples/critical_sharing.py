@@ -112,7 +112,7 @@ def examine_linear(run: Experiment, axes, below_axes, steps: int) -> dict:
     fine = np.linspace(0, 1, 6 if run.quick else 101)
     curve = [expected(theory.solve(shared(run.width, degree), task, starts=1), observables)[0] for degree in fine]
     show(axes, fine, curve, degrees, ladders, critical)
-    axes.set_title(rf"{label}, $|y|$ = {SIGNAL}, $\kappa$ = 0.1; {BARS}", fontsize=9)
+    axes.set_title(rf"{label}, $|y|$ = {SIGNAL}, $\kappa$ = 0.1" + f"\n{BARS}", fontsize=9)
     under = critical * np.linspace(0.02, 0.93, 4 if run.quick else 40)
     predicted = [fluctuation(shared(run.width, degree), task) for degree in under]
     colour = MORE_COLOURS[steps - 3]

@@ -36,14 +36,16 @@ from matplotlib.figure import Figure
 
 import bayesnet as bn
 import theory
+from bayesnet.plots.style import COLOURS as PALETTE
+from bayesnet.plots.style import trim_frame
 from theory import files
 
 FAMILY_LEVEL = 1e-3
 ATTEMPTS = 3  # at enough draws
 ENOUGH = 1200  # effective draws to aim at: with 400, R-hat of four chains exceeds 1.01 in every third run
 QUICK = {"num_warmup": 40, "num_samples": 40}
-COLOURS = {"RNN": "#0072B2", "DNN": "#D55E00"}
-MORE_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7f7f7f")  # with these: Okabe and Ito's palette
+COLOURS = dict(zip(("RNN", "DNN"), PALETTE, strict=False))
+MORE_COLOURS = (*PALETTE[2:], "#000000", "#7f7f7f")
 BARS = "bars: 2 Monte Carlo standard errors"
 Observable = bn.observables.Observable
 
@@ -268,6 +270,10 @@ class Experiment:
     def save(self, figure: Figure, suffix: str = "") -> Path:
         """Write a figure as <script><suffix>.png."""
         path = self.out / f"{self.name}{suffix}.png"
+        for axes in figure.axes if self.quick else ():
+            if axes.axison and not axes.has_data():
+                axes.set_axis_off()
+                axes.text(0.5, 0.5, "left out with --quick", ha="center", transform=axes.transAxes, fontsize=9)
         picture = io.BytesIO()
         figure.savefig(picture, dpi=110, format="png")
         files.write_file(path, picture.getvalue())
@@ -317,8 +323,7 @@ def panels(rows: int, columns: int, width: float, height: float, **settings: Any
     figure = Figure((width, height), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, **settings)
     for axes in grid.flat:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=9)
+        trim_frame(axes)
     return figure, grid
 
 

@@ -34,6 +34,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from experiment import BARS, COLOURS, MORE_COLOURS, Experiment, Ladder, expected, extrapolate, panels, points
+from matplotlib.ticker import MaxNLocator
 
 import bayesnet as bn
 import theory
@@ -72,9 +73,6 @@ def main(argv: list[str] | None = None) -> int:
     if not run.quick:
         tanh = {"activation": "tanh", "recurrent_gain": 1.2}
         results["tanh"] = fill_in(run, c, "tanh", tanh, [run.width // 800, run.width // 200])
-    else:
-        c.set_axis_off()
-        c.text(0.5, 0.5, "(c) tanh: left out with --quick", ha="center", transform=c.transAxes, fontsize=9)
     results["number of told steps"] = told_steps(run, d)
     results["number of sequences"] = sequences(run, e)
     results["eigenvalues"] = eigenvalues(run, f)
@@ -173,7 +171,7 @@ def fill_in(run: Experiment, axes, kind: str, settings: dict, widths: list[int])
         points(axes, t, found.mean[0], found.error[0], color=colour, fmt=MARKER_OF[name], label=label)
         record[name] = vars(found)
     show_targets(axes, task)
-    axes.set_title(f"({'a' if kind == 'linear' else 'c'}) {kind}; {BARS}", fontsize=9)
+    axes.set_title(f"({'a' if kind == 'linear' else 'c'}) {kind}\n{BARS}", fontsize=9)
     axes.legend(fontsize=8, frameon=False, loc="upper right")
     return record
 
@@ -183,7 +181,8 @@ def show_targets(axes, task: bn.Task) -> None:
     t, told = np.arange(1, task.steps + 1), task.supervised[0]
     axes.plot(t[told], task.targets[0, told, 0], "ko", ms=9, mfc="none", mew=1.5, zorder=1)
     axes.plot(t[~told], task.targets[0, ~told, 0], "o", ms=9, mfc="none", mec="0.6", mew=1.2, zorder=1)
-    axes.set(xlabel="step t", ylabel="prediction f", ylim=(-1.25, 1.9))
+    axes.set(xlabel="step $t$", ylabel="prediction $f_t$", ylim=(-1.25, 1.9))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
 
 
 def every_second(run: Experiment, axes) -> dict:
@@ -213,7 +212,7 @@ def every_second(run: Experiment, axes) -> dict:
             label=f"chain {chain + 1}",
         )
     show_targets(axes, task)
-    axes.set_title("(b) every second step told: RNN, mean of each chain", fontsize=9)
+    axes.set_title("(b) every second step told\nRNN, mean of each chain", fontsize=9)
     axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper right")
     return {"squared_prediction": mean, "mcse": error, "theory": exact, "mean_by_chain": chains}
 
@@ -240,7 +239,7 @@ def told_steps(run: Experiment, axes) -> dict:
         run.say(f"told steps, {name}, theory")
         exact = np.array([[theory_error(run, name, task)] for task in tasks.values()])
         record[name] = draw_efficiency(axes, name, counts, exact, found)
-    axes.set(xlabel=f"told steps, of {steps}", ylabel="relative error at untold steps", ylim=(0, None))
+    axes.set(xlabel=f"told steps, of {steps}", ylabel="relative error at untold steps", ylim=(0, None), xticks=counts)
     axes.set_title("(d) one sequence; lines: theory, points: posterior", fontsize=9)
     axes.legend(fontsize=8, frameon=False, loc="lower left")
     return record
@@ -274,7 +273,7 @@ def sequences(run: Experiment, axes) -> dict:
             label = f"{count} sequences: error of {name} above the RNN's"
             run.exceed(label, theirs.relative - ours.relative, error, 0.0)
     axes.set(xlabel="sequences (phases)", ylabel="relative error at untold entries", ylim=(0, None), xticks=counts)
-    axes.set_title(f"(e) T = {steps}, half told; dots: theory, {masks} choices", fontsize=9)
+    axes.set_title(f"(e) T = {steps}, half told; dots: theory, {masks} choice{'s' * (masks > 1)}", fontsize=9)
     axes.legend(fontsize=8, frameon=False)
     return record
 
@@ -299,7 +298,8 @@ def eigenvalues(run: Experiment, axes) -> dict:
     """Panel (f): the teacher's rotation in the spectrum of W, whose prior bulk has radius .6."""
     steps, told = steps_of(run)
     task, gain = bn.tasks.rotation(steps, PERIOD, supervised=told), 0.6
-    predicted = theory.spectrum(theory.solve(network_of("RNN", 64, recurrent_gain=gain), task)).outliers[0]
+    spectrum = theory.spectrum(theory.solve(network_of("RNN", 64, recurrent_gain=gain), task))
+    predicted = spectrum.outliers[0]
     widths = [64] if run.quick else [128, 384]
     means, errors = [], []
     for width in widths:
@@ -322,15 +322,13 @@ def eigenvalues(run: Experiment, axes) -> dict:
     if len(widths) > 1:
         coefficients, error = extrapolate(np.array(widths), np.array(means), np.array(errors))
         run.agree("leading eigenvalue of W, part", coefficients[0], error, [leading.real, leading.imag])
-    axes.plot(spectra[0].real, spectra[0].imag, ".", ms=3, color=COLOURS["RNN"], rasterized=True)
-    circle = np.exp(2j * np.pi * np.linspace(0, 1, 200))
-    axes.plot(gain * circle.real, gain * circle.imag, "k-", lw=0.8, label=f"bulk, radius gw = {gain}")
-    axes.plot(predicted.real, predicted.imag, "ks", ms=10, mfc="none", ls="", label="outliers, theory")
+    bn.plots.spectrum(spectra[0], ax=axes, color=COLOURS["RNN"], label="posterior, one draw")
+    bn.plots.spectrum(spectrum, ax=axes)
     teacher = np.exp(2j * np.pi / PERIOD * np.array([1, -1]))
     axes.plot(teacher.real, teacher.imag, "x", ms=8, color=COLOURS["DNN"], label="teacher's eigenvalues")
-    axes.set(aspect="equal", xlim=(-1.3, 1.3), ylim=(-1.05, 1.6), xlabel="Re", ylabel="Im")
-    axes.set_title(f"(f) eigenvalues of W, one draw, N = {widths[-1]}", fontsize=9)
-    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    axes.set(xlim=(-1.3, 1.3), ylim=(-1.05, 1.9), aspect="equal", adjustable="box")
+    axes.set_title(f"(f) eigenvalues of W, N = {widths[-1]}, $g_w$ = {gain}", fontsize=9)
+    axes.legend(fontsize=8, frameon=False, loc="upper left", ncols=2)
     parts = {"theory": [predicted.real, predicted.imag], "mean": means, "mcse": errors, "widths": widths}
     return parts | {"teacher": [teacher.real, teacher.imag]}
 

@@ -26,6 +26,7 @@ from experiment import Experiment, expected, panels
 
 import bayesnet as bn
 import theory
+from bayesnet.plots.maps import draw_map
 
 Observable = bn.observables.Observable
 MAKERS = {"RNN": bn.Network.rnn, "DNN": bn.Network.dnn}
@@ -95,7 +96,8 @@ def main(argv: list[str] | None = None) -> int:
         error = np.hypot(rnn_last["error"][last], dnn_last["error"][last])
         run.exceed(f"{case.title}: RNN more coherent than DNN above", gap, error, 0.0)
         results[case.title] = {"critical_signal": critical.instability, "entries": entry_names(case.task), **found}
-    figure.colorbar(image, ax=grid, shrink=0.5, label="|overlap|; lower triangle: theory, upper: posterior")
+    figure.colorbar(image, ax=grid, shrink=0.5, label="|overlap|")
+    figure.suptitle("lower triangles: theory; upper: posterior", fontsize=9)
     run.save(figure)
     return run.finish("every entry of the kernels is the theory's, and only the RNN above is coherent", results)
 
@@ -163,16 +165,9 @@ def heat_map(axes, solution: theory.Solution, mean: np.ndarray, task: bn.Task):
     for (i, j), ours, predicted in zip(pairs(task), mean, theirs, strict=True):
         root = np.sqrt if is_odd(task, i, j) else np.abs
         image[i, j], image[j, i] = root(max(ours, 0) if is_odd(task, i, j) else ours), root(predicted)
-    for edge in np.arange(task.patterns, n, task.patterns) - 0.5:
-        axes.axhline(edge, color="w", lw=0.5)
-        axes.axvline(edge, color="w", lw=0.5)
     axes.plot([-0.5, n - 0.5], [-0.5, n - 0.5], "w-", lw=0.8)
-    centres = np.arange(task.steps) * task.patterns + (task.patterns - 1) / 2
-    axes.set_xticks(centres, range(1, task.steps + 1))
-    axes.set_yticks(centres, range(1, task.steps + 1))
-    axes.tick_params(length=0, labelsize=8)
-    axes.set_xlabel("step t", fontsize=8.5)
-    return axes.imshow(image, cmap="magma", vmin=0, vmax=1, interpolation="nearest")
+    axes.spines[["top", "right"]].set_visible(True)
+    return draw_map(axes, image.reshape(task.steps, task.patterns, task.steps, task.patterns), task.steps, most=1.0)
 
 
 if __name__ == "__main__":

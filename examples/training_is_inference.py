@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import numpy as np
 from experiment import MORE_COLOURS, Experiment, expected, extrapolate, panels, points
+from matplotlib.ticker import NullFormatter
 
 import bayesnet as bn
 import theory
@@ -103,6 +104,7 @@ def watch(run: Experiment, axes_row, network: bn.Network, task: bn.Task) -> dict
     overlap_axes.set(ylabel=rf"overlap$^2$ of steps {last}, {STEPS}")
     for axes in axes_row:
         axes.set(xlabel="training time", xscale="log")
+        axes.xaxis.set_minor_formatter(NullFormatter())  # of a short run its labels would overlap
     kernel_axes.set_title(f"N = {network.width}, {ABOVE} of the critical signal: four trainings", fontsize=9)
     if not run.quick:
         end = {observable.label: draws[observable.label][:, len(time) // 2 :] for observable in (loss, kernels[last])}
@@ -149,7 +151,7 @@ def equilibrate(run: Experiment, axes, network: bn.Network, task: bn.Task) -> di
         points(axes, shift, coefficients[0, k] / scale, limit_error[k] / scale, color=colour, mfc="w")
         axes.plot(-0.006, exact[k] / scale, "_", ms=10, mew=2, color=colour)
     axes.axhline(1, color="k", lw=0.9, ls=":")
-    axes.set(xlabel="step size eps", ylabel="mean / mean by NUTS")
+    axes.set(xlabel=r"step size $\epsilon$", ylabel="mean / mean by NUTS")
     axes.set_title(f"{BELOW} of the critical signal", fontsize=9)
     axes.legend(fontsize=8, frameon=False, title="bars: 2 MCSE", title_fontsize=8)
     return {

@@ -153,18 +153,15 @@ def draw(run: Experiment, drawn, clouds, predicted, prior, shown, steps: int):
     """The figure of the module's docstring."""
     figure = Figure((9.6, 8.4), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.55, 1))
-    circle = np.exp(2j * np.pi * np.linspace(0, 1, 200))
     for axes_row, name in zip(top.subplots(2, len(shown), squeeze=False), MAKERS, strict=True):
         for axes, signal in zip(axes_row, shown, strict=True):
-            values, learned = clouds[name, signal], predicted[name, signal].outliers[-1]
-            axes.plot(values.real, values.imag, ".", ms=3, color=COLOURS[name], rasterized=True)
-            axes.plot(circle.real, circle.imag, "k-", lw=0.8)
-            axes.plot(learned.real, learned.imag, "ks", ms=10, mfc="none")
-            axes.set(aspect="equal", xlim=(-2.1, 2.1), ylim=(-1.35, 1.35), title=f"{name}, signal {signal}")
-            axes.title.set_fontsize(9)
-            axes.tick_params(labelsize=8)
-            axes.set_ylabel("Im" if signal == shown[0] else "")
-            axes.set_xlabel("Re" if name == "DNN" else "")
+            bn.plots.spectrum(clouds[name, signal], ax=axes, color=COLOURS[name], label="posterior")
+            bn.plots.spectrum(predicted[name, signal], ax=axes)
+            axes.get_legend().remove()
+            axes.set(xlim=(-2.1, 2.1), ylim=(-1.35, 1.35), aspect="equal", adjustable="box")
+            axes.set_title(f"{name}, signal {signal}", fontsize=9)
+            axes.set_ylabel(axes.get_ylabel() if signal == shown[0] else "")
+            axes.set_xlabel(axes.get_xlabel() if name == "DNN" else "")
     signals = sorted({signal for _, signal, _ in drawn})
     widths = sorted({width for _, _, width in drawn})
     fine = np.geomspace(0.8 * signals[0], 1.1 * signals[-1], 3 if run.quick else 40)

@@ -11,28 +11,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from bayesnet.plots.style import parameter_label
 from bayesnet.sweeping.grids import TaskMaker
 from theory.network import Network
 from theory.task import Task
 
-LABELS = {
-    "width": "width N",
-    "recurrent_gain": r"recurrent gain $g_w$",
-    "input_gain": r"input gain $g_u$",
-    "readout_gain": r"readout gain $g_v$",
-    "noise": r"noise $\kappa$ (likelihood variance times N)",
-    "feedforward_gain": "feedforward gain",
-    "bias_gain": "bias gain $g_b$",
-    "process_noise": r"process noise $\sigma$",
-    "leak": r"leak $\alpha$",
-    "residual": "residual coefficient",
-    "layers": "layers L",
-    "delay": "delay in steps",
-    "shared.recurrent": r"degree of sharing $\rho$ of W",
-    "shared.input": r"degree of sharing $\rho$ of U",
-    "shared.readout": r"degree of sharing $\rho$ of V",
-    "factor": "factor that multiplies the targets",
-}
 LINES: dict[str, tuple[str, Any]] = {"instability": ("w", "-"), "crossing": ("w", ":")}
 ORDER = "order parameter: largest overlap$^2$ between two steps"
 
@@ -53,7 +36,7 @@ def draw_diagram(dataset: xr.Dataset, network: Network, task: Task | TaskMaker, 
     handles = _mark_unsolved(axes, dataset, x, y) + _draw_lines(axes, dataset, x, y)
     if "order_parameter_mean" in dataset:
         handles += _draw_points(axes, dataset, x, y, network.width, style)
-    axes.set(xlabel=LABELS.get(x_name, x_name), ylabel=LABELS.get(y_name, y_name))
+    axes.set(xlabel=parameter_label(x_name), ylabel=parameter_label(y_name))
     for values, axis, ends in ((x, "x", _edges(x)), (y, "y", _edges(y))):
         axes.set(**{f"{axis}lim": (ends[0], ends[-1]), f"{axis}scale": "log" if _geometric(values) else "linear"})
     size = f", T = {task.steps}, P = {task.patterns}" if isinstance(task, Task) else ""

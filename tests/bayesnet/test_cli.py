@@ -16,7 +16,7 @@ import pytest
 
 import bayesnet as bn
 import theory
-from bayesnet import cli, report_pictures
+from bayesnet import cli, figures
 from bayesnet.config import default_tables
 from bayesnet.samplers.checkpoints import Lane
 
@@ -113,7 +113,7 @@ def test_a_fault_of_our_own_is_one_line_too(monkeypatch, capsys):
 def test_a_theory_that_cannot_be_had_is_a_sentence_in_the_report(failure, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(theory, "solve", mock.Mock(side_effect=failure))
     for name in ("task_pictures", "result_pictures", "sampler_pictures"):
-        monkeypatch.setattr(report_pictures, name, lambda runs: [])
+        monkeypatch.setattr(figures, name, lambda runs: [])
     assert cli.main(["report", *SMALL, "--out", str(tmp_path)]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     sentence = f"the theory could not be solved: {type(failure).__name__}: {failure}".strip()

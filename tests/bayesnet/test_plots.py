@@ -1,16 +1,21 @@
 """bn.plots: every picture holds the numbers of its source."""
 
+import json
+
 import matplotlib.pyplot as plt
 import numpy as np
+import numpyro.distributions as dist
 import pytest
+import xarray as xr
 from matplotlib.figure import Figure
 
 import bayesnet as bn
 import theory
-from bayesnet.figures.style import COLOURS
+from bayesnet.plots.style import COLOURS, observable_label
 
 TASK = bn.tasks.chain(steps=3, signal=4.3)
 RNN = bn.Network.rnn(32)
+OBSERVABLE = bn.observables.diagonal_kernel(2, 0)
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +79,11 @@ def kernels_of(draws):
 
 
 def test_densities_stand_on_the_draws_and_on_the_value_of_the_theory(solution, draws):
-    observable = bn.observables.diagonal_kernel(2, 0)
-    ax = bn.plots.density(solution, observable, ax=bn.plots.density(draws, observable, ax=axes()))
+    ax = bn.plots.density(draws, OBSERVABLE, ax=axes(), color="C4")
+    bn.plots.density(solution, OBSERVABLE, ax=ax, color="C4")
     curve, line = ax.get_lines()
+    assert curve.get_color() == line.get_color() == "C4"
+    assert ax.get_xlabel() == r"$\Phi$, $t = 3$, $\mu = 1$"
     values = kernels_of(draws)[:, 2, 2]
     assert line.get_xdata()[0] == pytest.approx(solution.kernel[2, 0, 2, 0])
     peak = curve.get_xdata()[np.argmax(curve.get_ydata())]
@@ -114,15 +121,63 @@ def test_the_order_parameter_along_the_signal(solution, followed, draws):
 
 
 def test_the_prior_is_a_source_and_colours_follow_one_another():
-    prior = bn.sample_prior(RNN, TASK, num_samples=50)
+    prior = bn.sample_prior(RNN, TASK, num_samples=50, priors={"noise": dist.LogNormal(-2.0, 1.0)})
     observable = bn.observables.diagonal_kernel(0, 0)
     ax = axes()
     for _ in range(3):
         bn.plots.density(prior, observable, ax=ax)
     assert [line.get_color() for line in ax.get_lines()] == list(COLOURS[:3])
-    assert ax.get_legend().get_texts()[0].get_text() == "RNN, prior, N = 32"
+    assert ax.get_legend().get_texts()[0].get_text() == "RNN, prior, $N = 32$"
     with pytest.raises(ValueError, match="source holds draws from the prior"):
         bn.plots.spectrum(prior)
+    ax = bn.plots.density(prior, "noise", ax=axes())
+    assert r"\kappa" in ax.get_xlabel()
+    assert len(ax.get_lines()) == 1
+
+
+def test_a_number_with_a_prior_is_shown_with_it(draws):
+    sampled = draws.copy(deep=True)
+    values = 2 + 0.1 * np.random.default_rng(1).normal(size=sampled["posterior"]["kernel"].shape[:2])
+    group = sampled["posterior"].to_dataset()
+    sampled["posterior"] = xr.DataTree(group.assign(noise=(("chain", "draw"), values)))
+    sampled["priors"] = xr.DataTree(xr.Dataset({"noise": ("probability", np.linspace(1.0, 5.0, 99))}))
+    sampled.attrs["priors"] = json.dumps({"noise": "Uniform(1, 5)"})
+    prior, posterior = bn.plots.density(sampled, "noise", ax=axes()).get_lines()
+    assert (prior.get_label(), posterior.get_label()) == ("prior", "RNN, posterior, $N = 32$")
+    assert posterior.get_xdata()[np.argmax(posterior.get_ydata())] == pytest.approx(np.median(values), abs=0.1)
+    assert np.average(prior.get_xdata(), weights=prior.get_ydata()) == pytest.approx(3.0, abs=0.1)
+
+
+def test_differences_of_overlaps_and_what_is_squared(solution, draws):
+    theirs = bn.observables.overlaps(solution.kernel).reshape(3, 3)
+    ours = draws["posterior"]["overlap"].to_numpy().reshape(-1, 3, 3)
+    for squared, power in ((None, 2), (True, 2), (False, 1)):
+        shown = bn.plots.overlaps(draws, minus=solution, squared=squared, ax=axes()).images[0]
+        expected = (ours**power).mean(axis=0) - theirs**power
+        np.testing.assert_allclose(shown.get_array(), expected, atol=1e-12)
+        assert shown.get_clim() == pytest.approx((-np.abs(expected).max(), np.abs(expected).max()))
+
+
+def test_a_spectrum_and_eigenvalues_of_ones_own_are_sources(solution):
+    predicted, given = theory.spectrum(solution), np.array([0.5j, -0.5j, 1.5])
+    ax = bn.plots.spectrum(predicted, ax=bn.plots.spectrum(given, ax=axes(), label="mine"))
+    np.testing.assert_allclose(np.asarray(ax.collections[0].get_offsets()), np.stack([given.real, given.imag], axis=1))
+    squares = next(line for line in ax.get_lines() if line.get_label() == "theory: outliers")
+    np.testing.assert_allclose(squares.get_xdata() + 1j * squares.get_ydata(), np.concatenate([*predicted.outliers]))
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        ("kernel[t=3, mu=1]", r"$\Phi$, $t = 3$, $\mu = 1$"),
+        ("kernel_y[t=3, l=2]", r"$\Phi$ along $y$, $t = 3$, $\ell = 2$"),
+        ("overlap^2_y[t=1,12]", "overlap$^2$ along $y$, $t = 1, 12$"),
+        ("prediction^2[t=1, mu=2, o=3]", r"$f^2$, $t = 1$, $\mu = 2$, $o = 3$"),
+        ("my own [unit=3]", "my own [unit=3]"),
+    ],
+)
+def test_labels_are_in_mathematical_type(label, shown):
+    assert observable_label(label) == shown
 
 
 def test_without_axes_a_figure_is_made(solution):
@@ -139,7 +194,12 @@ def test_without_axes_a_figure_is_made(solution):
         (lambda s: bn.plots.overlaps(s, ax="here"), "ax is str; it must be matplotlib axes, or None"),
         (lambda s: bn.plots.prediction(s, pattern=2), "pattern is 2"),
         (lambda s: bn.plots.prediction(s, output=0), "output is 0"),
-        (lambda s: bn.plots.density(s, "kernel"), "observables is"),
+        (lambda s: bn.plots.density(s, 3), "observables is"),
+        (lambda s: bn.plots.density(s, "noise"), "observable is 'noise'; .* are allowed: none here"),
+        (lambda s: bn.plots.density(s, OBSERVABLE, color="blueish"), "color is 'blueish'"),
+        (lambda s: bn.plots.overlaps(s, squared=2), "squared is 2"),
+        (lambda s: bn.plots.overlaps(s, minus=theory.nngp(RNN, TASK.scaled(2.0))), "minus belongs to another task"),
+        (lambda s: bn.plots.spectrum(np.eye(2)), r"source has shape \(2, 2\)"),
         (lambda s: bn.plots.free_energy(s.kernel), "source is ndarray; it must be a Solution"),
         (lambda s: bn.plots.overlap_along(s), "Solution is not what theory.continuation returned"),
     ],

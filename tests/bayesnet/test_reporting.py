@@ -15,7 +15,7 @@ import pytest
 
 import bayesnet as bn
 import theory
-from bayesnet import report_pictures, reporting
+from bayesnet import figures, reporting
 from bayesnet.report_content import formatted
 from bayesnet.reporting import Report
 
@@ -39,7 +39,7 @@ def written(posteriors, solutions, tmp_path_factory):
 def without_figures(monkeypatch):
     """For what does not depend on them."""
     for name in ("task_pictures", "result_pictures", "sampler_pictures"):
-        monkeypatch.setattr(report_pictures, name, lambda runs: [])
+        monkeypatch.setattr(figures, name, lambda runs: [])
 
 
 def off(solution, factor):
@@ -201,10 +201,10 @@ def test_one_step_says_that_there_is_no_spectrum(one_step_posterior, tmp_path):
 
 
 def test_a_figure_that_fails_says_why_in_its_place(chain_posterior, tmp_path, monkeypatch):
-    def fail(*arguments):
+    def fail(*arguments, **settings):
         raise RuntimeError("no <ink> left")
 
-    monkeypatch.setattr("bayesnet.figures.kernel_maps", fail)
+    monkeypatch.setattr("bayesnet.plots.overlaps", fail)
     page = bn.report(chain_posterior, None, tmp_path / "r.html").path.read_text(encoding="utf-8")
     assert "This figure could not be made." in page
     assert "RuntimeError: no &lt;ink&gt; left" in page

@@ -1,0 +1,77 @@
+"""What a source holds, and where and in which colour it is drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import is_color_like
+
+from bayesnet.plots.style import COLOURS
+from bayesnet.results import network_of, task_of
+from theory.network import Network
+from theory.solution import Solution
+from theory.task import Task
+
+Source = Solution | xr.DataTree
+BAND = (5.0, 50.0, 95.0)  # percentiles of draws that are shown
+
+
+def read(source: Any) -> tuple[Network, Task, np.ndarray, np.ndarray]:
+    """Network, task, kernels (draws, T, P, T, P) and predictions (draws, P, T, O); a solution is one draw."""
+    if isinstance(source, Solution):
+        return source.network, source.task, source.kernel[None], source.prediction[None]
+    group = group_of(source)
+    kernels, outputs = (group[name].to_numpy() for name in ("kernel", "prediction"))
+    return (
+        network_of(source),
+        task_of(source),
+        kernels.reshape(-1, *kernels.shape[2:]),
+        outputs.reshape(-1, *outputs.shape[2:]),
+    )
+
+
+def group_of(source: Any) -> xr.DataTree:
+    """The group that holds the draws."""
+    if not isinstance(source, xr.DataTree) or not {"posterior", "prior"} & set(source.children):
+        raise ValueError(
+            f"source is {type(source).__name__}; it must be a theory.Solution, or what bayesnet.sample or "
+            "bayesnet.sample_prior returned"
+        )
+    return source.children["posterior" if "posterior" in source.children else "prior"]
+
+
+def name_of(source: Source) -> str:
+    """What a legend calls a source."""
+    if isinstance(source, Solution):
+        return f"{source.network.kind}, {kind_of(source)}"
+    network = network_of(source)
+    return f"{network.kind}, {'posterior' if 'posterior' in source.children else 'prior'}, $N = {network.width}$"
+
+
+def kind_of(solution: Solution) -> str:
+    """What a solution is: "theory" or "lazy limit"."""
+    return "theory" if solution.kind == "saddle point" else solution.kind
+
+
+def axes_of(ax: Any) -> Axes:
+    """The axes to draw into."""
+    if ax is None:
+        import matplotlib.pyplot as plt  # not before it is needed: it chooses a backend
+
+        return plt.subplots(layout="constrained")[1]
+    if not isinstance(ax, Axes):
+        raise ValueError(f"ax is {type(ax).__name__}; it must be matplotlib axes, or None for new ones")
+    return ax
+
+
+def colour_in(axes: Axes, color: Any) -> Any:
+    """The colour asked for; by default that after those of the sources drawn, which every one leaves on a line."""
+    if color is None:
+        used = {line.get_color() for line in axes.get_lines()}
+        return next((colour for colour in COLOURS if colour not in used), COLOURS[0])
+    if not is_color_like(color):
+        raise ValueError(f"color is {color!r}; it must be a colour of matplotlib, or None for the next one")
+    return color
