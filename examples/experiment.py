@@ -163,12 +163,13 @@ class Experiment:
         return bn.sample(network, task, seed=self.seed(), **settings)
 
     def converge(
-        self, network: bn.Network, task: bn.Task, observables: Sequence[Observable], what: str, **settings: Any
+        self, network: bn.Network, task: bn.Task, observables: Sequence[Observable] | None, what: str, **settings: Any
     ) -> tuple[xr.DataTree, pd.DataFrame]:
         """`sample` and `measure`; where R-hat or ESS says that draws are too few, again from scratch with more.
 
         The next number of draws is what the ESS found makes necessary, twice to ten times the last. Draws that were too
-        few are thrown away, and what they said of the observables decides nothing.
+        few are thrown away, and what they said of the observables decides nothing. Without observables those of
+        `bayesnet.observables.default_observables` count, and the numbers that have priors.
         """
         for attempt in range(ATTEMPTS):
             posterior = self.sample(network, task, **settings)
@@ -182,7 +183,7 @@ class Experiment:
             self.say(f"{what}: {effective:.0f} effective draws; again with {settings['num_samples']} draws a chain")
         return posterior, self.measure(posterior, observables, what)
 
-    def measure(self, posterior: xr.DataTree, observables: Sequence[Observable], what: str):
+    def measure(self, posterior: xr.DataTree, observables: Sequence[Observable] | None, what: str):
         """`bayesnet.diagnostics.summarise`; a gate that fails goes to the complaints."""
         table = bn.diagnostics.summarise(posterior, observables)
         for gate in bn.diagnostics.check_gates(posterior, table):
