@@ -46,7 +46,9 @@ examples:
 
 It writes report.html and summary.json into the output directory (and with --save the posteriors and solutions as
 netCDF files, for bayesnet.load). What was compiled is kept in the user's cache directory, so that the next run begins
-sooner; BAYESNET_CACHE names another directory, or none where it is empty. Exit status: 0 done; 1 with --strict when a convergence gate fails; 2 bad input."""
+sooner; BAYESNET_CACHE names another directory, or none where it is empty.
+
+Exit status: 0 done; 1 with --strict when a convergence gate fails; 2 bad input."""
 
 # option -> (table, key, type, help); the defaults are those of `bayesnet config`
 OPTIONS: dict[str, tuple[str, str, type, str]] = {

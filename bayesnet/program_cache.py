@@ -23,7 +23,7 @@ WORTH_KEEPING = 0.1  # seconds that a program takes to compile; reading it back 
 
 
 def cache_directory() -> Path | None:
-    """Where programs are kept: ``BAYESNET_CACHE``, or bayesnet/compiled in the system's place for caches; or nowhere."""
+    """Where programs are kept: ``BAYESNET_CACHE``, or bayesnet/compiled where the system keeps caches; or nowhere."""
     chosen = os.environ.get(VARIABLE)
     if chosen is not None:
         return Path(chosen) if chosen else None
