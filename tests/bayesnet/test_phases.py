@@ -1,5 +1,8 @@
 """Where two phases coexist, chains meet both and disagree; their weights follow from the evidence."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.special
@@ -61,8 +64,22 @@ def test_the_weights_tell_which_phase_is_the_posterior(torn):
 def test_refusals(torn):
     with pytest.raises(ValueError, match="another task"):
         weigh_phases(torn, theory.solve(bn.Network.rnn(10), bn.tasks.chain(8, 0.5)))
-    with pytest.raises(ValueError, match="more than width"):
+    with pytest.raises(ValueError, match="differ in width only"):
         weigh_phases(torn, theory.solve(bn.Network.dnn(10), bn.tasks.chain(8, METASTABLE)))
+
+
+def test_chains_far_from_every_saddle_point_are_refused(torn):
+    """The search has found the symmetric phase only; chains 1 and 3 are in the other one."""
+    solution = theory.solve(bn.Network.rnn(10), bn.tasks.chain(8, METASTABLE))
+    symmetric = next(branch for branch in solution.branches[::-1] if branch.stable)
+    assert abs(symmetric.kernel[6, 0, 7, 0]) < 1e-6
+    gap = np.sqrt(np.mean((solution.kernel - symmetric.kernel) ** 2))
+    with pytest.raises(ValueError, match=r"chain\(s\) 1, 3 at none of the saddle points") as refused:
+        weigh_phases(torn, replace(solution, branches=(symmetric,)))
+    told = float(re.search(r"chain [13] is (\S+) ", str(refused.value)).group(1))
+    assert told == pytest.approx(gap, rel=0.2)
+    apart = torn.isel(chain=[0, 2], missing_dims="ignore")
+    assert list(weigh_phases(apart, replace(solution, branches=(symmetric,)))["chains"]) == [(0, 1)]
 
 
 @pytest.mark.slow

@@ -74,6 +74,7 @@ def test_labels():
         ({"factor": [1.0, float("inf")]}, "'factor' has the value inf"),
         ({"factor": ["large"]}, "'factor' has the value 'large'"),
         ({"seed": [0, -1]}, "'seed' has the value -1"),
+        ({"width": range(0, 10**19, 2)}, "axis 'width' with 5000000000000000000 values takes at least"),
         ({"color": [1.0]}, "'color' is unknown; allowed are width, activation, .*factor"),
         ({"steps": [3]}, "'steps' is unknown"),
         ({"targets": [np.ones((1, 2))]}, "no point at targets=1: targets"),
