@@ -254,7 +254,7 @@ def test_langevin_takes_no_priors():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("coordinates", ["kernels", "fields", "weights"])
-def test_calibration_over_noise_and_gain(coordinates):
+def test_calibration_over_noise_gain_and_sharing(coordinates):
     """Simulation-based calibration: parameters drawn from their priors, targets from literal networks with them; ranks
     of the truth among 31 posterior draws are uniform (chi-squared over 8 bins), for each parameter and the last kernel.
     """
