@@ -46,6 +46,7 @@ def test_maps_show_the_kernel_and_its_overlaps(solution, draws):
     ax = axes()
     assert bn.plots.kernel(solution, ax=ax) is ax
     np.testing.assert_allclose(ax.images[0].get_array(), np.abs(solution.kernel.reshape(3, 3)))
+    np.testing.assert_allclose(ax.images[0].get_clim(), (0, np.abs(solution.kernel).max()))
     kernels = draws["posterior"]["kernel"].to_numpy().reshape(-1, 3, 3)
     np.testing.assert_allclose(bn.plots.kernel(draws, ax=axes()).images[0].get_array(), np.sqrt((kernels**2).mean(0)))
     squares = draws["posterior"]["overlap"].to_numpy().reshape(-1, 3, 3) ** 2
