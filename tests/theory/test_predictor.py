@@ -153,3 +153,14 @@ def test_refusals():
         predict(deep, deep)
     with pytest.raises(ValueError, match="stable saddle point"):
         predict(replace(deep, kind="saddle point", stable=False))
+
+
+def test_shorter_sequences_in_the_lazy_limit():
+    """As of the joint task, cut where the new sequences end."""
+    solution = nngp(Network.rnn(8, noise=0.3), chain(3, 1.0))
+    new = Task(np.ones((2, 2, 1)) * [[[1.0]], [[0.5]]], np.zeros((2, 2, 1)))
+    longer = Task(np.pad(new.inputs, ((0, 0), (0, 1), (0, 0))), np.zeros((2, 3, 1)))
+    short, whole = predict(solution, new), predict(solution, longer)
+    assert short.mean.shape == (2, 2, 1)
+    np.testing.assert_allclose(short.mean, whole.mean[:, :2], atol=1e-12)
+    np.testing.assert_allclose(short.variance, whole.variance[:, :2], atol=1e-12)
