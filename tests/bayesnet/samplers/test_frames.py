@@ -168,3 +168,15 @@ def test_a_posterior_with_mirror_modes(sampler):
         assert abs(found[label].mean() - mean) < 4.5 * error, label
     signs = np.sign(drawn[..., 1, 0])
     assert 0.3 < (signs > 0).mean() < 0.7
+
+
+def test_chains_in_lockstep_have_frames_of_their_own():
+    """As when they run in turn: each frame is fitted at the states of its chain."""
+    run = {"num_warmup": 100, "num_samples": 10, "num_chains": 2, "anneal": False, "sampler": "hmc", "progress": False}
+    task, network = tasks.chain(2, 2.0), Network.rnn(16)
+    in_turn, together = (
+        sample(network, task, "kernels", chain_method=method, **run)["posterior"]["kernel"].to_numpy()
+        for method in ("sequential", "vectorized")
+    )
+    np.testing.assert_allclose(together, in_turn, rtol=1e-6)
+    assert not np.allclose(together[0], together[1])
