@@ -109,6 +109,8 @@ def log_evidence(solution: Solution, *, neurons: int | None = None, seed: int = 
 def log_bayes_factor(solution: Solution, other: Solution, *, neurons: int | None = None, seed: int = 0) -> float:
     """ln p(y | network) - ln p(y | other network), up to O(1/N): of an RNN against a DNN, say.
 
+    The evidence of each is that of one saddle point and its mirror images, as in `log_evidence`.
+
     Args:
         solution, other: of two networks on one task; their widths count.
         neurons, seed: as in `log_evidence`.
