@@ -34,7 +34,6 @@ from theory.gaussian.white_numbers import NO_DIRECTION, causal_factor, root_of, 
 from theory.kernels import scale_of
 from theory.model import Model
 
-FOLLOWS = 1e-13  # of its variance that earlier entries leave to an entry: rounding error
 NEARLY_FOLLOWS = 1e-4  # lowest eigenvalue of the prior correlations below which white numbers are better
 
 
@@ -96,10 +95,7 @@ class Reduced:
             root = inverse @ root_of(drive)
             data = _data(model, rotation, basis)
             return cls(maps, root @ root.T, rotation, everything, basis, None, powers, **data)
-        live, factor = causal_factor(prior, FOLLOWS)
-        if np.any(np.diagonal(factor[live]) ** 2 < PIVOT_FLOOR["float64"] * np.diagonal(prior)[live]):
-            drive[live, live] += PIVOT_FLOOR["float64"] * np.diagonal(prior)[live]
-            prior = maps.accumulate(drive)
+        live, _ = causal_factor(prior, PIVOT_FLOOR["float64"])
         inverse = np.linalg.inv(np.linalg.cholesky(prior[np.ix_(live, live)]))
         basis = prior[:, live] @ inverse.T
         return cls(maps, drive, rotation, live, basis, inverse, (), **_data(model, rotation, basis))

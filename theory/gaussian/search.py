@@ -55,7 +55,7 @@ class LinearProblem:
         """``images`` are the sign changes of sites that turn saddle points into others (`theory.symmetry`)."""
         self.model, self.settings = model, settings
         self.reduced = Reduced.of(model)
-        self._broken = len(images) > 0
+        self._symmetric = len(images) > 0
         self._signs = [np.ones(self.reduced.entries), *map(self._signs_of_numbers, images)]
 
     @RESOLVED
@@ -89,7 +89,7 @@ class LinearProblem:
         region = self.settings.trust_region
         if not self.reduced.entries:
             return [self._silent()]
-        first = [self._lazy().kernel, *([coherent_starts(self.reduced, self.settings)] if self._broken else [])]
+        first = [self._lazy().kernel, *([coherent_starts(self.reduced, self.settings)] if self._symmetric else [])]
         queue = _Queue(self.reduced, self.settings)
         queue.put(np.concatenate(first), region.products)
         queue.put(random_starts(self.reduced, starts, seed, self.settings), region.random)

@@ -6,7 +6,7 @@ import pytest
 from noise_energy import gradient, hessian, pack
 from small_problems import chain, generic_network, generic_task
 
-from theory import Network, Task, solve
+from theory import Network, Task, log_evidence, solve
 from theory.gaussian.curvatures import lowest_curvatures
 from theory.gaussian.kernel_energy import Points, positive_inverse
 from theory.gaussian.reduced import Reduced
@@ -193,6 +193,20 @@ def test_an_inverse_by_products():
     root = np.random.default_rng(0).normal(size=(150, 200))
     matrix = root @ root.T
     np.testing.assert_allclose(positive_inverse(matrix) @ matrix, np.eye(150), atol=1e-9)
+
+
+@pytest.mark.parametrize("shared", [(), ("recurrent",), ("input",)])
+def test_patterns_that_nearly_coincide_are_solved_like_those_that_do(shared):
+    """Also where what tells them apart is near the floor below which an entry follows from others."""
+    network, found = Network(50, "linear", shared, noise=0.3), []
+    for gap in (3e-5, 1e-5, 3e-6, 1e-6, 3e-7, 0.0):
+        inputs, targets = np.zeros((2, 3, 2)), np.full((2, 3, 1), np.nan)
+        inputs[:, 0] = [[1.0, 0.0], [1.0, gap]]
+        targets[:, -1, 0] = [1.0, -0.5]
+        solution = solve(network, Task(inputs, targets))
+        assert solution.converged
+        found.append([solution.free_energy, log_evidence(solution).log_evidence])
+    np.testing.assert_allclose(found, [found[-1]] * len(found), rtol=1e-7)
 
 
 def test_targets_that_are_scaled():
