@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from theory.clock import time_is_up
 from theory.gaussian.curvatures import lowest_curvatures
 from theory.gaussian.kernel_energy import Points
 from theory.gaussian.reduced import Reduced
@@ -94,8 +95,10 @@ class LinearProblem:
         queue.put(np.concatenate(first), region.products)
         queue.put(random_starts(self.reduced, starts, seed, self.settings), region.random)
         found: list[Found] = []
-        while len(queue):
+        while len(queue) and not (found and time_is_up()):
             ends, finished = queue.searched()
+            if time_is_up() and not found:  # what has been reached, at rest or not
+                return self._polished(ends.at([int(np.argmin(ends.value))]))
             new: list[int] = []
             for i in np.flatnonzero(finished).tolist():
                 known = [*(each.point.kernel for each in found), *(ends.kernel[j] for j in new)]
@@ -142,7 +145,7 @@ class LinearProblem:
 
     def _by_entry(self, found: Found) -> SaddlePoint:
         try:
-            return by_entry(found.point, self.model, found.stable)
+            return by_entry(found.point, self.model, found.stable, self.settings.trust_region)
         except np.linalg.LinAlgError as error:
             raise RuntimeError(why_unresolved(self.model)) from error
 

@@ -21,6 +21,7 @@ from dataclasses import replace
 import numpy as np
 
 from theory.activations import Activation
+from theory.clock import report, time_is_up
 from theory.gaussian.saddle_point import SaddlePoint
 from theory.gaussian.search import LinearProblem
 from theory.model import Model
@@ -66,12 +67,14 @@ def find_branches(model: Model, phi: Activation, options: Options, images: np.nd
             return []
 
     def from_independent_noise(on: Model, seed: int) -> list[Branch]:
+        report("flow of neurons from independent noise")
         attempts = (
             solved(
                 *come_to_rest(on, phi, options, part(seed, FLOWING, attempt), attempt, independent),
                 part(seed, SOLVING, attempt),
             )
             for attempt in range(flows.attempts)
+            if not (attempt and time_is_up())
         )
         return next(filter(None, attempts), [])
 
@@ -81,6 +84,9 @@ def find_branches(model: Model, phi: Activation, options: Options, images: np.nd
     unstable = not any(branch.stable for branch in symmetric)
     for attempt in range(flows.attempts):
         lost = False
+        if symmetric and time_is_up():
+            return symmetric
+        report("flow of neurons from coherent steps")
         # What is stable is left by nothing but a start far away.
         for number, start in enumerate((coherent, independent)[: 1 + unstable]):
             problem, state = come_to_rest(model, phi, options, part(seed, FLOWING, attempt, number), attempt, start)
@@ -123,7 +129,7 @@ def follow_branch(branch: Branch, model: Model, options: Options, points: int | 
 
 def _gaussian_branch(point: SaddlePoint, model: Model, phi: Activation) -> Branch:
     """The `Branch` of a linear network in closed form."""
-    root = Root(point.kernel, point.conjugate, point.residual, 1.0)
+    root = Root(point.kernel, point.conjugate, point.residual, 1.0, point.distance)
     return Branch(model, phi, (root,), (point.free_energy,), point.stable)
 
 

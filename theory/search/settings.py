@@ -18,6 +18,7 @@ class RootSettings:
         exact_tolerance: the same where all laws are Gaussian and nothing but rounding limits it.
         hopeless: a violation above it is no saddle point at all.
         steps: of Broyden's and Newton's method together.
+        least_steps: of Broyden's that are taken where the time is up: cheap beside the laws that they are taken on.
         least_overlap: of a step with what the slope makes of it, below which the slope is not brought up to date.
         least_step: to which a step is halved before another method takes over.
         least_trust: the effective sample size that a step may lead to.
@@ -33,6 +34,7 @@ class RootSettings:
     exact_tolerance: float = 1e-12
     hopeless: float = 1e-3
     steps: int = 60
+    least_steps: int = 15
     least_overlap: float = 0.05
     least_step: float = 1 / 32
     least_trust: float = 0.3
