@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from theory import arguments, clock
 from theory.lazy import nngp
 from theory.memory import require_memory
 from theory.network import Network
 from theory.search.branch import Options
+from theory.search.given_starts import start_kernels
 from theory.search.settings import DEFAULT, Settings
 from theory.search.solutions import search
 from theory.solution import Solution
@@ -23,6 +26,7 @@ def solve(
     randomisations: int | None = None,
     tolerance: float | None = None,
     settings: Settings = DEFAULT,
+    start: Any = None,
     time_limit: float | None = None,
     progress: clock.Progress = False,
 ) -> Solution:
@@ -50,6 +54,9 @@ def solve(
         tolerance: on the standard error of the kernel entries, relative to sqrt(Phi_ii Phi_jj), by default 0.01; above
             it, the solution does not count as converged.
         settings: the numbers that steer the search.
+        start: where to look besides the search's own starts, for a saddle point that the search might miss: a
+            `Solution`, a kernel (S, P, S, P), a posterior of `bayesnet.sample` (the mean kernel of each chain, chains
+            of one phase once), or a list of such. What is downhill from there is listed with the others.
         time_limit: seconds that the search may take; it is looked at between steps, so that a large problem may take
             some longer. What has been reached then is returned: the best saddle point so far, or where the search
             stood, with its residual, its error and ``converged`` False. None for as many as it needs.
@@ -77,6 +84,7 @@ def solve(
     clock.check(time_limit, progress)
     task.require_kernel_memory(network.layers)
     check_settings(network, task, starts=starts, points=points, randomisations=randomisations, tolerance=tolerance)
+    kernels = start_kernels(start, network, task)
     if network.scaling == "standard":
         return nngp(network, task)
     sets = settings.sets
@@ -85,6 +93,7 @@ def solve(
         seed=seed,
         starts=settings.gaussian.starts if starts is None else starts,
         settings=settings,
+        kernels=kernels,
     )
     with clock.timed(*clock.check(time_limit, progress)):
         return search(network, task, points, options, sets.tolerance if tolerance is None else tolerance)

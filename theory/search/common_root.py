@@ -102,7 +102,7 @@ def _own_roots(problem: Problem, common: Root, joined: Laws, sets: Sequence[Laws
             return lost
     residual = np.full(at.size, common.residual)
     roots = [root_of(at - shift, residual, common.effective_sample_size, scale, layout) for shift in shifts]
-    return [replace(root, kernel=_covariance(root.kernel, scale)) for root in roots]
+    return [replace(root, kernel=_covariance(root.kernel, scale), distance=common.distance) for root in roots]
 
 
 def _along(problem: Problem, at: np.ndarray, scale: np.ndarray, laws: Laws, direction: np.ndarray):

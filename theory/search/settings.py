@@ -84,6 +84,8 @@ class FlowSettings:
             small observation noise makes the forces stiff.
         coherence: correlation between any two steps of the noise that a coherent flow starts from.
         first_targets: of a coherent flow, relative to the task's: under stronger ones broken branches have no rival.
+        pull: at first, of a flow towards a kernel: some times the entropy that a neuron loses on the way, not so strong
+            that steps of the length above overshoot.
     """
 
     neurons: int = 2048
@@ -93,6 +95,7 @@ class FlowSettings:
     attempts: int = 3
     coherence: float = 0.64
     first_targets: float = 2.0
+    pull: float = 8.0
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ from theory.family import Family
 from theory.jax_settings import own_settings
 from theory.laws.stein import FIELDS
 from theory.network import Network
-from theory.search.branch import Branch, Options
+from theory.relabelling import find_relabelling
+from theory.search.branch import Branch, Options, is_near
 from theory.search.branch_solution import branch_solution, relabelled_images, same_saddle_point
-from theory.search.branches import find_branches, follow_branch
+from theory.search.branches import branches_from, find_branches, follow_branch
+from theory.search.nearly_images import nearly_images
 from theory.search.posed import Posed, pose
 from theory.seeds import part
 from theory.solution import Solution, only_stable
@@ -60,6 +62,8 @@ def find(posed: Posed) -> list[Branch]:
     found = find_branches(
         posed.part, posed.network.phi, posed.options, posed.images if posed.part is posed.model else None
     )
+    if not posed.network.phi.linear:
+        found += branches_from(_other_starts(posed, found), posed.part, posed.network.phi, posed.options, found)
     if not found and ran_out() is not None:
         raise RuntimeError(
             f"no saddle point of the network on this task was found within the time limit of {ran_out():g} s; allow "
@@ -71,6 +75,22 @@ def find(posed: Posed) -> list[Branch]:
             "signal, or follow it from a weaker signal with theory.continuation"
         )
     return found
+
+
+def _other_starts(posed: Posed, found: list[Branch]) -> list[np.ndarray]:
+    """Kernels (n, n) to start from besides: those given, and images of the best stable branch that are near others."""
+    starts, phi = list(posed.options.kernels), posed.network.phi
+    stable = [branch for branch in found if branch.stable]
+    if stable:
+        best = min(stable, key=lambda branch: branch.energies[0])
+        kernel = np.mean([root.kernel for root in best.roots], axis=0)
+        relabelled = find_relabelling(posed.network, posed.task) is not None
+        starts += [
+            image
+            for image in nearly_images(kernel, posed.part, phi, signs=not len(posed.images), relabelled=not relabelled)
+            if not any(is_near(image, branch, posed.options.settings.branches) for branch in found)
+        ]
+    return starts
 
 
 def best_of(posed: Posed, found: list[Branch]) -> tuple[Solution, Branch]:
