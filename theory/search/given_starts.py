@@ -42,7 +42,8 @@ def start_kernels(start: Any, network: Network, task: Task) -> tuple[np.ndarray,
 
 def _of_chains(posterior: xr.DataTree | xr.Dataset, shape: tuple[int, ...]) -> np.ndarray:
     """The mean kernel of each chain, (chains, n, n)."""
-    group: Any = posterior.get("posterior", posterior)
+    whole: Any = posterior
+    group = whole.get("posterior", whole)
     if "kernel" not in group or not {"chain", "draw"} <= set(group["kernel"].dims):
         raise ValueError(
             'start is a posterior without the kernels of its draws; it must have a variable "kernel" with dims "chain" '
