@@ -42,7 +42,8 @@ def branch_solution(branch: Branch, posed: Posed) -> Solution:
     left_out = 0 if branch.found is None else branch.found.problem.left_out(branch.roots[0].kernel)
     if branch.found is not None and left_out > 0:
         deviations = np.sqrt(np.diagonal(kernel))
-        error = np.hypot(error, branch.found.problem.floor * np.outer(deviations, deviations))
+        largest = branch.found.problem.settings.refreshes.amplified * branch.found.problem.floor
+        error = np.hypot(error, largest * np.outer(deviations, deviations))
     conjugate = np.zeros_like(kernel)
     conjugates = [root.conjugate for root in branch.roots]
     conjugate[np.ix_(posed.kept, posed.kept)] = conjugates[0] if branch.exact else np.mean(conjugates, axis=0)

@@ -84,9 +84,13 @@ class Problem:
         return sum(len(group.live) for group in layout.groups) - sum(len(group.live) for group in self.layout.groups)
 
     def coarsened(self, kernel: np.ndarray) -> Problem | None:
-        """With `RefreshSettings.coarser` for a floor; None where that leaves the same entries at that kernel (n, n)."""
-        coarser = replace(self, floor=self.settings.refreshes.coarser).at(kernel)
-        return None if coarser.layout == self.at(kernel).layout else coarser
+        """With the next of `RefreshSettings.coarser` that leaves fewer entries at a kernel (n, n), if one does."""
+        layout = self.at(kernel).layout
+        for floor in self.settings.refreshes.coarser:
+            coarser = replace(self, floor=floor).at(kernel)
+            if floor > self.floor and coarser.layout != layout:
+                return coarser
+        return None
 
     @property
     def exact(self) -> bool:

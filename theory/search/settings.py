@@ -52,10 +52,12 @@ class RefreshSettings:
 
     Attributes:
         floor: conditional variance of an entry, relative to its own, below which the entry counts as following from
-            earlier ones. Strong signals drive deep networks to a fixed point, where a step adds nothing to those
-            before; kernels are off by as much.
-        coarser: the same where a search with ``floor`` gets nowhere: the equations are ill-conditioned by the inverse
-            of it, and neurons that are draws make steps that C does not survive.
+            earlier ones: rounding errors of the averages over draws come near.
+        coarser: the same, one after the other, where a search with ``floor`` gets nowhere. Strong signals drive deep
+            networks to a fixed point, where a step adds nothing to those before: the equations are ill-conditioned by
+            the inverse of its conditional variance, and neurons that are draws make steps that C does not survive.
+        amplified: how much more than an entry's conditional variance kernels change where that is left out: targets
+            that need what little an entry adds make that larger; 110 times the floor has been seen.
         rounds: at most.
         retreats: halfway back to where laws were made before.
         good: effective sample size at which laws serve to the end.
@@ -63,8 +65,9 @@ class RefreshSettings:
         crowd: times as many draws where a search on the way stays stuck.
     """
 
-    floor: float = 1e-4
-    coarser: float = 1e-3
+    floor: float = 1e-8
+    coarser: tuple[float, ...] = (1e-4, 1e-3)
+    amplified: float = 100.0
     rounds: int = 8
     retreats: int = 5
     good: float = 0.8
