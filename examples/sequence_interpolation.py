@@ -137,7 +137,7 @@ def compare(
     ladder = run.climb(network, task, observables, widths, label, **sampling)
     shape, untold = task.supervised.shape, ~task.supervised
     mean, error = (column.reshape(shape) for column in ladder.limit())
-    solution = theory.solve(network, task, starts=1)
+    solution = theory.solve(network, task, **({"starts": 1} if network.activation == "linear" else {}))
     run.require(solution.converged, f"{label}: {solution.message}")
     exact = expected(solution, observables).reshape(shape)
     own = bn.comparison.theory_error(solution, observables).reshape(shape)
