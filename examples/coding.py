@@ -279,8 +279,9 @@ def over_time(axes, activity: np.ndarray, kind: str, groups: Clusters | None) ->
         axes.plot(steps, mean, "o-" if kind == "RNN" else "s--", ms=4, color=colour, label=label)
         label = None
     axes.axhline(0, color="0.7", lw=0.8)
-    axes.set(xlabel="step", xticks=steps)
-    axes.legend(fontsize=8, frameon=False)
+    top = 1.5 * max(np.abs(line.get_ydata()).max() for line in axes.lines)  # room for the legend
+    axes.set(xlabel="step", xticks=steps, ylim=(None, top))
+    axes.legend(fontsize=8, frameon=False, loc="upper left")
 
 
 if __name__ == "__main__":

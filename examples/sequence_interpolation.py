@@ -261,9 +261,8 @@ def sequences(run: Experiment, axes) -> dict:
         found = {}
         for count in sampled:
             label = f"{count} sequences, {name}"
-            sampling = {"num_samples": 500}
-            if name == "V unshared":  # between its two phases trajectories are long
-                sampling["max_tree_depth"] = 12
+            # Near a second phase trajectories are long.
+            sampling = {"num_samples": 500, "max_tree_depth": 12}
             found[count] = compare(run, name, tasks[count][0], widths_of(run, name), label, **sampling)
         run.say(f"sequences, {name}, theory")
         exact = np.array([[theory_error(run, name, task) for task in tasks[count]] for count in counts])
