@@ -12,7 +12,8 @@ Gibbs step, exact for any law of O_g that does not depend on the state, and make
 independent draws.
 
 In fields the move permutes columns of the noise, with signs where the activation is odd. In kernels O_g is any
-rotation: in Z_g = R_g Q_g, with R_g the Bartlett factor of the group's own block, it makes a new frame Q_g (`redraw_frames`).
+rotation: in Z_g = R_g Q_g, with R_g the Bartlett factor of the group's own block, it makes a new frame Q_g
+(`redraw_frames`).
 """
 
 from __future__ import annotations

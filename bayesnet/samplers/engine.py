@@ -1,10 +1,10 @@
 """The sampling loop: NumPyro's NUTS, split HMC or Langevin dynamics, in compiled blocks that return invariants only.
 
 NumPyro's `MCMC` compiles anew at every call and stores every latent number. Here one compiled block of up to
-`BLOCK` draws serves warm-up and sampling, all chains, all seeds, and all networks in which the same steps
-are tied (the `Model` is an argument). Warm-up is annealed: the log likelihood is weighted by a factor that rises from .01 to 1, which keeps chains
-from freezing in metastable phases, and for odd chains beyond, so that two phases that coexist are both found and the
-chains disagree, instead of agreeing on the one that is nearer to the prior.
+`BLOCK` draws serves warm-up and sampling, all chains, all seeds, and all networks in which the same steps are tied (the
+`Model` is an argument). Warm-up is annealed: the log likelihood is weighted by a factor that rises from .01 to 1, which
+keeps chains from freezing in metastable phases, and for odd chains beyond, so that two phases that coexist are both
+found and the chains disagree, instead of agreeing on the one that is nearer to the prior.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class Machine:
 
     ``start(key, model, mirror) -> chain``, with a frame where ``mirror`` (of `plain_frame`) is given;
     ``advance(chain, key, model, weight, first, number, groups) -> chain, record``, with a gauge move after each draw
-    where ``groups`` (of `site_groups`) are given, and a program for each such groups; ``fit(chain, model) -> chain``, in
-    a better frame; ``latents(chain)``. Chains in lockstep have one more axis in front of chain and key; it is shared
+    where ``groups`` (of `site_groups`) are given, whose values are part of the program; ``fit(chain, model) -> chain``,
+    in a better frame; ``latents(chain)``. Chains in lockstep have one more axis in front of chain and key; it is shared
     out over ``devices`` devices.
     """
 
