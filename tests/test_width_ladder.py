@@ -37,7 +37,7 @@ CHAINS = [
     for sharing in ("rnn", "dnn")
 ]
 # Critical signals of the endpoint tasks: P = 4: tanh .996, erf .833; P = 8: tanh .654, erf .562. Rotations have none.
-# ReLU on targets of both signs has one as well (`theory.symmetry.alternating_relabelling`), at P = 4 near .9.
+# ReLU on targets of both signs has one as well (`theory.relabelling`), at P = 4 near .9.
 SEVERAL = [
     (activation, sharing, kind, patterns, signal)
     for activation, kind, patterns, signals in (

@@ -52,8 +52,8 @@ def solve(
     Returns:
         The `Solution` of smallest free energy; ``branches`` lists every saddle point found. Where the sign symmetry
         holds, of two mirror images the one whose neighbouring steps correlate positively; where patterns may be
-        relabelled at every other step instead (`theory.symmetry.alternating_relabelling`: activations that are not odd,
-        targets of both signs), both images, the one whose neighbouring steps correlate more first.
+        relabelled at every other step instead (`theory.relabelling`: targets of both signs, and an activation that is
+        not odd, or a bias), all images, the one whose neighbouring steps correlate most first.
 
     Raises:
         ValueError: if an argument is out of its range, if the task has too many entries, or if the kernels are not

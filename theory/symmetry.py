@@ -1,4 +1,4 @@
-r"""Symmetries that change the sign of correlations between sites: of the weights (W -> -W), and a relabelling.
+r"""Symmetries that change the signs of correlations between sites, W -> -W first of all.
 
 Signs e_s of the sites leave the law of the currents and of the targets as it is, for an odd activation, where
 C_u[e Phi e] = e C_u[Phi] e and A[e Phi e] = A[Phi] (`theory.model`):
@@ -45,10 +45,13 @@ def mirror_signs(network: Network, task: Task) -> np.ndarray:
     return sign_changes(build_model(network, task))
 
 
-def sign_changes(model: Model) -> np.ndarray:
-    """The solutions e of the equations of the module's docstring that some kernel can tell from 1, (images, sites)."""
+def sign_changes(model: Model, fixed: np.ndarray | None = None) -> np.ndarray:
+    """The solutions e of the equations of the module's docstring that some kernel can tell from 1, (images, sites).
+
+    ``fixed``, boolean (sites, sites), says which sites D, F and a readout tie: by default those of `fixed_ties`.
+    """
     sites = model.sites
-    equations = _equal_within(fixed_ties(model), np.arange(sites), sites)
+    equations = _equal_within(fixed_ties(model) if fixed is None else fixed, np.arange(sites), sites)
     for number, source in enumerate(model.sources):
         correlated = by_site(model, model.weights[number])
         used = np.flatnonzero(np.diagonal(correlated) & (np.array(source) != NOWHERE))
@@ -82,61 +85,6 @@ def preferred_signs(kernel: np.ndarray, signs: np.ndarray) -> np.ndarray:
     along = np.array([np.trace(kernel[s, :, s + 1]) for s in range(len(kernel) - 1)])
     sums = (options[:, :-1] * options[:, 1:]) @ along if len(along) else np.zeros(len(options))
     return options[int(np.argmax(sums > sums.max() - 1e-12 * np.abs(sums).max(initial=0.0)))]
-
-
-def alternating_relabelling(network: Network, task: Task) -> np.ndarray | None:
-    r"""A permutation pi of the patterns, made at some of the sites, that maps saddle points to saddle points.
-
-        Phi'_{ts}^{mu nu} = Phi_{ts}^{pi^t mu, pi^s nu},        y_{pi mu} = -y_mu,  x_{pi mu} . x_{pi nu} = x_mu . x_nu
-
-    It exchanges patterns of opposite targets. If a kernel is unchanged when all sites are relabelled, so is C[Phi] when
-    those are that a sign change turns (`sign_changes`), under its conditions but for the activation, which may be
-    any: a ReLU network on targets of both signs has mirror images as well. Unlike W -> -W this is a symmetry of the
-    saddle point equations only; at finite width the two images weigh alike up to a factor of order one.
-
-    Returns:
-        pi, (P,) with pi[pi] = 1..P, or None where there is none but the identity, or there are no sign changes.
-    """
-    if not len(sign_changes(build_model(network, task))) or not task.targets[task.supervised].any():
-        return None
-    kernels = task.input_kernel.transpose(0, 2, 1, 3).reshape(-1, task.patterns, task.patterns)
-    tolerance = 1e-9 * np.abs(kernels).max(initial=0.0)
-    partner = np.full(task.patterns, -1)
-
-    def fits(one: int, other: int) -> bool:
-        opposite = np.array_equal(task.supervised[one], task.supervised[other]) and np.allclose(
-            task.targets[one][task.supervised[one]], -task.targets[other][task.supervised[other]], rtol=1e-9, atol=0
-        )
-        known = np.flatnonzero(partner >= 0)
-        images = partner[known]
-        return opposite and all(
-            np.allclose(kernels[:, a][:, seen], kernels[:, b][:, image], rtol=0, atol=tolerance)
-            for a, b in ((one, other), (other, one))
-            for seen, image in ((known, images), ([one, other], [other, one]))
-        )
-
-    def complete() -> bool:
-        free = np.flatnonzero(partner < 0)
-        if not free.size:
-            return True
-        for other in free:
-            if fits(int(free[0]), int(other)):
-                partner[[free[0], other]] = other, free[0]
-                if complete():
-                    return True
-                partner[[free[0], other]] = -1
-        return False
-
-    return partner if complete() else None
-
-
-def relabel(kernel: Array, permutation: np.ndarray, signs: np.ndarray) -> Array:
-    """A kernel (..., S, P, S, P) with the patterns permuted at the sites whose sign is negative."""
-    same = np.arange(len(permutation))
-    at = np.where(signs[:, None] < 0, permutation, same)
-    sites = np.arange(len(signs))[:, None]
-    rows = kernel[..., sites, at, :, :]
-    return rows[..., sites, at]
 
 
 def _equal_within(related: np.ndarray, at: np.ndarray, sites: int) -> list[np.ndarray]:

@@ -125,10 +125,14 @@ def tied_pairs(model: Model) -> np.ndarray:
     return label[:, None] == label
 
 
-def fixed_ties(model: Model) -> np.ndarray:
-    """Boolean (sites, sites): what is tied whatever the kernel, by inputs, biases, readouts and F."""
+def fixed_ties(model: Model, drive: Array | None = None) -> np.ndarray:
+    """Boolean (sites, sites): what is tied whatever the kernel, by inputs, biases, readouts and F.
+
+    ``drive`` (n, n) may stand in place of D: what a symmetry changes of it.
+    """
     supervised = supervised_sites(model)
-    tied = by_site(model, model.drive) | (by_site(model, model.readout) & np.outer(supervised, supervised))
+    tied = by_site(model, model.drive if drive is None else drive)
+    tied = tied | (by_site(model, model.readout) & np.outer(supervised, supervised))
     return tied if model.mixing is None else tied | (np.asarray(model.mixing) != 0)
 
 

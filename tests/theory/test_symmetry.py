@@ -1,19 +1,25 @@
 """The relabelling symmetry: when there is one, and that its images are saddle points."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import theory
 from theory import Network, Solution, Task
-from theory.search.branch_solution import relabelled_image
-from theory.symmetry import alternating_relabelling, relabel
+from theory.relabelling import find_relabelling, opposite_patterns, relabel
+from theory.search.branch_solution import relabelled_images
+from theory.symmetry import has_sign_symmetry
 
 
-def endpoint(targets, inputs=None, steps=3):
-    """Patterns shown at step 1, targets at the last."""
+def endpoint(targets, inputs=None, steps=3, everywhere=False):
+    """Patterns shown at step 1 (or at every step), targets at the last."""
     patterns = len(targets)
     shown = np.zeros((patterns, steps, patterns))
-    shown[:, 0] = np.sqrt(patterns) * np.eye(patterns) if inputs is None else inputs
+    if everywhere:
+        shown = inputs
+    else:
+        shown[:, 0] = np.sqrt(patterns) * np.eye(patterns) if inputs is None else inputs
     wanted = np.full((patterns, steps), np.nan)
     wanted[:, -1] = targets
     return Task(shown, wanted)
@@ -23,7 +29,7 @@ RELU = Network(100, activation="relu", recurrent_gain=2**0.5)
 
 
 def test_patterns_of_opposite_targets_are_exchanged():
-    permutation = alternating_relabelling(RELU, endpoint([1.0, 1.0, -1.0, 2.0, -2.0, -1.0, 0.0]))
+    permutation = opposite_patterns(endpoint([1.0, 1.0, -1.0, 2.0, -2.0, -1.0, 0.0]))
     np.testing.assert_array_equal(permutation[permutation], np.arange(7))
     np.testing.assert_array_equal(permutation[[3, 4, 6]], [4, 3, 6])
     assert set(permutation[:2]) == {2, 5}
@@ -37,29 +43,42 @@ def test_patterns_of_opposite_targets_are_exchanged():
         ({}, endpoint([0.0, 0.0])),
         ({}, endpoint([1.0, -1.0], inputs=[[1.0, 0.0], [0.0, 2.0]])),
         ({"shared": ("input", "readout")}, endpoint([1.0, -1.0])),
-        ({}, Task(np.ones((2, 3, 1)), np.array([[np.nan, np.nan, 1.0], [np.nan, np.nan, -1.0]]))),
+        ({}, endpoint([1.0, -1.0], inputs=np.ones((2, 3, 1)) * [[[1]], [[-1]]], everywhere=True)),
         ({}, endpoint([1.0, -1.0], steps=1)),
     ],
     ids=["odd one out", "moduli", "no targets", "inputs", "unshared", "inputs at all steps", "one step"],
 )
 def test_there_may_be_none(change, task):
-    assert alternating_relabelling(RELU.replace(**change), task) is None
+    assert find_relabelling(RELU.replace(**change), task) is None
 
 
 @pytest.mark.parametrize("factor", [1e-10, 1e10])
 @pytest.mark.parametrize("targets", [[1.0, -1.0], [1.0, -0.5]])
 def test_units_do_not_matter(factor, targets):
-    plain = alternating_relabelling(RELU, endpoint(targets))
+    plain = opposite_patterns(endpoint(targets))
     other = endpoint(np.array(targets) * factor, inputs=np.array([[1.0, 0.0], [0.0, 1.0]]) * np.sqrt(2) * factor)
-    np.testing.assert_array_equal(alternating_relabelling(RELU, other), plain)
+    np.testing.assert_array_equal(opposite_patterns(other), plain)
     unequal = endpoint(targets, inputs=np.array([[1.0, 0.0], [0.0, 2.0]]) * factor)
-    assert alternating_relabelling(RELU, unequal) is None
+    assert opposite_patterns(unequal) is None
 
 
 def test_unshared_inputs_and_readouts_tie_no_steps():
     everywhere = Task(np.tile(np.eye(2)[:, None], (1, 3, 1)), np.array([[1.0] * 3, [-1.0] * 3]))
-    assert alternating_relabelling(RELU, everywhere) is None
-    assert alternating_relabelling(RELU.replace(shared=("recurrent",)), everywhere) is not None
+    assert find_relabelling(RELU, everywhere) is None
+    assert find_relabelling(RELU.replace(shared=("recurrent",)), everywhere) is not None
+
+
+def test_what_is_the_same_for_all_patterns_ties_no_steps():
+    """A bias, an input that no pattern differs in; neither allows W -> -W."""
+    plain, task = find_relabelling(RELU, endpoint([1.0, -1.0])), endpoint([1.0, -1.0])
+    biased = find_relabelling(RELU.replace(bias_gain=0.3), task)
+    np.testing.assert_array_equal(biased.signs, plain.signs)
+    context = np.concatenate([task.inputs, np.ones((2, 3, 1))], axis=2)
+    np.testing.assert_array_equal(find_relabelling(RELU, Task(context, task.targets)).signs, plain.signs)
+    assert not has_sign_symmetry(RELU.replace(bias_gain=0.3, activation="tanh"), task)
+    differing = context * np.where(np.arange(3) == 1, [[1.0], [2.0]], 1.0)[..., None]
+    assert find_relabelling(RELU, Task(differing, task.targets)) is None
+    assert find_relabelling(RELU.replace(leak=0.5, bias_gain=0.3), task) is None
 
 
 def test_a_first_pairing_that_leads_nowhere_is_taken_back():
@@ -67,7 +86,7 @@ def test_a_first_pairing_that_leads_nowhere_is_taken_back():
     gram = [[2, 0.3, 0.1, 0.5], [0.3, 2, -0.2, 0.1], [0.1, -0.2, 2, 0.3], [0.5, 0.1, 0.3, 2]]
     inputs, targets = np.zeros((4, 3, 4)), np.full((4, 3), np.nan)
     inputs[:, 0], targets[:, -1] = np.linalg.cholesky(gram), [1, 1, -1, -1]
-    np.testing.assert_array_equal(alternating_relabelling(RELU, Task(inputs, targets)), [3, 2, 1, 0])
+    np.testing.assert_array_equal(opposite_patterns(Task(inputs, targets)), [3, 2, 1, 0])
 
 
 def test_relabelling_every_other_step():
@@ -95,7 +114,7 @@ def made_up(overlap, task):
 def test_the_image_of_a_solution():
     """Its kernels relabelled, its prediction of the kernel that it has; none where nothing changes."""
     solution = made_up(0.4, endpoint([3.0, -3.0]))
-    image = relabelled_image(solution)
+    (image,) = relabelled_images(solution)
     np.testing.assert_allclose(image.kernel, made_up(-0.4, solution.task).kernel)
     for name, factor in (("conjugate", 2), ("preactivation_cov", 3)):
         np.testing.assert_allclose(getattr(image, name), factor * image.kernel)
@@ -103,8 +122,24 @@ def test_the_image_of_a_solution():
     # f_2 = Phi_{2, 3} A^{-1} y with A = Phi_33 + kappa
     dual = np.linalg.solve(image.kernel[2, :, 2] + RELU.noise * np.eye(2), [3.0, -3.0])
     np.testing.assert_allclose(image.prediction[:, 1, 0], image.kernel[1, :, 2] @ dual)
-    assert relabelled_image(made_up(0.0, solution.task)) is None
-    assert relabelled_image(made_up(0.4, endpoint([3.0, -2.0]))) is None
+    assert not relabelled_images(made_up(0.0, solution.task))
+    assert not relabelled_images(made_up(0.4, endpoint([3.0, -2.0])))
+
+
+def test_images_of_an_odd_activation():
+    """Without a bias the image is that of W -> -W, which is not listed; with one it is another saddle point."""
+    solution = made_up(0.4, endpoint([3.0, -3.0]))
+    odd = RELU.replace(activation="tanh")
+    assert not relabelled_images(replace(solution, network=odd))
+    assert len(relabelled_images(replace(solution, network=odd.replace(bias_gain=0.1)))) == 1
+
+
+def test_both_images_of_a_biased_linear_network_are_listed_once():
+    """The search finds them by itself, or the relabelling does: the one whose steps correlate first."""
+    branches = theory.solve(Network(100, bias_gain=0.1), endpoint([3.0, -3.0])).branches
+    first, second = (branch for branch in branches if branch.stable)
+    assert np.trace(first.kernel[0, :, 1]) > 0.1 > -0.1 > np.trace(second.kernel[0, :, 1])
+    np.testing.assert_allclose(second.kernel[0, ::-1, 1], first.kernel[0, :, 1], rtol=1e-6)
 
 
 @pytest.mark.slow

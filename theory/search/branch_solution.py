@@ -12,11 +12,12 @@ from theory.extension import extend_kernel
 from theory.jax_settings import own_settings
 from theory.kernels import flat_of, kernel_of, largest_relative, outputs_of, scale_of
 from theory.model import output_law, preactivation_cov
+from theory.relabelling import find_relabelling, relabel
 from theory.search.branch import Branch
 from theory.search.posed import Posed
 from theory.search.problem import Problem
 from theory.solution import STATED_RESIDUAL, Solution, error_of_repetitions
-from theory.symmetry import alternating_relabelling, preferred_signs, relabel, sign_changes
+from theory.symmetry import apply_signs, mirror_signs, preferred_signs
 from theory.ties import tied_entries
 from theory.units import times
 
@@ -106,18 +107,23 @@ def _between_groups(kernel: np.ndarray, mean: np.ndarray, problem: Problem) -> n
     return whole
 
 
-def relabelled_image(solution: Solution) -> Solution | None:
-    """The image under `theory.symmetry.alternating_relabelling`; None where it is the same saddle point, or none."""
-    network, task = solution.network, solution.task
-    if network.phi.odd:
-        return None  # W -> -W has the same images, and observables that know of it
-    permutation = alternating_relabelling(network, task)
-    if permutation is None:
-        return None
-    signs = sign_changes(solution.model)[0]
+def relabelled_images(solution: Solution) -> list[Solution]:
+    """The images under `theory.relabelling`, as far as they are other saddle points than this and its mirror images."""
+    found = find_relabelling(solution.network, solution.task)
+    if found is None:
+        return []
+    permutation, known = found.permutation, [solution]
     everywhere = solution.kernel[:, permutation][:, :, :, permutation]
-    if not _differ(solution, relabel(solution.kernel, permutation, signs)) or _differ(solution, everywhere):
-        return None
+    if not same_saddle_point(solution, everywhere):
+        return []
+    for signs in found.signs:
+        kernel = relabel(solution.kernel, permutation, signs)
+        if not any(same_saddle_point(other, kernel) for other in known):
+            known.append(_relabelled(solution, permutation, signs))
+    return known[1:]
+
+
+def _relabelled(solution: Solution, permutation: np.ndarray, signs: np.ndarray) -> Solution:
     names = ("kernel", "conjugate", "preactivation_cov", "standard_error", "repetitions")
     images = {name: relabel(np.asarray(getattr(solution, name)), permutation, signs) for name in names}
     with own_settings():
@@ -125,10 +131,16 @@ def relabelled_image(solution: Solution) -> Solution | None:
     return replace(
         solution,
         **images,
-        prediction=outputs_of(solution.model.read_out(law.mean), task),
-        dual=outputs_of(solution.model.read_out(law.dual), task),
-        message=f"{solution.message}; patterns relabelled at every other site",
+        prediction=outputs_of(solution.model.read_out(law.mean), solution.task),
+        dual=outputs_of(solution.model.read_out(law.dual), solution.task),
+        message=f"{solution.message}; patterns relabelled at some of the steps",
     )
+
+
+def same_saddle_point(solution: Solution, kernel: np.ndarray) -> bool:
+    """Whether a kernel is the solution's or that of a mirror image of it, within its error."""
+    turns = (np.ones(len(kernel)), *mirror_signs(solution.network, solution.task))
+    return any(not _differ(solution, apply_signs(kernel, signs)) for signs in turns)
 
 
 def _differ(solution: Solution, kernel: np.ndarray) -> bool:

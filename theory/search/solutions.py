@@ -11,7 +11,7 @@ from theory.jax_settings import own_settings
 from theory.laws.stein import FIELDS
 from theory.network import Network
 from theory.search.branch import Branch, Options
-from theory.search.branch_solution import branch_solution, relabelled_image
+from theory.search.branch_solution import branch_solution, relabelled_images, same_saddle_point
 from theory.search.branches import find_branches, follow_branch
 from theory.search.posed import Posed, pose
 from theory.seeds import part
@@ -68,7 +68,10 @@ def best_of(posed: Posed, found: list[Branch]) -> tuple[Solution, Branch]:
 def gather(posed: Posed, found: list[Branch]) -> Solution:
     """The best of the branches, with all of them and their images."""
     solutions = [branch_solution(branch, posed) for branch in found]
-    solutions += [image for image in map(relabelled_image, solutions) if image is not None]
+    for image in [image for solution in solutions for image in relabelled_images(solution)]:
+        # The search may have found it by itself.
+        if not any(same_saddle_point(solution, image.kernel) for solution in solutions):
+            solutions.append(image)
     branches = tuple(sorted(solutions, key=_rank))
     message = f"{branches[0].message}; {len(branches)} saddle point(s) found"
     return only_stable(replace(branches[0], branches=branches, message=message))
@@ -116,7 +119,8 @@ class Follower:
 def _rank(solution: Solution) -> tuple[bool, bool, float, float]:
     """Stable and solved ones first; a statistical error above its tolerance is no reason to prefer another branch."""
     unsolved = solution.residual > STATED_RESIDUAL
-    return not solution.stable, unsolved, solution.free_energy, -_neighbours(solution.kernel)
+    energy = float(f"{solution.free_energy:.12g}")  # images differ by rounding errors
+    return not solution.stable, unsolved, energy, -_neighbours(solution.kernel)
 
 
 def _neighbours(kernel: np.ndarray) -> float:

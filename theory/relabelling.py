@@ -1,0 +1,96 @@
+r"""A symmetry of the saddle point equations for targets of both signs: patterns are relabelled at some of the sites.
+
+    Phi'_ts^{mu nu} = Phi_ts^{pi_t mu, pi_s nu},        pi_s = pi where e_s = -1, the identity elsewhere
+
+The permutation pi exchanges patterns of opposite targets and leaves all products of inputs as they are:
+y_{pi mu} = -y_mu, x_{pi mu} . x_{pi nu} = x_mu . x_nu. If a kernel is unchanged when ALL sites are relabelled, C[Phi]
+and A[Phi] are relabelled with it wherever the signs e solve the equations of `theory.symmetry`, under their conditions
+but for two. The activation may be any. And D need not vanish between sites of different signs: it is enough that D is
+unchanged when one of the two sites is relabelled, as a bias is, or an input that is the same for all patterns.
+
+Unlike W -> -W this is a symmetry of the saddle point equations only. At finite width the images weigh alike up to a
+factor of order one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from theory.model import Array, build_model
+from theory.network import Network
+from theory.symmetry import sign_changes
+from theory.task import Task
+from theory.ties import fixed_ties
+
+SAME = 1e-9  # of the largest product of inputs: differences that rounding errors make
+
+
+class Relabelling(NamedTuple):
+    """The relabelling of the module's docstring: pi, (P,) with pi[pi] = 0..P-1, and all of its e, (images, sites)."""
+
+    permutation: np.ndarray
+    signs: np.ndarray
+
+    def images(self, kernel: Array) -> list[Array]:
+        """The images of a kernel (..., S, P, S, P), one for each e."""
+        return [relabel(kernel, self.permutation, signs) for signs in self.signs]
+
+
+def find_relabelling(network: Network, task: Task) -> Relabelling | None:
+    """The `Relabelling` of a network on a task; None where there is none that some kernel can tell from the identity."""
+    if not task.targets[task.supervised].any():
+        return None
+    permutation = opposite_patterns(task)
+    if permutation is None:
+        return None
+    model = build_model(network, task)
+    drive = model.drive.reshape((model.sites, model.patterns) * 2)
+    changed = np.abs(drive[:, permutation] - drive) > SAME * np.abs(drive).max(initial=0.0)
+    # A site is relabelled on both sides of its own block, which pi leaves as it is.
+    changed &= ~np.eye(model.sites, dtype=bool)[:, None, :, None]
+    signs = sign_changes(model, fixed_ties(model, changed.reshape(model.drive.shape)))
+    return Relabelling(permutation, signs) if len(signs) else None
+
+
+def opposite_patterns(task: Task) -> np.ndarray | None:
+    """pi, (P,), which exchanges patterns of opposite targets and keeps the products of inputs; None if there is none."""
+    kernels = task.input_kernel.transpose(0, 2, 1, 3).reshape(-1, task.patterns, task.patterns)
+    tolerance = SAME * np.abs(kernels).max(initial=0.0)
+    partner = np.full(task.patterns, -1)
+
+    def fits(one: int, other: int) -> bool:
+        opposite = np.array_equal(task.supervised[one], task.supervised[other]) and np.allclose(
+            task.targets[one][task.supervised[one]], -task.targets[other][task.supervised[other]], rtol=1e-9, atol=0
+        )
+        known = np.flatnonzero(partner >= 0)
+        images = partner[known]
+        return opposite and all(
+            np.allclose(kernels[:, a][:, seen], kernels[:, b][:, image], rtol=0, atol=tolerance)
+            for a, b in ((one, other), (other, one))
+            for seen, image in ((known, images), ([one, other], [other, one]))
+        )
+
+    def complete() -> bool:
+        free = np.flatnonzero(partner < 0)
+        if not free.size:
+            return True
+        for other in free:
+            if fits(int(free[0]), int(other)):
+                partner[[free[0], other]] = other, free[0]
+                if complete():
+                    return True
+                partner[[free[0], other]] = -1
+        return False
+
+    return partner if complete() else None
+
+
+def relabel(kernel: Array, permutation: np.ndarray, signs: np.ndarray) -> Array:
+    """A kernel (..., S, P, S, P) with the patterns permuted at the sites whose sign is negative."""
+    same = np.arange(len(permutation))
+    at = np.where(signs[:, None] < 0, permutation, same)
+    sites = np.arange(len(signs))[:, None]
+    rows = kernel[..., sites, at, :, :]
+    return rows[..., sites, at]
