@@ -257,4 +257,8 @@ def _message(
     if learned is not None:
         share, error = learned
         message += f"; share of the way from the lazy limit to the saddle point {share:.2f} +- {error:.2f}"
+        ways = table["learned"].dropna()
+        if len(ways) > 1:
+            low, high = ways.idxmin(), ways.idxmax()
+            message += f" (median; {ways[low]:.2f} of {low} to {ways[high]:.2f} of {high})"
     return message
