@@ -259,6 +259,5 @@ def _message(
         message += f"; share of the way from the lazy limit to the saddle point {share:.2f} +- {error:.2f}"
         ways = table["learned"].dropna()
         if len(ways) > 1:
-            low, high = ways.idxmin(), ways.idxmax()
-            message += f" (median; {ways[low]:.2f} of {low} to {ways[high]:.2f} of {high})"
+            message += f" (median; {ways.min():.2f} of {ways.idxmin()} to {ways.max():.2f} of {ways.idxmax()})"
     return message
