@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import random
 
 from bayesnet.models.field_space import field_kernel, field_model
+from bayesnet.models.gauge import GaugeMove, field_gauge, kernel_gauge
 from bayesnet.models.kernel_space import bartlett_kernel, kernel_model, kernels_refusal
 from bayesnet.models.likelihood import target_density
 from bayesnet.models.weight_space import run_white, weight_model
@@ -33,11 +34,13 @@ class Coordinates:
         model: NumPyro model of (model, observed=True, likelihood_weight=1).
         observe: (model, latents, key) -> what is stored of a draw: ``kernel`` (n, n), ``prediction`` f (T P, O),
             ``log_likelihood_marginal`` and the pointwise ``log_likelihood`` (number supervised, O).
+        gauge: what a sampler may do to the latents where groups of sites are tied by nothing; None for weights.
     """
 
     name: str
     model: Callable
     observe: Callable
+    gauge: GaugeMove | None = None
 
 
 def choose_coordinates(name: str, network: Network, task: Task) -> str:
@@ -76,9 +79,9 @@ def build_coordinates(name: str, network: Network, task: Task, priors: Priors | 
         space = Coordinates(name, weight_model(network, task, parameters), observe)
     elif name == "fields":
         field = _observe_kernel(lambda model, z: field_kernel(model, z["z"], phi))
-        space = Coordinates(name, field_model(phi, width), field)
+        space = Coordinates(name, field_model(phi, width), field, field_gauge(network.phi.odd))
     else:
-        space = Coordinates(name, kernel_model(width), _observe_kernel(kernel_of))
+        space = Coordinates(name, kernel_model(width), _observe_kernel(kernel_of), kernel_gauge(width))
     return space if parameters is None or priors is None else _with_priors(space, parameters, priors)
 
 
@@ -98,7 +101,7 @@ def _with_priors(space: Coordinates, parameters: Parameters, priors: Priors) -> 
         here, more = at(model, values)
         return {**space.observe(here, latents, key, **more), **values}
 
-    return Coordinates(space.name, posterior, observe)
+    return Coordinates(space.name, posterior, observe, space.gauge)
 
 
 def _observe_kernel(kernel_of: Callable) -> Callable:

@@ -112,6 +112,12 @@ def bartlett_factor(diagonal: Array, lower: Array, width: int) -> Array:
     return jnp.diag(pivots).at[np.tril_indices(diagonal.shape[0], -1)].set(lower)
 
 
+def bartlett_sites(factor: Array, width: int) -> tuple[Array, Array]:
+    """The inverse of `bartlett_factor`: both sites from R."""
+    diagonal = math.sqrt(2 * width) * (jnp.log(jnp.diagonal(factor)) - math.log(width) / 2)
+    return diagonal, factor[np.tril_indices(factor.shape[0], -1)]
+
+
 def latent_signs(network: Network, task: Task) -> np.ndarray:
     """What a sign change of the weights does to each latent, (n (n+1) / 2,): some of the Bartlett factor change sign.
 

@@ -17,6 +17,7 @@ import numpy as np
 from jax import random
 from jax.flatten_util import ravel_pytree
 
+from bayesnet.models.gauge import SiteGroups, site_groups
 from bayesnet.models.kernel_space import latent_signs
 from bayesnet.priors import LATENT, Priors
 from bayesnet.samplers.checkpoints import Lane, pack, unpack
@@ -95,6 +96,7 @@ def run_chains(
     with own_settings(settings.precision == "float64"):
         machine = build_machine(settings, network, task, priors)
         model = build_model(network, task).on_device()
+        groups = None if settings.coordinates == "weights" else site_groups(model)
         mirror = jnp.asarray(_signs(network, task, priors), float) if settings.coordinates in FRAMED else None
         keys = random.split(key_of(seed), (settings.num_chains, 2))
     schedule = make_schedule(settings)
@@ -115,7 +117,8 @@ def run_chains(
         try:
             members = np.arange(settings.num_chains) if together else index
             lane = lanes[index]
-            _follow(machine, settings, schedule, model, mirror, keys[members], members, lane, started, announce, stop)
+            problem = model, mirror, groups
+            _follow(machine, settings, schedule, problem, keys[members], members, lane, started, announce, stop)
         except BaseException as error:
             failures.append(error)
             stop.set()
@@ -189,8 +192,7 @@ def _follow(
     machine: Machine,
     settings: Settings,
     schedule: list[Block],
-    model: Model,
-    mirror: jax.Array | None,
+    problem: tuple[Model, jax.Array | None, SiteGroups | None],
     keys: jax.Array,
     members: np.ndarray | int,
     lane: Lane,
@@ -198,7 +200,11 @@ def _follow(
     progress: Progress,
     stop: threading.Event,
 ) -> None:
-    """One chain, or several in lockstep with a leading axis of ``keys``, through what is left of the schedule."""
+    """One chain, or several in lockstep with a leading axis of ``keys``, through what is left of the schedule.
+
+    ``problem``: the model, the signs of its mirror image and the groups of its sites, for the `Machine`.
+    """
+    model, mirror, groups = problem
     together = keys.ndim == 2
     chains = keys.shape[0] if together else 1
     # JAX computes in the background. A program that is handed the result of another one that failed, for want of memory
@@ -217,7 +223,9 @@ def _follow(
             if block.fit_frame:
                 chain = finished(machine.fit(chain, model))
             weight = np.choose(np.remainder(members, 2), block.weights)
-            chain, record = finished(machine.advance(chain, keys[..., 1], model, weight, block.first, block.number))
+            chain, record = finished(
+                machine.advance(chain, keys[..., 1], model, weight, block.first, block.number, groups)
+            )
             # Draws lead, whether or not chains come before them.
             draws = {
                 site: np.moveaxis(np.asarray(values), int(together), 0)[: block.number]

@@ -1,10 +1,10 @@
 """The sampling loop: NumPyro's NUTS, split HMC or Langevin dynamics, in compiled blocks that return invariants only.
 
 NumPyro's `MCMC` compiles anew at every call and stores every latent number. Here one compiled block of up to
-`BLOCK` draws serves warm-up and sampling, all chains, all seeds, and RNN and DNN alike (the `Model` are an
-argument). Warm-up is annealed: the log likelihood is weighted by a factor that rises from .01 to 1, which keeps chains
-from freezing in metastable phases, and for odd chains beyond, so that two phases that coexist are both found and the
-chains disagree, instead of agreeing on the one that is nearer to the prior.
+`BLOCK` draws serves warm-up and sampling, all chains, all seeds, and all networks in which the same steps are tied (the
+`Model` is an argument). Warm-up is annealed: the log likelihood is weighted by a factor that rises from .01 to 1, which
+keeps chains from freezing in metastable phases, and for odd chains beyond, so that two phases that coexist are both
+found and the chains disagree, instead of agreeing on the one that is nearer to the prior.
 """
 
 from __future__ import annotations
@@ -26,7 +26,16 @@ from numpyro.infer.util import ParamInfo, log_density
 
 from bayesnet.models.coordinates import Coordinates, build_coordinates
 from bayesnet.priors import Priors
-from bayesnet.samplers.frames import Frame, fit_frame, place, plain_frame, redraw_reflection, upright, wall_energy
+from bayesnet.samplers.frames import (
+    Frame,
+    fit_frame,
+    lower,
+    place,
+    plain_frame,
+    redraw_reflection,
+    upright,
+    wall_energy,
+)
 from bayesnet.samplers.langevin import langevin_dynamics
 from bayesnet.samplers.split_hmc import split_hmc
 from bayesnet.samplers.tuning import Tuning
@@ -34,6 +43,9 @@ from theory.model import Array
 from theory.network import Network
 from theory.task import Task
 
+GAUGE = (
+    2**20
+)  # folded into the key of a state for its gauge move: beyond all numbers of keys that samplers split it into
 BLOCK = 25  # draws of one call of a compiled program: its overhead is gone at ten, and an interrupt waits for one block
 
 
@@ -75,9 +87,10 @@ class Machine:
     """The compiled pieces of a run.
 
     ``start(key, model, mirror) -> chain``, with a frame where ``mirror`` (of `plain_frame`) is given;
-    ``advance(chain, key, model, weight, first, number) -> chain, record``; ``fit(chain, model) -> chain``, in a better
-    frame; ``latents(chain)``. Chains in lockstep have one more axis in front of chain and key; it is shared out over
-    ``devices`` devices.
+    ``advance(chain, key, model, weight, first, number, groups) -> chain, record``, with a gauge move after each draw
+    where ``groups`` (of `site_groups`) are given, whose values are part of the program; ``fit(chain, model) -> chain``,
+    in a better frame; ``latents(chain)``. Chains in lockstep have one more axis in front of chain and key; it is shared
+    out over ``devices`` devices.
     """
 
     def __init__(self, space: Coordinates, settings: Settings, devices: int = 1):
@@ -122,7 +135,20 @@ class Machine:
             )
             return jax.tree.map(_strongly_typed, Chain(state, frame))
 
-        def advance(chain, key, model, weight, first, number):
+        def regauge(chain, model, weight, groups):
+            state, frame = chain
+            move_key, sigma_key = random.split(random.fold_in(state.rng_key, GAUGE))
+            gauge = space.gauge
+            assert gauge is not None, "weights are in no groups"
+            if gauge.isometry and frame is None:
+                z, z_grad = (gauge.move(move_key, groups, tree) for tree in (state.z, state.z_grad))
+                return Chain(state._replace(z=z, z_grad=z_grad), frame)
+            latents = gauge.move(move_key, groups, place(frame, state.z))
+            frame, z = lower(frame, latents, sigma_key)
+            energy, z_grad = jax.value_and_grad(potential(model, weight, frame))(z)
+            return Chain(state._replace(z=z, z_grad=z_grad, potential_energy=energy), frame)
+
+        def advance(chain, key, model, weight, first, number, groups=None):
             energy, gradient = jax.value_and_grad(potential(model, weight, chain.frame))(chain.sampler.z)
             chain = chain._replace(sampler=chain.sampler._replace(potential_energy=energy, z_grad=gradient))
 
@@ -135,7 +161,8 @@ class Machine:
                 frame, state = chain.frame, step(chain.sampler, (model, weight, chain.frame), {})
                 if frame is not None:
                     frame, state = redraw_reflection(frame, state, random.fold_in(state.rng_key, 1))
-                return Chain(state, frame)
+                chain = Chain(state, frame)
+                return chain if groups is None else regauge(chain, model, weight, groups)
 
             def one_draw(index, carry):
                 chain, record = carry
@@ -160,7 +187,7 @@ class Machine:
         self.latents: Callable = jax.jit(latents)
         if settings.chain_method == "vectorized":
             self.start = _in_lockstep(start, (True, False, False), devices)
-            self.advance = _in_lockstep(advance, (True, True, False, True, False, False), devices)
+            self.advance = _in_lockstep(advance, (True, True, False, True, False, False, False), devices)
             self.fit = _in_lockstep(fit, (True, False), devices)
             self.latents = _in_lockstep(latents, (True,), devices)
         self.fit = _one_thread_at_a_time(self.fit)  # chains come to it first in the middle of their warm-up
@@ -177,7 +204,7 @@ def build_machine(settings: Settings, network: Network, task: Task, priors: Prio
 def blank_problem(coordinates: str, network: Network, task: Task, priors: Priors | None = None) -> tuple[Network, Task]:
     """Network and task without what a compiled program takes as an argument.
 
-    All targets share a program; in fields and kernels RNN and DNN, gains, noise and inputs do so too, unless some of
+    All targets share a program; in fields and kernels networks, gains, noise and inputs do so too, unless some of
     the numbers have priors.
     """
     if coordinates == "weights" or priors is not None:

@@ -84,6 +84,17 @@ def place(frame: Frame | None, w: Any) -> Any:
     return unravel(jnp.where(frame.reflected, frame.mirror * flat, flat))
 
 
+def lower(frame: Frame | None, latents: Any, key: Array) -> tuple[Frame | None, Any]:
+    """The frame and w of latents, with sigma drawn given them: the inverse of `place`."""
+    if frame is None:
+        return None, latents
+    flat, unravel = ravel_pytree(latents)
+    up = random.uniform(key, dtype=flat.dtype) < jax.nn.sigmoid(frame.wall @ flat)
+    reflected = ~up & jnp.any(frame.wall != 0)
+    x = jnp.where(reflected, frame.mirror * flat, flat)
+    return frame._replace(reflected=reflected), unravel(_lower(frame, x))
+
+
 def wall_energy(frame: Frame | None, w: Any) -> Array:
     """-ln p(sigma = upright | x)."""
     if frame is None:

@@ -15,7 +15,7 @@ def _target_scale(network):
 
 
 def degree_of(network, name):
-    """How far weights are shared over the steps: a number, or a `theory.Drift`."""
+    """How far weights are shared over the steps: a number, a correlation matrix, or a `theory.Drift`."""
     return network.shared.get(name, 0.0) if hasattr(network.shared, "get") else float(name in network.shared)
 
 
@@ -25,6 +25,8 @@ def over_steps(degree, steps, shape, rng):
         distance = np.abs(np.arange(steps)[:, None] - np.arange(steps))
         root = np.linalg.cholesky(np.exp(-distance / degree.tau))
         return np.tensordot(root, rng.normal(size=(steps, *shape)), 1)
+    if np.ndim(degree):
+        return np.tensordot(np.linalg.cholesky(degree), rng.normal(size=(steps, *shape)), 1)
     if degree in (0, 1):
         return rng.normal(size=(1 if degree else steps, *shape))
     return np.sqrt(degree) * rng.normal(size=shape) + np.sqrt(1 - degree) * rng.normal(size=(steps, *shape))
@@ -89,7 +91,7 @@ def log_likelihood(network, task, kernel, targets):
     """ln p(y | Phi) with V integrated out, for kernels (..., n, n) and targets (..., supervised, O)."""
     same_step = np.kron(np.eye(task.steps), np.ones((task.patterns, task.patterns)))
     degree = degree_of(network, "readout")
-    mask = degree + (1 - degree) * same_step
+    mask = np.kron(degree, np.ones((task.patterns,) * 2)) if np.ndim(degree) else degree + (1 - degree) * same_step
     rows = task.supervised_entries
     readout = (network.readout_gain**2 * mask * kernel)[..., rows[:, None], rows]
     cov = (readout + network.noise * np.eye(len(rows))) * _target_scale(network)

@@ -98,9 +98,11 @@ def test_summary_of_independent_draws_and_of_a_constant():
 
 
 def test_a_frozen_chain_fails_though_nothing_varies():
-    """One chain that rejects every proposal: constants have no R-hat, and the drawn predictions look independent."""
+    """One chain that rejects every proposal: constants have no R-hat, and the drawn predictions look independent.
+
+    Three steps, all of them tied: no gauge moves that would turn some of them."""
     stuck = bn.sample(
-        bn.Network.rnn(64), bn.tasks.chain(2, 40.0), sampler="hmc", num_warmup=0, num_samples=500, num_chains=1
+        bn.Network.rnn(64), bn.tasks.chain(3, 40.0), sampler="hmc", num_warmup=0, num_samples=500, num_chains=1
     )
     assert np.ptp(stuck["posterior"]["kernel"].values, axis=1).max() == 0
     calm = changed(stuck, "sample_stats/diverging", np.zeros((1, 500), bool))

@@ -233,7 +233,9 @@ def test_same_seed_same_draws(posterior):
 
 
 def test_one_compilation_for_all_networks_tasks_and_seeds(posterior):
-    """RNN, DNN, gains, scaling, seeds, inputs and targets of the same shape, lengths: nothing compiles anew."""
+    """Gains, scaling, seeds, sharing, inputs and targets of the same shape, lengths: nothing compiles anew where the
+    same steps are tied, all or none of them."""
+    sample(TANH.replace(shared=()), task_of(), **SHORT)
     before = jax.config.jax_enable_x64
     changes = [
         (TANH.replace(shared=()), task_of(3), {"seed": 4}),
