@@ -68,6 +68,7 @@ class Settings:
     thin: int = 10
     step_size: float = 0.001
     steps_per_draw: int = 10
+    kernels: str = "every"
     tuning: Tuning = Tuning()
 
 
@@ -198,6 +199,7 @@ def build_machine(settings: Settings, network: Network, task: Task, priors: Prio
     # The lengths of the run do not enter the program either, nor whether chains run side by side or in turn.
     method = "vectorized" if settings.chain_method == "vectorized" else "parallel"
     same = replace(settings, num_samples=1, num_chains=1, num_latents=1, chain_method=method, keep=(), thin=1)
+    same = replace(same, kernels="every")
     return _machine(same, *blank_problem(settings.coordinates, network, task, priors), priors, count_devices(settings))
 
 
