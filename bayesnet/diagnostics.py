@@ -213,7 +213,7 @@ def check_gates(posterior: xr.DataTree, table: pd.DataFrame | None = None) -> li
     gates = [
         _r_hat_gate(posterior, table["r_hat"]),
         Gate(f"ESS >= {ESS_LIMIT}", *_extreme(-ess, -ESS_LIMIT, "smallest", ".0f")),
-        _moving_gate(stats["lp"].to_numpy()),
+        _moving_gate(stats.to_dataset()),
     ]
     settings = json.loads(posterior.attrs["settings"])
     if "diverging" in stats:
@@ -241,9 +241,16 @@ def _r_hat_gate(posterior: xr.DataTree, r_hat: pd.Series) -> Gate:
     return Gate(f"R-hat <= {R_HAT_LIMIT}", passed, detail)
 
 
-def _moving_gate(log_density: np.ndarray) -> Gate:
-    # R-hat does not see a single frozen chain, nor chains that are frozen in the same place.
-    moved = (np.diff(log_density, axis=1) != 0).mean(axis=1) if log_density.shape[1] > 1 else np.ones(len(log_density))
+def _moving_gate(stats: xr.Dataset) -> Gate:
+    # R-hat does not see a single frozen chain, nor chains that are frozen in the same place. Gauge moves change the log
+    # density of the latents; there the sampler says whether it has moved itself.
+    log_density = stats["lp"].to_numpy()
+    if log_density.shape[1] < 2:
+        moved = np.ones(len(log_density))
+    elif "moved" in stats:
+        moved = stats["moved"].to_numpy()[:, 1:].astype(bool).mean(axis=1)
+    else:
+        moved = (np.diff(log_density, axis=1) != 0).mean(axis=1)
     slowest = int(moved.argmin())
     detail = f"smallest share of draws that moved {moved[slowest]:.2f} (chain {slowest})"
     return Gate("every chain moves", bool(moved[slowest] >= MOVING_LIMIT), detail)

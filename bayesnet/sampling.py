@@ -124,8 +124,9 @@ def sample(
           overlap, and a group kernel_moments: ``kernel_mean``, ``kernel_sd``, ``kernel_mcse`` and the same of the
           overlap, (chain, step, pattern, step_bis, pattern_bis); the attribute ``kernels`` says so;
         - posterior_predictive: ``y`` (chain, draw, observation), new targets y = f + noise;
-        - sample_stats: acceptance_rate, n_steps, tree_depth, diverging, energy, lp, step_size; of Langevin n_steps, lp,
-          step_size, ``training_time`` and ``loss``, sum (y - f)^2 / 2 over the supervised entries;
+        - sample_stats: acceptance_rate, n_steps, tree_depth, diverging, energy, lp, step_size, and where steps are tied
+          by nothing ``moved``, whether there was more than a gauge move; of Langevin n_steps, lp, step_size,
+          ``training_time`` and ``loss``, sum (y - f)^2 / 2 over the supervised entries;
         - log_likelihood: ``y`` (chain, draw, observation), ln p(y_i | y_-i, Phi), for leave-one-out comparison;
         - observed_data, constant_data: the task; latents: the latent numbers of the kept draws;
         - fields: ``preactivation`` (chain, latent_draw, step, pattern, neuron); weights: ``recurrent``, ``input``,

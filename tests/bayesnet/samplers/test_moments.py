@@ -114,7 +114,7 @@ def test_what_needs_the_kernel_of_each_draw_says_so(moments):
         bn.sample(NETWORK, TASK, kernels="some")
     broken = moments.copy()
     broken["kernel_moments"] = xr.DataTree(moments["kernel_moments"].to_dataset().drop_vars("kernel_sd"))
-    with pytest.raises(ValueError, match="kernel_moments/kernel_sd"):
+    with pytest.raises(ValueError, match=r"kernel_moments/kernel_sd"):
         bn.save(broken, "nowhere.nc")
 
 
