@@ -24,7 +24,7 @@ from numpyro.infer.util import log_density
 from bayesnet.diagnostics import FEWEST_DRAWS as FEWEST_USED
 from bayesnet.diagnostics import summarise_draws
 from bayesnet.models.kernel_space import kernel_model, latent_signs
-from bayesnet.results import names_with_priors, require_whole
+from bayesnet.results import from_outside, names_with_priors, require_whole
 from bayesnet.sampling import network_of, task_of
 from theory import arguments
 from theory.jax_settings import own_settings
@@ -56,18 +56,21 @@ def log_evidence(posterior: xr.DataTree, seed: int = 0) -> LogEvidence:
         seed: of the draws from the Gaussian.
 
     Raises:
-        ValueError: for other coordinates, or if too few latent numbers were kept.
+        ValueError: for other coordinates, which all networks but linear ones have (`theory.log_evidence` serves any
+            activation), or if too few latent numbers were kept.
 
     Source: Meng and Wong 1996, Statistica Sinica 6; error: Fruehwirth-Schnatter 2004.
     """
     network, task, seed = network_of(posterior), task_of(posterior), arguments.seed("seed", seed)
+    if from_outside(posterior):
+        raise ValueError("posterior holds networks from outside, which nobody drew; theory.log_evidence needs no draws")
     require_whole(posterior, "latents")
     group = posterior["latents"]
     unknown = names_with_priors(posterior)
     if unknown:
         raise ValueError(f"posterior has priors on {', '.join(unknown)}; its evidence needs fixed numbers")
     if not set(SITES) <= set(group.data_vars):
-        raise ValueError("posterior is not in kernel coordinates; the evidence needs coordinates='kernels'")
+        raise ValueError(_without_kernels(network))
     draws = np.concatenate([group[name].to_numpy() for name in SITES], axis=-1).astype(float)
     half = draws.shape[1] // 2
     fitted, used = draws[:, :half].reshape(-1, draws.shape[-1]), draws[:, half:]
@@ -86,6 +89,17 @@ def log_evidence(posterior: xr.DataTree, seed: int = 0) -> LogEvidence:
     target = _log_joint(network, task, np.concatenate([used.reshape(proposed.shape), proposed]))
     of_posterior, of_proposals = np.split(target - gaussian.log_density(used, proposed), 2)
     return _bridge(of_posterior.reshape(used.shape[:2]), of_proposals)
+
+
+def _without_kernels(network: Network) -> str:
+    """Why the draws do not do, and what does."""
+    if network.activation == "linear":
+        return "posterior is not in kernel coordinates; the evidence needs coordinates='kernels'"
+    return (
+        f"posterior is of a network with activation {network.activation}, and kernel coordinates are those of linear "
+        "networks; theory.log_evidence(theory.solve(network, task)) is the log evidence for any activation, up to "
+        "terms that vanish with the width"
+    )
 
 
 def _bridge(of_posterior: np.ndarray, of_proposals: np.ndarray) -> LogEvidence:

@@ -35,6 +35,7 @@ COLUMNS = (
     "expected_sd",
     "verdict",
 )
+PLACED = "PLACED"  # the status of networks from outside
 AGREE, SPREAD, DIFFER, UNRELIABLE = "agree", "within spread", "differ", "unreliable"
 MCSE_LIMIT = 4.0
 SPREAD_LIMIT = 2.0
@@ -144,7 +145,8 @@ class Verdict:
 
     Attributes:
         status: "PASS" (gates pass, no row differs), "DIFFER" (gates pass, some rows differ) or "FAIL" (a gate fails:
-            nothing below it can be trusted).
+            nothing below it can be trusted); "PLACED" for networks from outside, of which nothing was sampled: the
+            message says where they lie, and that is no failure of theirs.
         message: one line.
         gates: every gate with its figure, failed ones first.
     """
@@ -164,18 +166,19 @@ def judge(posterior: xr.DataTree, table: pd.DataFrame) -> Verdict:
 def _judge(posterior: xr.DataTree, table: pd.DataFrame) -> Verdict:
     gates = sorted(check_gates(posterior, table), key=lambda gate: gate.passed)
     outside = from_outside(posterior)
-    origin = gates[0].detail if outside else "the sampler converged"
+    origin, passed = (gates[0].detail, PLACED) if outside else ("the sampler converged", "PASS")
     failed = [f"{gate.name}: {gate.detail}" for gate in gates if not gate.passed]
     if failed:
         return Verdict("FAIL", "the sampler did not converge: " + "; ".join(failed), gates)
     if table.empty:
         reason = "no input reaches any entry" if not task_of(posterior).has_input.any() else "no observables"
-        return Verdict("PASS", f"{origin}; {NOTHING}: {reason}", gates)
+        return Verdict(passed, f"{origin}; {NOTHING}: {reason}", gates)
     if "verdict" not in table:
-        return Verdict("PASS", f"{origin}; no theory to compare with", gates)
+        return Verdict(passed, f"{origin}; no theory to compare with", gates)
     counts = table["verdict"].value_counts()
     agree, spread, differ = (int(counts.get(name, 0)) for name in (AGREE, SPREAD, DIFFER))
-    message = f"{agree} of {len(table)} observables within {MCSE_LIMIT:g} MCSE of the infinite-width theory"
+    error = "standard errors" if outside else "MCSE"
+    message = f"{agree} of {len(table)} observables within {MCSE_LIMIT:g} {error} of the infinite-width theory"
     if outside:
         message = f"{origin}: {message}"
     if counts.get(UNRELIABLE, 0) and outside:
@@ -184,8 +187,8 @@ def _judge(posterior: xr.DataTree, table: pd.DataFrame) -> Verdict:
         message += f", {spread} more within {SPREAD_LIMIT:g} sd (finite-width bias)"
     if differ:
         worst = table.loc[table["verdict"] == DIFFER, "z_sd"].abs().idxmax()
-        return Verdict("DIFFER", f"{message}; {differ} differ, most of all {worst}", gates)
-    return Verdict("PASS", message, gates)
+        return Verdict(PLACED if outside else "DIFFER", f"{message}; {differ} differ, most of all {worst}", gates)
+    return Verdict(passed, message, gates)
 
 
 def _row_verdict(row: pd.Series) -> str:

@@ -14,6 +14,7 @@ from bayesnet.observables import site_in_words
 from bayesnet.results import kernels_of, network_of, task_of
 from bayesnet.weight_draws import draw_weights
 from theory.causal import semidefinite_cholesky
+from theory.finite_width import NEURONS
 from theory.jax_settings import own_settings
 from theory.kernels import flat_of
 from theory.model import Array, Model, build_model, preactivation_cov
@@ -57,7 +58,11 @@ def eigenvalue_cloud(posterior: xr.DataTree) -> EigenvalueCloud:
 def predicted_by(solution: Solution) -> Spectrum | None:
     """What the theory says of the same weights; None where the task uses none."""
     weights = solution.network.wiring(solution.task.steps).weights[0]
-    return spectrum(solution, weights=weights.name) if weights.used.any() else None
+    if not weights.used.any():
+        return None
+    # As many neurons as the predicted spread is computed from, which are drawn once.
+    neurons = None if solution.saddle.linear else NEURONS
+    return spectrum(solution, weights=weights.name, neurons=neurons)
 
 
 def _drawn(posterior: xr.DataTree, network: Network, task: Task) -> tuple[np.ndarray | None, np.ndarray, str]:

@@ -12,10 +12,12 @@ import xarray as xr
 
 from bayesnet.comparison import SPREAD_LIMIT, require_same_problem
 from bayesnet.diagnostics import evaluate_observables
+from bayesnet.location_remarks import remarks, side_observables
 from bayesnet.observables import Observable, check_observables, default_observables
 from bayesnet.predicted_spread import lazy_draws, predicted_draws
 from bayesnet.results import from_outside, network_of, recorded_neurons, task_of
 from theory import arguments
+from theory.display import html_table
 from theory.finite_width import require_stable
 from theory.lazy import nngp
 from theory.solution import Solution
@@ -24,11 +26,12 @@ LEVEL = 1e-3  # how unlikely the furthest of all observables must be before it c
 DRAWS = 4000  # of single networks; the central 98% of a score follow their ranks
 EDGE = 0.01  # beyond this share of the draws on either side a score goes on as a straight line
 CHANCES = 20_000  # replicas of all scores together, for the law of the furthest
-SIZE_LIMIT = 2.0  # factor between weights and their prior's size that is pointed out
+REPLICAS = 400  # means of as many networks, for the error of the share learned: it is known to 4%
+TOLD = 0.5  # error of the share learned above which it tells nothing and is not given
 POSTERIOR, NEAR, LAZY, BOTH, ELSEWHERE = "posterior", "near the posterior", "lazy limit", "both", "elsewhere"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Location:
     """Where networks from outside lie.
 
@@ -38,13 +41,17 @@ class Location:
             network in every observable), "lazy limit" (chance explains the distance from the lazy limit alone), "both"
             (neither is excluded) or "elsewhere".
         message: one line.
+        remarks: what differs that can be acted on, a sentence each: whether the networks solve the task, weights of
+            another size than the posterior's, a bias that the model has not.
         table: one row for each observable: ``mean`` over the networks; ``theory``, the saddle point's value, and
             ``expected_sd``, the spread of a single network; ``z_sd``, the mean of the scores, how far the networks are
             in units of that spread, and ``z_mean``, the same times the square root of the number of networks, how
             surely; ``lazy``, ``lazy_z_sd`` and ``lazy_z_mean`` for the lazy limit; ``learned``, (mean - lazy) /
             (theory - lazy): 0 at the lazy limit, 1 at the saddle point, NaN where these two are less than one spread
-            apart.
+            apart; ``learned_error``, its standard error by the spread that the theory predicts.
         scores: of each network, dims (network, observable): standard normal for draws of the posterior.
+        learned: the median of that column, and its standard error; None where the error exceeds .5, so that single
+            networks of the posterior scatter too much for it.
         p_value: how likely draws of the posterior lie as far away, in their furthest observable, as these networks; at
             least 1/20001, the precision with which it is computed.
         lazy_p_value: the same for the lazy limit.
@@ -54,11 +61,20 @@ class Location:
 
     status: str
     message: str
+    remarks: tuple[str, ...]
     table: pd.DataFrame
     scores: xr.DataArray
+    learned: tuple[float, float] | None
     p_value: float
     lazy_p_value: float
     sizes: dict[str, float]
+
+    def __repr__(self) -> str:
+        return "\n".join([f"Location({self.status})", self.message, *self.remarks])
+
+    def _repr_html_(self) -> str:
+        rows = [("status", self.status), ("message", self.message), *(("remark", each) for each in self.remarks)]
+        return html_table("Location", rows) + self.table.to_html(float_format="{:.4g}".format)
 
 
 def locate(
@@ -93,24 +109,33 @@ def locate(
     if not observables:
         raise ValueError("observables is empty; at least one is needed")
     neurons = recorded_neurons(networks)
-    drawn = predicted_draws(solution, network.width, neurons, observables, DRAWS, seed)
+    side = side_observables(network, task)
+    drawn = predicted_draws(solution, network.width, neurons, [*observables, *side], DRAWS, seed)
     if drawn is None:
         raise ValueError("solution sits at a transition, where the theory predicts no spread to measure distances by")
     untrained = lazy_draws(network, task, neurons, observables, DRAWS, seed)
-    found = evaluate_observables(networks, observables)
-    values = np.stack([found[o.label].ravel() for o in observables], axis=-1)
+    values, beside = (_values(networks, chosen) for chosen in (observables, side))
+    drawn, drawn_beside = np.split(drawn, [len(observables)], axis=1)
     scores, lazy_scores = normal_scores(values, drawn), normal_scores(values, untrained)
     p_value = _chance_of_furthest(scores, drawn, seed)
     lazy_p_value = _chance_of_furthest(lazy_scores, untrained, seed)
     table = _table(values, scores, lazy_scores, drawn, observables, solution)
+    learned = _share(table, drawn, len(values), seed)
     sizes = _sizes(networks)
     status = _status(table, p_value, lazy_p_value)
     labels = [o.label for o in observables]
     labelled = xr.DataArray(
         scores, {"network": np.arange(len(scores)), "observable": labels}, ("network", "observable"), name="scores"
     )
-    message = _message(status, table, len(values), network.width, p_value, lazy_p_value, sizes)
-    return Location(status, message, table, labelled, p_value, lazy_p_value, sizes)
+    message = _message(status, table, len(values), network.width, p_value, lazy_p_value, learned)
+    told = tuple(remarks(solution, network.width, sizes, beside, drawn_beside))
+    return Location(status, message, told, table, labelled, learned, p_value, lazy_p_value, sizes)
+
+
+def _values(networks: xr.DataTree, observables: Sequence[Observable]) -> np.ndarray:
+    """Of each network, (networks, K)."""
+    found = evaluate_observables(networks, observables)
+    return np.stack([found[o.label].ravel() for o in observables], axis=-1)
 
 
 def normal_scores(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
@@ -172,8 +197,21 @@ def _table(
         "lazy_z_sd": lazy_scores.mean(axis=0),
         "lazy_z_mean": lazy_scores.mean(axis=0) * root,
         "learned": learned,
+        "learned_error": np.where(apart, spread / np.where(apart, np.abs(theory - untrained), 1.0) / root, np.nan),
     }
     return pd.DataFrame(columns, index=[o.label for o in observables])
+
+
+def _share(table: pd.DataFrame, drawn: np.ndarray, number: int, seed: int) -> tuple[float, float] | None:
+    """The median share learned, and the spread of that of as many networks of the posterior."""
+    told = table["learned"].notna().to_numpy()
+    if not told.any():
+        return None
+    lazy, theory = (table[name].to_numpy()[told] for name in ("lazy", "theory"))
+    rng = np.random.default_rng([seed, 6])
+    means = np.array([drawn[rng.integers(len(drawn), size=number)][:, told].mean(axis=0) for _ in range(REPLICAS)])
+    error = float(np.median((means - lazy) / (theory - lazy), axis=1).std(ddof=1))
+    return (float(table["learned"].median()), error) if error <= TOLD else None
 
 
 def _sizes(networks: xr.DataTree) -> dict[str, float]:
@@ -198,7 +236,7 @@ def _message(
     width: int,
     p_value: float,
     lazy_p_value: float,
-    sizes: dict[str, float],
+    learned: tuple[float, float] | None,
 ) -> str:
     def furthest(column: str) -> str:
         distances = table[column].abs()
@@ -216,10 +254,10 @@ def _message(
         f"{network} of width {width}: {opening}; furthest from the posterior {furthest('z_sd')} (p = {p_value:.2g}), "
         f"from the lazy limit {furthest('lazy_z_sd')} (p = {lazy_p_value:.2g})"
     )
-    learned = table["learned"].dropna()
-    if len(learned):
-        message += f"; median share of the way from the lazy limit to the saddle point {learned.median():.2f}"
-    odd = {name: size for name, size in sizes.items() if not 1 / SIZE_LIMIT <= size <= SIZE_LIMIT and name != "readout"}
-    for name, size in odd.items():
-        message += f"; {name} weights are {size:.3g} times the size that their prior gives them: is the scaling right?"
+    if learned is not None:
+        share, error = learned
+        message += f"; share of the way from the lazy limit to the saddle point {share:.2f} +- {error:.2f}"
+        ways = table["learned"].dropna()
+        if len(ways) > 1:
+            message += f" (median; {ways.min():.2f} of {ways.idxmin()} to {ways.max():.2f} of {ways.idxmax()})"
     return message

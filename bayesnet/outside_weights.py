@@ -72,7 +72,8 @@ def checked_weights(network: Network, task: Task, matrices: Matrices, name: str 
     for unknown in set(matrices) - set(connections) - optional:
         if unknown != PROCESS_NOISE and not np.any(matrices[unknown]):
             continue  # biases that are all zero are none
-        raise ValueError(f"{name} has {unknown!r}; the network has {', '.join(connections)}")
+        advice = "; give it a bias_gain for biases of its neurons" if unknown == "bias" else ""
+        raise ValueError(f"{name} has {unknown!r}; the network has {', '.join(connections)}{advice}")
     found: dict[str, np.ndarray] = {}
     for kind, connection in connections.items():
         shape = matrix_shape(connection, network, task)

@@ -22,7 +22,8 @@ DIMENSIONAL = ("theory", "mean", "sd", "mcse", "expected_sd")  # columns in the 
 
 @dataclass(frozen=True)
 class Run:
-    """One network of a report: posterior, theory (or None, and why), table of observables and verdict."""
+    """One network of a report: posterior, theory (or None, and why), table of observables and verdict; of networks from
+    outside also what `locate` remarks."""
 
     name: str
     posterior: xr.DataTree
@@ -32,6 +33,7 @@ class Run:
     table: pd.DataFrame
     verdict: Verdict
     no_theory: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 def headline_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import xarray as xr
 
 from bayesnet import figures as pictures
 from bayesnet import report_content as content
-from bayesnet.comparison import MCSE_LIMIT, SPREAD_LIMIT, Verdict, compare, judge, require_same_problem
+from bayesnet.comparison import MCSE_LIMIT, PLACED, SPREAD_LIMIT, Verdict, compare, judge, require_same_problem
 from bayesnet.diagnostics import Gate, summarise
+from bayesnet.location import locate
 from bayesnet.report_content import Run
 from bayesnet.results import from_outside
 from bayesnet.sampling import network_of, task_of
@@ -29,7 +31,7 @@ from theory.display import html_table
 from theory.solution import Solution
 
 SUMMARY_NAME = "summary.json"
-SEVERITY = ("PASS", "DIFFER", "FAIL")
+SEVERITY = (PLACED, "PASS", "DIFFER", "FAIL")
 GROUPS = ("posterior", "sample_stats", "observed_data", "constant_data")
 
 
@@ -40,7 +42,8 @@ class Report:
     Attributes:
         path: the HTML file.
         summary_path: summary.json beside it.
-        status: the worst verdict of all networks: "FAIL" over "DIFFER" over "PASS".
+        status: the worst verdict of all networks: "FAIL" over "DIFFER" over "PASS"; "PLACED" where all of them come
+            from outside (`bayesnet.from_weights`), since nothing was sampled then.
         message: one line, failures first.
     """
 
@@ -200,17 +203,23 @@ def _run(name: str, posterior: xr.DataTree, solution: Solution | str | None) -> 
     if solution.kind == "lazy limit" and network.scaling == "mup":
         table = table.drop(columns=["verdict", "expected_sd"])
         verdict = judge(posterior, table)
-        if verdict.status == "PASS":
+        if verdict.status in ("PASS", PLACED):
             origin = verdict.gates[0].detail if from_outside(posterior) else "the sampler converged"
             message = f"{origin}; only the lazy limit to compare with, exact for vanishing targets alone"
-            verdict = Verdict("PASS", message, verdict.gates)
+            verdict = Verdict(verdict.status, message, verdict.gates)
     else:
         verdict = judge(posterior, table)
+    remarks: tuple[str, ...] = ()
+    if verdict.status == PLACED and solution.converged:
+        # A solution around which nothing scatters by a known law places nothing; the table stands.
+        with contextlib.suppress(ValueError):
+            location = locate(posterior, solution)
+            verdict, remarks = replace(verdict, message=location.message), location.remarks
     if not solution.converged:
         gate = Gate("theory solved", False, solution.message)
         before = f"; {verdict.message}" if verdict.status == "FAIL" else ""
         verdict = Verdict("FAIL", f"the theory is not solved: {solution.message}{before}", [gate, *verdict.gates])
-    return Run(name, posterior, solution, network, task, table, verdict)
+    return Run(name, posterior, solution, network, task, table, verdict, remarks=remarks)
 
 
 def _ranked(runs: list[Run]) -> list[Run]:
@@ -254,6 +263,7 @@ def _network_summary(run: Run) -> dict[str, Any]:
     return {
         "status": run.verdict.status,
         "message": run.verdict.message,
+        "remarks": list(run.remarks),
         "gates": [asdict(gate) for gate in run.verdict.gates],
         "no_theory": run.no_theory,
         "theory": None

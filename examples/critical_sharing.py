@@ -124,7 +124,8 @@ def examine_linear(run: Experiment, axes, below_axes, steps: int) -> dict:
         points(below_axes, degrees[low] / critical, mean, error, color=colour, mfc=filled, label=told)
     below_axes.set(xlabel=r"$\rho / \rho_c$", ylabel=r"N overlap$^2$, last two steps", yscale="log")
     below_axes.set_title("below the critical degree; lines: fluctuations in theory", fontsize=9)
-    below_axes.legend(fontsize=8, frameon=False, ncols=2)
+    below_axes.set_ylim(0.8, 200)  # room for the legend above the curves
+    below_axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper left")
     return {
         "critical_degree": critical,
         "closed_form": closed,
@@ -266,7 +267,8 @@ def examine_drift(run: Experiment, axes) -> dict:
     show_points(axes, taus, ladders, colour)
     axes.set(xscale="log", xlabel=r"drift time $\tau$ (steps)", ylabel=r"overlap$^2$, last two steps")
     axes.set_title(rf"drift: correlation $e^{{-|t-t'|/\tau}}$, $|y|$ = {SIGNAL}", fontsize=9)
-    axes.legend(fontsize=8, frameon=False)
+    axes.set_ylim(top=1.1)  # room for the legend above the curves
+    axes.legend(fontsize=8, framealpha=1, edgecolor="none", loc="upper left")
     return results | {"tau": taus, "posterior": ladders}
 
 

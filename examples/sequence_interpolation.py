@@ -137,7 +137,7 @@ def compare(
     ladder = run.climb(network, task, observables, widths, label, **sampling)
     shape, untold = task.supervised.shape, ~task.supervised
     mean, error = (column.reshape(shape) for column in ladder.limit())
-    solution = theory.solve(network, task, starts=1)
+    solution = theory.solve(network, task, **({"starts": 1} if network.activation == "linear" else {}))
     run.require(solution.converged, f"{label}: {solution.message}")
     exact = expected(solution, observables).reshape(shape)
     own = bn.comparison.theory_error(solution, observables).reshape(shape)
@@ -261,7 +261,9 @@ def sequences(run: Experiment, axes) -> dict:
         found = {}
         for count in sampled:
             label = f"{count} sequences, {name}"
-            found[count] = compare(run, name, tasks[count][0], widths_of(run, name), label, num_samples=500)
+            # Near a second phase trajectories are long.
+            sampling = {"num_samples": 500, "max_tree_depth": 12}
+            found[count] = compare(run, name, tasks[count][0], widths_of(run, name), label, **sampling)
         run.say(f"sequences, {name}, theory")
         exact = np.array([[theory_error(run, name, task) for task in tasks[count]] for count in counts])
         record[name] = draw_efficiency(axes, name, counts, exact, found)

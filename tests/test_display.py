@@ -1,5 +1,7 @@
 """Objects show themselves: a line of text that says what matters, and a table in notebooks."""
 
+import dataclasses
+import inspect
 import re
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import bayesnet as bn
 import theory
 from bayesnet.reporting import Report
 from theory import Drift, Network
+from theory.display import ShortRepr
 
 NETWORKS = [
     Network.rnn(64),
@@ -74,3 +77,35 @@ def test_a_report_shows_its_verdict_and_where_it_is():
 
 def test_the_version_is_that_of_the_installation():
     assert re.fullmatch(r"\d+\.\d+\.\d+.*|not installed", bn.__version__)
+
+
+def all_settings(kind=ShortRepr):
+    """Every dataclass that shows itself so; those of the package are imported with it."""
+    return [kind, *(each for one in kind.__subclasses__() for each in all_settings(one))][kind is ShortRepr :]
+
+
+@pytest.mark.parametrize("kind", all_settings(), ids=lambda kind: kind.__name__)
+def test_settings_show_what_differs_from_the_defaults(kind):
+    """As the call that makes them again; nothing else."""
+    names = {one.__name__: one for one in all_settings()}
+    assert repr(kind()) == f"{kind.__name__}()"
+    field = dataclasses.fields(kind)[0]
+    first = getattr(kind(), field.name)
+    other = changed(first)
+    one = kind(**{field.name: other})
+    assert repr(one) == f"{kind.__name__}({field.name}={other!r})"
+    assert eval(repr(one), names) == one
+
+
+def changed(value):
+    """Another value of the same type."""
+    if isinstance(value, ShortRepr):
+        name = dataclasses.fields(value)[0].name
+        return dataclasses.replace(value, **{name: changed(getattr(value, name))})
+    return value[:-1] if isinstance(value, tuple) else 2 * value
+
+
+def test_signatures_are_short():
+    """`help` prints them: no function lists default settings in full."""
+    for function in (theory.solve, theory.continuation, bn.sample):
+        assert len(str(inspect.signature(function))) < 1000

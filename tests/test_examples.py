@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import numpyro.distributions as dist
 import pytest
+
+import bayesnet as bn
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SHARED = "experiment"
@@ -173,3 +176,41 @@ def test_the_jackknife_of_a_correlation_covers_its_scatter():
     values, errors = np.array(found).T
     # The scatter of 100 repetitions is known to 7%; a jackknife's error bar errs on the large side.
     assert 0.75 < errors.mean() / values.std() < 1.4
+
+
+def test_convergence_is_asked_of_the_usual_observables_where_none_are_named(experiment, tmp_path, monkeypatch):
+    """And of the numbers with priors; draws that are too few are thrown away, and more are drawn, from another seed."""
+    network, task = bn.Network.rnn(16), bn.tasks.chain(1, 1.5)
+    prior = {"noise": dist.LogNormal(-2.0, 1.0)}
+    whole = bn.sample(network, task, num_warmup=200, num_samples=1500, priors=prior, progress=False)
+    asked = []
+
+    def sample(network, task, num_samples, priors):
+        asked.append(num_samples)
+        return whole.isel(draw=slice(num_samples))
+
+    run = start(experiment, tmp_path)
+    monkeypatch.setattr(run, "sample", sample)
+    posterior, table = run.converge(network, task, None, "a chain", num_samples=60, priors=prior)
+    assert 120 <= asked[1] <= 600
+    assert posterior["posterior"].sizes["draw"] == min(asked[-1], 1500)
+    labels = [observable.label for observable in bn.observables.default_observables(network, task)]
+    assert table.index.to_list() == bn.diagnostics.summarise(whole).index.to_list()
+    assert set(labels) | {"noise"} == set(table.index)
+    assert run.complaints == []
+
+
+def test_neurons_fall_into_the_clusters_that_they_were_made_of():
+    """Of three kinds of neurons, apart at different steps, all are told apart; of one kind nothing is."""
+    script = load("coding")
+    rng = np.random.default_rng(0)
+    centres = np.array([[[1, -1], [1, -1]], [[-1, 1], [1, -1]], [[-1, 1], [-1, 1]]], float)  # (kinds, steps, classes)
+    kind = rng.choice(3, size=600, p=[0.5, 0.3, 0.2])
+    activity = centres[kind] + 0.15 * rng.normal(size=(600, 2, 2))
+    found = script.clusters(activity, seed=0)
+    assert len(found.share) == 3
+    np.testing.assert_allclose(np.sort(found.share), [0.2, 0.3, 0.5], atol=0.07)
+    order = np.argsort(-found.share)
+    np.testing.assert_allclose(found.centre[order], centres[..., 0] - centres[..., 1], atol=0.1)
+    assert np.mean(found.member == order[kind]) > 0.99
+    assert len(script.clusters(0.3 * rng.normal(size=(600, 2, 2)), seed=0).share) == 1

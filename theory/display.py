@@ -1,4 +1,4 @@
-"""How networks, tasks and solutions show themselves: a line of text, and a table for notebooks."""
+"""How networks, tasks, solutions and settings show themselves: a line of text, and a table for notebooks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ if TYPE_CHECKING:
     from theory.network import Network
     from theory.solution import Solution
     from theory.task import Task
+
+
+class ShortRepr:
+    """Settings, a dataclass with ``repr=False``, as the call that makes them: with what is not the default only."""
+
+    def __repr__(self) -> str:
+        fields = getattr(self, "__dataclass_fields__", {})
+        changed = {name: getattr(self, name) for name, field in fields.items() if getattr(self, name) != field.default}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
+
 
 MOST_BRANCHES = 12  # shown in a table; more hide the rest of a notebook
 

@@ -12,9 +12,12 @@ transition, where Gamma is singular.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
+import jax
 import numpy as np
 
 from theory import arguments
@@ -29,6 +32,7 @@ from theory.units import times
 
 NEURONS = 8192  # drawn in a set where nothing is asked for: fluctuations are then known to a few percent
 REPETITIONS = 4
+KEPT = 2  # sets of draws: those of a solution and of the one that it is compared with
 SINGULAR = 1e-12
 # What rounding may do to a variance, relative to the variance itself or, of an entry that the data hold fast, to a
 # millionth of the largest. The bound overestimates the error some thirty times.
@@ -161,11 +165,40 @@ def draw_sets(saddle: Saddle, neurons: int | None, seed: int, usual: int = NEURO
         return [None]
     what = f"neurons {neurons} for sites x patterns = {n}"
     require_memory(what, 8.0 * REPETITIONS * neurons * n, "draw fewer neurons")
-    law = saddle.model, saddle.cov, saddle.conjugate, saddle.phi.function
-    seeds = [part(seed, number) for number in range(REPETITIONS)]
+    return list(_drawn_sets(_LawOfNeurons(saddle.phi.function, _digest(saddle), saddle), neurons, seed))
+
+
+@dataclass(frozen=True)
+class _LawOfNeurons:
+    """The law q of a saddle point, equal to another one of the same activation and the same numbers."""
+
+    phi: Callable
+    digest: str
+    saddle: Saddle = field(compare=False)
+
+
+def _digest(saddle: Saddle) -> str:
+    """Of all numbers that neurons drawn from the law depend on."""
+    model = saddle.model
+    arrays = [np.asarray(leaf) for leaf in (*jax.tree.leaves(model), saddle.cov, saddle.conjugate)]
+    shapes = [(array.shape, str(array.dtype)) for array in arrays]
+    plain = repr((model.patterns, model.sources, model.outputs, model.mixing is None, shapes))
+    return hashlib.sha256(b"".join([plain.encode(), *(array.tobytes() for array in arrays)])).hexdigest()
+
+
+# Fluctuations, evidence, spectrum and sensitivity of one solution ask for the same draws, which take the longest.
+@lru_cache(maxsize=KEPT)
+def _drawn_sets(law: _LawOfNeurons, neurons: int, seed: int) -> tuple[Neurons, ...]:
+    """Draws that nobody may write into, the last few of which are kept."""
+    saddle = law.saddle
+    parts = saddle.model, saddle.cov, saddle.conjugate, saddle.phi.function
     # float64 within this call only, as everywhere in the theory.
     with own_settings():
-        return [draw_neurons(*law, neurons, each, tilted=True) for each in seeds]
+        found = tuple(draw_neurons(*parts, neurons, part(seed, number), tilted=True) for number in range(REPETITIONS))
+    for drawn in found:
+        for values in drawn:
+            values.flags.writeable = False
+    return found
 
 
 def second_variation(saddle: Saddle, neurons: Neurons | None) -> np.ndarray:

@@ -70,7 +70,10 @@ class Task:
             where = tuple(int(i) for i in np.argwhere(forbidden)[0])
             raise ValueError(f"supervised is True at (pattern, step) {where} where targets is NaN; give the target")
         if not supervised.any():
-            raise ValueError("supervised is False everywhere; at least one (pattern, step) must be supervised")
+            raise ValueError(
+                "supervised is False everywhere; at least one (pattern, step) must be supervised (where new inputs are "
+                "only to be predicted, targets of zero do: they score the answer and nothing else)"
+            )
         for name, array in (("inputs", inputs), ("targets", targets), ("supervised", supervised)):
             object.__setattr__(self, name, _read_only(array))
 

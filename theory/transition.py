@@ -64,8 +64,7 @@ class CriticalPoint:
         crossing: of the free energies.
         spinodal: the end of the broken branch.
         order: "continuous", "first order" (a broken branch reaches more than 1e-3 of it, and more than twice the
-        scatter
-            between sets of points, below the instability), or "none": all three are infinite.
+            scatter between sets of points, below the instability), or "none": all three are infinite.
         crossing_error, spinodal_error: their standard errors.
     """
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from theory import arguments
+from theory.display import ShortRepr
 
 
-@dataclass(frozen=True)
-class Tuning:
+@dataclass(frozen=True, repr=False)
+class Tuning(ShortRepr):
     """How chains are warmed up and moved: no value changes what is sampled, only how soon.
 
     Attributes:

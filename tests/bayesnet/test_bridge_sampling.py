@@ -1,5 +1,7 @@
 """The evidence by bridge sampling, against quadrature, plain Monte Carlo over the prior, and its own refusals."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -93,4 +95,11 @@ def test_other_coordinates_and_too_few_latents_are_refused(chain_posterior):
     fields["latents"] = xr.DataTree(xr.Dataset({"z": (("chain", "latent_draw", "z_dim_0"), np.zeros((4, 4, 2)))}))
     with pytest.raises(ValueError, match="coordinates='kernels'"):
         log_evidence(fields)
+    tanh = bn.Network.rnn(64, activation="tanh")
+    fields.attrs["network"] = json.dumps(tanh.to_dict())
+    with pytest.raises(ValueError, match=r"activation tanh, .* theory.log_evidence\(theory.solve\(network, task\)\)"):
+        log_evidence(fields)
+    weights = {"recurrent": np.ones((64, 64)), "input": np.ones((64, 1)), "readout": np.ones((1, 64))}
+    with pytest.raises(ValueError, match=r"networks from outside.*theory\.log_evidence"):
+        log_evidence(bn.from_weights(tanh, bn.tasks.chain(2, 1.5), weights))
     assert not jax.config.jax_enable_x64

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from theory.display import ShortRepr
 
-@dataclass(frozen=True)
-class TrustRegionSettings:
+
+@dataclass(frozen=True, repr=False)
+class TrustRegionSettings(ShortRepr):
     """Newton's method without second derivatives (`theory.gaussian.trust_region`).
 
     Attributes:
@@ -59,8 +61,8 @@ class TrustRegionSettings:
     kick: float = 0.15
 
 
-@dataclass(frozen=True)
-class GaussianSettings:
+@dataclass(frozen=True, repr=False)
+class GaussianSettings(ShortRepr):
     """The search for saddle points of linear networks (`theory.gaussian.search`).
 
     Attributes:

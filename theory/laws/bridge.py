@@ -21,14 +21,15 @@ import numpy as np
 import scipy.linalg
 import scipy.special
 
+from theory.display import ShortRepr
 from theory.laws.law import range_of
 from theory.laws.points import PointLaw, energy
 from theory.laws.stein import TiltSettings, gram_factor, stein_features
 from theory.model import Array
 
 
-@dataclass(frozen=True)
-class BridgeSettings:
+@dataclass(frozen=True, repr=False)
+class BridgeSettings(ShortRepr):
     """How the normaliser of a law is found from draws.
 
     Attributes:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from theory.display import ShortRepr
 from theory.laws.bridge import BridgeSettings, divergence_of_draws
 from theory.laws.law import Law, range_of
 from theory.laws.points import DATA, META, PointLaw, energy
@@ -19,8 +20,8 @@ from theory.laws.stein import TiltSettings, stein_tilt
 from theory.model import Array
 
 
-@dataclass(frozen=True)
-class DrawSettings:
+@dataclass(frozen=True, repr=False)
+class DrawSettings(ShortRepr):
     """How laws are drawn from.
 
     Attributes:

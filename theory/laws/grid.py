@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from theory.display import ShortRepr
 from theory.laws.points import DATA, META, PointLaw
 from theory.model import Array
 
 
-@dataclass(frozen=True)
-class GridSettings:
+@dataclass(frozen=True, repr=False)
+class GridSettings(ShortRepr):
     """How laws are put on grids.
 
     Attributes:

@@ -23,13 +23,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from theory.display import ShortRepr
 from theory.laws.law import range_of
 from theory.model import Array
 from theory.seeds import key_of, part
 
 
-@dataclass(frozen=True)
-class PopulationSettings:
+@dataclass(frozen=True, repr=False)
+class PopulationSettings(ShortRepr):
     """How neurons are carried from the prior to their law.
 
     Attributes:

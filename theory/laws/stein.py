@@ -19,6 +19,7 @@ import numpy as np
 import scipy.linalg
 from jax.scipy.linalg import solve_triangular
 
+from theory.display import ShortRepr
 from theory.laws.law import range_of
 from theory.laws.smoothness import derivatives
 from theory.model import Array
@@ -26,8 +27,8 @@ from theory.model import Array
 FIELDS = 3  # u in v = u_i e_j, of a smooth phi
 
 
-@dataclass(frozen=True)
-class TiltSettings:
+@dataclass(frozen=True, repr=False)
+class TiltSettings(ShortRepr):
     """How draws are tilted.
 
     Attributes:

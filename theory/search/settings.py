@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from theory.display import ShortRepr
 from theory.gaussian.settings import GaussianSettings
 from theory.laws.drawn import DrawSettings
 from theory.laws.grid import GridSettings
 
 
-@dataclass(frozen=True)
-class RootSettings:
+@dataclass(frozen=True, repr=False)
+class RootSettings(ShortRepr):
     """How roots of the stationarity equations are found on laws that stay put (`theory.search.roots`).
 
     Attributes:
@@ -44,8 +45,8 @@ class RootSettings:
     bearable: float = 1e-2
 
 
-@dataclass(frozen=True)
-class RefreshSettings:
+@dataclass(frozen=True, repr=False)
+class RefreshSettings(ShortRepr):
     """When laws are made anew on the way to a saddle point (`theory.search.problem.settle`).
 
     Attributes:
@@ -70,8 +71,8 @@ class RefreshSettings:
     crowd: int = 4
 
 
-@dataclass(frozen=True)
-class FlowSettings:
+@dataclass(frozen=True, repr=False)
+class FlowSettings(ShortRepr):
     """The mean-field Langevin flow that finds starts (`theory.search.flow`).
 
     Attributes:
@@ -93,8 +94,8 @@ class FlowSettings:
     first_targets: float = 2.0
 
 
-@dataclass(frozen=True)
-class BranchSettings:
+@dataclass(frozen=True, repr=False)
+class BranchSettings(ShortRepr):
     """What counts as a branch, and as another one (`theory.search.branches`).
 
     Attributes:
@@ -118,8 +119,8 @@ class BranchSettings:
     arnoldi: float = 1e-12
 
 
-@dataclass(frozen=True)
-class PathSettings:
+@dataclass(frozen=True, repr=False)
+class PathSettings(ShortRepr):
     """How the symmetric and the broken branch are followed to a transition.
 
     Attributes:
@@ -162,8 +163,8 @@ class PathSettings:
     hysteresis: float = 1e-3
 
 
-@dataclass(frozen=True)
-class SetSettings:
+@dataclass(frozen=True, repr=False)
+class SetSettings(ShortRepr):
     """How many draws make a set where the user asks for no number (`theory.solve`).
 
     Attributes:
@@ -187,8 +188,8 @@ class SetSettings:
     safety: float = 0.8
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, repr=False)
+class Settings(ShortRepr):
     """All numbers that steer the search for saddle points; the defaults serve.
 
     Attributes:
