@@ -6,6 +6,7 @@ import arviz as az
 import numpy as np
 import xarray as xr
 
+from bayesnet.results import has_moments
 from bayesnet.sampling import network_of, task_of
 from theory.kernels import flat_of
 from theory.symmetry import mirror_signs
@@ -43,7 +44,8 @@ def name_disagreement(draws: np.ndarray, log_likelihood: np.ndarray) -> str:
 
 
 def mirror_modes(posterior: xr.DataTree) -> xr.DataArray | None:
-    """The mirror mode of each draw, +1 or -1, dims (chain, draw); None where there is no sign symmetry.
+    """The mirror mode of each draw, +1 or -1, dims (chain, draw); None where there is no sign symmetry, or where the
+    posterior holds the moments of its kernels only.
 
     Under W -> -W all odd-offset overlaps change sign. A draw's mode is the sign of the overlaps that change, along
     their leading direction over all draws, oriented so that neighbouring steps overlap positively in mode +1. Below the
@@ -51,7 +53,7 @@ def mirror_modes(posterior: xr.DataTree) -> xr.DataArray | None:
     """
     network, task = network_of(posterior), task_of(posterior)
     images = mirror_signs(network, task)
-    if not len(images):
+    if not len(images) or has_moments(posterior):
         return None
     overlap = posterior["posterior"]["overlap"]
     signs = np.repeat(images[0], task.patterns)

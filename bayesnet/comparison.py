@@ -11,8 +11,8 @@ import scipy.special
 import scipy.stats
 import xarray as xr
 
-from bayesnet.diagnostics import ESS_LIMIT, NOTHING, R_HAT_LIMIT, Gate, check_gates, summarise
-from bayesnet.observables import Observable, check_observables, default_observables, unit_of
+from bayesnet.diagnostics import ESS_LIMIT, NOTHING, R_HAT_LIMIT, Gate, check_gates, observables_of, summarise
+from bayesnet.observables import Observable, check_observables, unit_of
 from bayesnet.predicted_spread import predicted_draws
 from bayesnet.results import from_outside, names_with_priors, recorded_neurons
 from bayesnet.sampling import network_of, task_of
@@ -78,7 +78,7 @@ def compare(
     require_same_problem(posterior, solution)
     network, task = network_of(posterior), task_of(posterior)
     if observables is None:
-        observables = default_observables(network, task)
+        observables = observables_of(posterior)
     check_observables(observables)
     table = summarise(posterior, observables)
     if table.empty:

@@ -19,8 +19,11 @@ import xarray as xr
 from bayesnet.chain_agreement import mirror_modes, name_disagreement, name_modes
 from bayesnet.observables import Observable, check_observables, default_observables
 from bayesnet.recorded_neurons import corrected
-from bayesnet.results import from_outside, names_with_priors, require_whole
+from bayesnet.results import from_outside, has_moments, names_with_priors, require_whole
+from bayesnet.samplers.moments import Recorder
 from bayesnet.sampling import network_of, task_of
+from bayesnet.schema import MOMENTS_GROUP
+from theory.kernels import flat_of
 
 R_HAT_LIMIT = 1.01
 ESS_LIMIT = 400
@@ -55,9 +58,80 @@ def evaluate_observables(posterior: xr.DataTree, observables: Sequence[Observabl
     check_observables(observables)
     require_whole(posterior, "posterior")
     group = posterior["posterior"]
+    if has_moments(posterior):
+        return _recorded(group.to_dataset(), [observable.label for observable in observables])
     kernel, prediction = group["kernel"].to_numpy(), group["prediction"].to_numpy()
     values = {observable.label: (observable, observable.evaluate(kernel, prediction)) for observable in observables}
     return {label: corrected(posterior, observable, drawn) for label, (observable, drawn) in values.items()}
+
+
+def _recorded(group: xr.Dataset, labels: list[str]) -> dict[str, np.ndarray]:
+    """Observables that were recorded of every draw in place of its kernel."""
+    known = group["observable"].to_numpy().tolist()
+    missing = [label for label in labels if label not in known]
+    if missing:
+        raise ValueError(
+            f"observables has {', '.join(map(repr, missing[:3]))}{', ...' * (len(missing) > 3)}, of which posterior, "
+            "with the moments of its kernels only, has no draws; give bayesnet.sample the argument kernels='every'"
+        )
+    values = group["observables"].to_numpy()
+    return {label: values[..., known.index(label)] for label in labels}
+
+
+def observables_of(posterior: xr.DataTree) -> list[Observable]:
+    """The `default_observables` of a posterior of which it has draws."""
+    observables = default_observables(network_of(posterior), task_of(posterior))
+    if not has_moments(posterior):
+        return observables
+    known = set(posterior["posterior"]["observable"].to_numpy().tolist())
+    return [observable for observable in observables if observable.label in known]
+
+
+def summarise_kernel(posterior: xr.DataTree) -> xr.Dataset:
+    """Mean, standard deviation, MCSE of the mean and R-hat of every entry of the kernel, and of the overlap.
+
+    The same whether `bayesnet.sample` kept every kernel or their moments: from the mean and the variance of each chain
+    (R-hat of Gelman and Rubin 1992, neither split nor of ranks: `summarise` is stricter) and batch means (MCSE). Signs
+    of overlaps that differ between mirror modes make R-hat large where nothing is wrong. Moments are those of all draws
+    of a chain, whatever draws are selected.
+
+    Args:
+        posterior: what `sample` returned.
+
+    Returns:
+        ``kernel_mean``, ``kernel_sd``, ``kernel_mcse``, ``kernel_r_hat`` and the same of the overlap, with the dims
+        (step, pattern, step_bis, pattern_bis) each. A constant has an R-hat of 1; that of a single chain is NaN.
+
+    Raises:
+        ValueError: if ``posterior`` is nothing that `sample` returned.
+    """
+    require_whole(posterior, "posterior")
+    group = posterior["posterior"].to_dataset()
+    number = group.sizes["draw"]
+    if has_moments(posterior):
+        moments = posterior[MOMENTS_GROUP].to_dataset()
+        number = int(json.loads(posterior.attrs["settings"])["num_samples"])
+    else:
+        recorder = Recorder(network_of(posterior), task_of(posterior), number)
+        found = recorder.finish([recorder.moments_of(kernel) for kernel in flat_of(group["kernel"].to_numpy())])
+        like = group["kernel"].isel(draw=0, drop=True)
+        moments = xr.Dataset({name: like.copy(data=values.reshape(like.shape)) for name, values in found.items()})
+    table: dict[str, xr.DataArray] = {}
+    for what in ("kernel", "overlap"):
+        mean, sd, mcse = (moments[f"{what}_{name}"] for name in ("mean", "sd", "mcse"))
+        chains = mean.sizes["chain"]
+        within, between = (sd**2).mean("chain"), mean.var("chain", ddof=1) if chains > 1 else None
+        scatter = ((mean - mean.mean("chain")) ** 2).sum("chain") * number
+        table[f"{what}_mean"] = mean.mean("chain")
+        table[f"{what}_sd"] = ((within * (number - 1) * chains + scatter) / max(1, number * chains - 1)) ** 0.5
+        table[f"{what}_mcse"] = (mcse**2).sum("chain") ** 0.5 / chains
+        if between is None:
+            table[f"{what}_r_hat"] = xr.full_like(within, np.nan)
+            continue
+        # Chains that are constants of their own never agree.
+        ratio = xr.where(within > 0, between / within.where(within > 0, 1), xr.where(between > 0, np.inf, 1 / number))
+        table[f"{what}_r_hat"] = ((number - 1) / number + ratio) ** 0.5
+    return xr.Dataset(table)
 
 
 def summarise_draws(draws: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -104,7 +178,7 @@ def summarise(posterior: xr.DataTree, observables: Sequence[Observable] | None =
     """
     draws = {}
     if observables is None:
-        observables = default_observables(network_of(posterior), task_of(posterior))
+        observables = observables_of(posterior)
         draws = {name: posterior["posterior"][name].to_numpy() for name in names_with_priors(posterior)}
     draws |= evaluate_observables(posterior, observables)
     return _summarise_independent(draws) if from_outside(posterior) else summarise_draws(draws)
@@ -139,7 +213,7 @@ def check_gates(posterior: xr.DataTree, table: pd.DataFrame | None = None) -> li
     gates = [
         _r_hat_gate(posterior, table["r_hat"]),
         Gate(f"ESS >= {ESS_LIMIT}", *_extreme(-ess, -ESS_LIMIT, "smallest", ".0f")),
-        _moving_gate(stats["lp"].to_numpy()),
+        _moving_gate(stats.to_dataset()),
     ]
     settings = json.loads(posterior.attrs["settings"])
     if "diverging" in stats:
@@ -167,9 +241,16 @@ def _r_hat_gate(posterior: xr.DataTree, r_hat: pd.Series) -> Gate:
     return Gate(f"R-hat <= {R_HAT_LIMIT}", passed, detail)
 
 
-def _moving_gate(log_density: np.ndarray) -> Gate:
-    # R-hat does not see a single frozen chain, nor chains that are frozen in the same place.
-    moved = (np.diff(log_density, axis=1) != 0).mean(axis=1) if log_density.shape[1] > 1 else np.ones(len(log_density))
+def _moving_gate(stats: xr.Dataset) -> Gate:
+    # R-hat does not see a single frozen chain, nor chains that are frozen in the same place. Gauge moves change the log
+    # density of the latents; there the sampler says whether it has moved itself.
+    log_density = stats["lp"].to_numpy()
+    if log_density.shape[1] < 2:
+        moved = np.ones(len(log_density))
+    elif "moved" in stats:
+        moved = stats["moved"].to_numpy()[:, 1:].astype(bool).mean(axis=1)
+    else:
+        moved = (np.diff(log_density, axis=1) != 0).mean(axis=1)
     slowest = int(moved.argmin())
     detail = f"smallest share of draws that moved {moved[slowest]:.2f} (chain {slowest})"
     return Gate("every chain moves", bool(moved[slowest] >= MOVING_LIMIT), detail)

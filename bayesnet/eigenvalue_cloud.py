@@ -11,7 +11,7 @@ import scipy.linalg
 import xarray as xr
 
 from bayesnet.observables import site_in_words
-from bayesnet.results import network_of, task_of
+from bayesnet.results import kernels_of, network_of, task_of
 from bayesnet.weight_draws import draw_weights
 from theory.causal import semidefinite_cholesky
 from theory.finite_width import NEURONS
@@ -87,7 +87,7 @@ def _drawn(posterior: xr.DataTree, network: Network, task: Task) -> tuple[np.nda
         return np.concatenate([np.linalg.eigvals(matrix) for matrix in matrices]), largest, note
     if network.activation != "linear":
         return None, nothing, f"width {network.width} is above {LARGEST_MATRIX}: too large to draw and diagonalise W"
-    kernels = flat_of(posterior["posterior"]["kernel"].to_numpy())
+    kernels = flat_of(kernels_of(posterior, "the spectrum of a network as wide as this"))
     kernels = kernels.reshape(-1, *kernels.shape[-2:])
     chosen = kernels[np.linspace(0, len(kernels) - 1, min(LEARNED_DRAWS, len(kernels))).astype(int)]
     learned = [np.concatenate(found.eigenvalues) for found in learned_spectra(network, task, chosen)]

@@ -88,13 +88,14 @@ def target_direction(task: Task) -> np.ndarray | None:
     return direction * np.sign(direction[np.argmax(np.abs(direction))])
 
 
-def default_observables(network: Network, task: Task) -> list[Observable]:
+def default_observables(network: Network, task: Task, apart: int | None = None) -> list[Observable]:
     """Diagonal kernels, overlaps between steps (per pattern and along the target direction) and predictions.
 
     Where the sign symmetry holds, odd-offset overlaps and the predictions at an odd offset from the supervised steps
     change sign between mirror modes: they enter squared.
 
     Entries that no input has reached are left out. Steps, patterns and outputs are counted from 1 in the labels.
+    ``apart``: overlaps are those between sites that are at most so far apart; by default all.
     """
     model, layers = build_model(network, task), network.layers
     images = sign_changes(model) if network.phi.odd else np.ones((0, model.sites))
@@ -102,7 +103,7 @@ def default_observables(network: Network, task: Task) -> list[Observable]:
     reached = reached_by(network, model)
     sites, patterns = range(model.sites), range(task.patterns)
     table = [diagonal_kernel(t, mu, layers) for t in sites for mu in patterns if reached[mu, t]]
-    pairs = [(t, s) for t in sites for s in sites if t < s]
+    pairs = [(t, s) for t in sites for s in sites if t < s and (apart is None or s - t <= apart)]
     table += [overlap(t, s, mu, flips[t, s], layers) for t, s in pairs for mu in patterns if reached[mu, t]]
     direction = target_direction(task)
     if direction is not None:

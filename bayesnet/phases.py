@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesnet.comparison import require_same_problem
-from bayesnet.results import network_of, require_whole
+from bayesnet.results import kernels_of, network_of, require_whole
 from theory import arguments
 from theory.evidence import log_evidence
 from theory.solution import Solution
@@ -70,7 +70,7 @@ def _nearest(posterior: xr.DataTree, stable: list[Solution]) -> tuple[np.ndarray
         Of each chain the index of the saddle point, how far the mean of the draws is from the saddle points nearest to
         them, and how far the draws scatter around that mean (root mean squares over all entries), (chains,).
     """
-    kernel = posterior["posterior"]["kernel"].to_numpy()
+    kernel = kernels_of(posterior, "weigh_phases")
     index = np.zeros(kernel.shape[:2], int)
     closest, residual = np.full(kernel.shape[:2], np.inf), np.empty_like(kernel)
     for number, branch in enumerate(stable):

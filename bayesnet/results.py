@@ -16,7 +16,17 @@ from bayesnet.observables import overlaps
 from bayesnet.priors import LATENT, Priors
 from bayesnet.samplers.chains import Chains
 from bayesnet.samplers.engine import Settings
-from bayesnet.schema import DRAWS, GROUPS, Variables, require_dims, stored_mapping, task_from
+from bayesnet.samplers.moments import recorded_observables
+from bayesnet.schema import (
+    DRAWS,
+    GROUPS,
+    MOMENTS_GROUP,
+    Variables,
+    require_dims,
+    stored_mapping,
+    task_from,
+    variables_of,
+)
 from theory.kernels import OUTPUT_DIMS, entry_coords, kernel_labels, kernel_of, outputs_of
 from theory.network import Network
 from theory.task import Task
@@ -28,6 +38,7 @@ LEADING = {
     "prior": DRAWS,
     "sample_stats": DRAWS,
     "latents": ("chain", "latent_draw"),
+    MOMENTS_GROUP: ("chain",),
 }
 OUTSIDE = "outside"  # the sampler of networks that somebody else made
 NEURONS = "recorded_neurons"  # attribute of recordings of fewer neurons than the width
@@ -39,8 +50,13 @@ def assemble(
 ) -> xr.DataTree:
     """The DataTree that `sample` documents, from what the chains recorded."""
     statistics = _statistics(task, settings, chains.record)
-    tree = build_tree(network, task, chains.record, statistics, _latent_data(chains, priors), seed, priors)
+    latents = _latent_data(chains, priors)
+    moments = None if chains.moments is None else _moment_data(network, task, settings, chains.moments)
+    tree = build_tree(network, task, chains.record, statistics, latents, seed, priors, moments)
     tree.attrs.update(settings=json.dumps(asdict(settings)), wall_time=chains.seconds)
+    if moments is not None:
+        draws = settings.num_chains * settings.num_samples
+        tree.attrs["kernels"] = f"mean, sd and mcse of the kernels of {draws} draws in place of the kernel of each"
     if settings.sampler == "langevin":
         tree.attrs["bias"] = f"no Metropolis test: means are off by O(step_size), step_size {settings.step_size:g}"
     return tree
@@ -54,6 +70,7 @@ def build_tree(
     latents: xr.Dataset | None,
     seed: int,
     priors: Priors | None = None,
+    moments: xr.Dataset | None = None,
 ) -> xr.DataTree:
     """A posterior as `sample` documents it, but for the attributes ``settings`` and ``wall_time``.
 
@@ -65,10 +82,15 @@ def build_tree(
         latents: of the kept draws; None where there are none.
         seed: of the new targets.
         priors: of numbers of the network, whose values are in the record too.
+        moments: of the kernels, with the labels of the ``observables`` (chain, draw, K) that the record has in place of
+            kernels; None where it has these.
     """
     lead = record["log_likelihood_marginal"].shape
     coords = {"chain": np.arange(lead[0]), "draw": np.arange(lead[1])}
-    invariants = invariant_data(task, record["kernel"], record["prediction"], coords)
+    if moments is None:
+        invariants = invariant_data(task, record["kernel"], record["prediction"], coords)
+    else:
+        invariants = observable_data(task, record["observables"], record["prediction"], coords, moments)
     invariants["log_likelihood_marginal"] = (DRAWS, record["log_likelihood_marginal"])
     for name in () if priors is None else priors.names:
         invariants[name] = (DRAWS, record[name])
@@ -81,7 +103,9 @@ def build_tree(
         "observed_data": observed_data(task),
         "constant_data": constant_data(task),
     }
-    tree = xr.DataTree.from_dict(groups if latents is None else {**groups, "latents": latents})
+    groups |= {} if latents is None else {"latents": latents}
+    groups |= {} if moments is None else {MOMENTS_GROUP: moments.drop_vars("observable")}
+    tree = xr.DataTree.from_dict(groups)
     tree.attrs.update(
         network=json.dumps(network.to_dict()),
         seed=seed,
@@ -149,10 +173,11 @@ def require_whole(posterior: xr.DataTree, *groups: str) -> None:
             raise ValueError(f"posterior lacks the group {group!r}; it must be whole, as bayesnet.sample returned it")
     for group in (name for name in LAYOUT if name in posterior.children):
         data = posterior[group]
-        for name in [*LAYOUT[group], *data.data_vars]:
+        layout = variables_of(group, posterior) if group in GROUPS else LAYOUT[group]
+        for name in [*layout, *data.data_vars]:
             if name not in data.data_vars:
                 raise ValueError(f"posterior lacks the variable {group}/{name}; it must be whole")
-            dims = LAYOUT[group].get(str(name), LEADING.get(group, ()))
+            dims = layout.get(str(name), LEADING.get(group, ()))
             require_dims("posterior", f"{group}/{name}", tuple(data.to_dataset()[name].dims), dims)
     if "constant_data" in posterior.children:
         _require_all_entries(posterior)
@@ -160,7 +185,7 @@ def require_whole(posterior: xr.DataTree, *groups: str) -> None:
 
 def _require_all_entries(posterior: xr.DataTree) -> None:
     data = posterior["constant_data"]
-    of_kernels = [posterior[group] for group in ("posterior", "prior") if group in posterior.children]
+    of_kernels = [posterior[group] for group in ("posterior", "prior", MOMENTS_GROUP) if group in posterior.children]
     sites = [("site", group) for group in of_kernels if "site" in group.dims]
     for name, group in [("pattern", data), ("step", data), *sites]:
         labels = group[name].to_numpy().tolist() if name in group.coords else []
@@ -187,6 +212,47 @@ def invariant_data(task: Task, kernels: np.ndarray, predictions: np.ndarray, coo
         },
         coords={**coords, **entry_coords(task), **labels},
     )
+
+
+def observable_data(
+    task: Task, observables: np.ndarray, predictions: np.ndarray, coords: dict, moments: xr.Dataset
+) -> xr.Dataset:
+    """Observables (chain, draw, K), with labels as in the moments, and outputs (chain, draw, T P, O)."""
+    return xr.Dataset(
+        {
+            "observables": ((*DRAWS, "observable"), observables),
+            "prediction": ((*DRAWS, *OUTPUT_DIMS), outputs_of(predictions, task)),
+        },
+        coords={**coords, **entry_coords(task), "observable": moments["observable"].to_numpy()},
+    )
+
+
+def _moment_data(network: Network, task: Task, settings: Settings, moments: Mapping[str, np.ndarray]) -> xr.Dataset:
+    """The moments with their labels, and as a coordinate those of the observables recorded beside them."""
+    flat = {name: kernel_of(values, task) for name, values in moments.items()}
+    dims, labels = kernel_labels(task, next(iter(flat.values())).shape[-2])
+    names = [observable.label for observable in recorded_observables(network, task)]
+    coords = {"chain": np.arange(settings.num_chains), **labels, "observable": names}
+    return xr.Dataset({name: (("chain", *dims), values) for name, values in flat.items()}, coords)
+
+
+def kernels_of(posterior: xr.DataTree, what: str, group: str = "posterior") -> np.ndarray:
+    """The kernel of every draw, (chain, draw, S, P, S, P), for ``what`` needs it.
+
+    Raises:
+        ValueError: if the posterior holds their moments instead.
+    """
+    if has_moments(posterior) and group == "posterior":
+        raise ValueError(
+            f"posterior holds the moments of its kernels, not the kernel of each draw, which {what} needs; give "
+            "bayesnet.sample the argument kernels='every'"
+        )
+    return posterior[group]["kernel"].to_numpy()
+
+
+def has_moments(posterior: xr.DataTree) -> bool:
+    """Whether a posterior holds moments of its kernels in place of the kernel of every draw."""
+    return MOMENTS_GROUP in posterior.children
 
 
 def predictive_data(network: Network, task: Task, invariants: xr.Dataset, seed: int) -> xr.Dataset:
@@ -244,7 +310,7 @@ def version_of(package: str) -> str:
 
 
 def _statistics(task: Task, settings: Settings, record: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    names = ("acceptance_rate", "n_steps", "diverging", "energy", "lp", "step_size")
+    names = ("acceptance_rate", "n_steps", "diverging", "energy", "lp", "step_size", "moved")
     stats = {name: record[name] for name in names if name in record}
     if settings.sampler == "langevin":
         stats["loss"] = losses(task, record["prediction"])

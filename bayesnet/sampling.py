@@ -22,6 +22,7 @@ from bayesnet.samplers.chains import Progress, open_lanes, run_chains
 from bayesnet.samplers.checkpoints import describe_run, open_checkpoint
 from bayesnet.samplers.engine import Settings
 from bayesnet.samplers.memory_need import require_record_memory, require_state_memory
+from bayesnet.samplers.moments import AUTO, EVERY, MOMENTS, choose_form
 from bayesnet.samplers.tuning import Tuning
 from bayesnet.weight_draws import KEPT, kept_group
 from theory import arguments
@@ -54,6 +55,7 @@ def sample(
     num_latents: int = 4,
     keep: Iterable[str] = (),
     thin: int | None = None,
+    kernels: str = "auto",
     precision: str = "float64",
     chain_method: str = "auto",
     checkpoint: str | os.PathLike | None = None,
@@ -90,6 +92,11 @@ def sample(
         keep: keep the latent numbers of every ``thin``-th draw instead, and beside them what is named here: "latents"
             (no more), "fields" (pre-activations), "weights". Numbers per kept draw: N T P for fields, N^2 for weights
             (times T - 1 where the recurrent weights are not shared).
+        kernels: "every": the kernel and the overlaps of every draw are in the result. "moments": in their place the
+            mean, standard deviation and Monte Carlo standard error of the mean of each entry, for each chain
+            (`bayesnet.diagnostics.summarise_kernel`), and of every draw the default observables: a few n^2 numbers in
+            all instead of 2 n^2 for each draw, n = steps * patterns (* layers). "auto": "every" as long as that takes
+            at most 1 GiB, 16 n^2 bytes for each draw of all chains: with 4 chains of 1000 draws up to n = 129.
         thin: see ``keep``, without which ``thin`` is refused; by default 10.
         precision: "float64", or "float32": about twice as fast when wide, with log densities rounded to 1e-2.
         chain_method: "parallel" (a thread for each chain, as many as cores), "sequential", "vectorized" (in lockstep,
@@ -112,10 +119,14 @@ def sample(
 
         - posterior: ``kernel`` and ``overlap`` (its normalisation) with dims (chain, draw, step, pattern, step_bis,
           pattern_bis), ``prediction`` (chain, draw, pattern, step, output) at every step, ``log_likelihood_marginal``,
-          ln p(y | Phi) with V integrated out; and (chain, draw) the parameters that have priors, by their names;
+          ln p(y | Phi) with V integrated out; and (chain, draw) the parameters that have priors, by their names.
+          Where ``kernels`` are kept as moments: ``observables`` (chain, draw, observable) in place of kernel and
+          overlap, and a group kernel_moments: ``kernel_mean``, ``kernel_sd``, ``kernel_mcse`` and the same of the
+          overlap, (chain, step, pattern, step_bis, pattern_bis); the attribute ``kernels`` says so;
         - posterior_predictive: ``y`` (chain, draw, observation), new targets y = f + noise;
-        - sample_stats: acceptance_rate, n_steps, tree_depth, diverging, energy, lp, step_size; of Langevin n_steps, lp,
-          step_size, ``training_time`` and ``loss``, sum (y - f)^2 / 2 over the supervised entries;
+        - sample_stats: acceptance_rate, n_steps, tree_depth, diverging, energy, lp, step_size, and where steps are tied
+          by nothing ``moved``, whether there was more than a gauge move; of Langevin n_steps, lp, step_size,
+          ``training_time`` and ``loss``, sum (y - f)^2 / 2 over the supervised entries;
         - log_likelihood: ``y`` (chain, draw, observation), ln p(y_i | y_-i, Phi), for leave-one-out comparison;
         - observed_data, constant_data: the task; latents: the latent numbers of the kept draws;
         - fields: ``preactivation`` (chain, latent_draw, step, pattern, neuron); weights: ``recurrent``, ``input``,
@@ -127,8 +138,9 @@ def sample(
         Steps, patterns and outputs are counted from 1. An entry that no input has reached has no variance and no
         overlap: zero is stored, and ``constant_data.has_input`` is False there.
 
-        Memory: 8 bytes for each stored number, with n = steps * patterns about 2 n^2 for each draw, which is held up to
-        three times while the tree is built; and a few dozen states of the sampler, N n numbers each in fields.
+        Memory: 8 bytes for each stored number, with n = steps * patterns about 2 n^2 for each draw (unless ``kernels``
+        are kept as moments), which is held up to three times while the tree is built; and a few dozen states of the
+        sampler, N n numbers each in fields.
 
     Raises:
         ValueError: naming the argument, what was wrong with it and what is allowed; also where draws or chains cannot
@@ -159,6 +171,7 @@ def sample(
         num_latents=num_latents,
         keep=keep,
         thin=thin,
+        kernels=kernels,
         precision=precision,
         chain_method=chain_method,
         tuning=tuning,
@@ -170,6 +183,8 @@ def sample(
         # How chains are run side by side is no part of what is drawn; in lockstep it is.
         method = "vectorized" if _method(settings) == "vectorized" else "parallel"
         run = asdict(replace(settings, chain_method=method))
+        if settings.kernels == EVERY:  # as in checkpoints of versions that knew nothing else
+            del run["kernels"]
         if unknown is not None:
             run["priors"] = unknown.fingerprints()
         directory = open_checkpoint(checkpoint, describe_run(network.to_dict(), task, run, seed, installed_versions()))
@@ -244,6 +259,7 @@ def make_settings(
     chain_method: str,
     keep: Iterable[str] = (),
     thin: int | None = None,
+    kernels: str = AUTO,
     step_size: float | None = None,
     steps_per_draw: int | None = None,
     tuning: Tuning = Tuning(),
@@ -287,7 +303,10 @@ def make_settings(
             "steps_per_draw", 10 if steps_per_draw is None else steps_per_draw, 1, LARGEST_COUNT
         ),
         tuning=arguments.instance("tuning", tuning, Tuning),
+        kernels=arguments.one_of("kernels", kernels, (AUTO, EVERY, MOMENTS)),
     )
+    draws = settings.num_chains * settings.num_samples
+    settings = replace(settings, kernels=choose_form(settings.kernels, network.layers * task.entries, draws))
     if settings.keep and settings.thin > settings.num_samples:
         raise ValueError(
             f"thin is {settings.thin}; it must be at most num_samples, {num_samples}, for keep to keep anything"

@@ -21,6 +21,16 @@ INVARIANTS: Variables = {
     "overlap": (*DRAWS, *KERNEL_DIMS),
     "prediction": (*DRAWS, *OUTPUT_DIMS),
 }
+# In place of the kernel of every draw: the moments, in a group of their own, and observables.
+MOMENTS_GROUP = "kernel_moments"
+MOMENTS: Variables = {
+    f"{what}_{name}": ("chain", *KERNEL_DIMS) for what in ("kernel", "overlap") for name in ("mean", "sd", "mcse")
+}
+RECORDED: Variables = {
+    "observables": (*DRAWS, "observable"),
+    "prediction": (*DRAWS, *OUTPUT_DIMS),
+    "log_likelihood_marginal": DRAWS,
+}
 OBSERVED: Variables = {"y": (*DRAWS, "observation")}
 TASK: Variables = {
     "inputs": ("pattern", "step", "input_dim"),
@@ -32,6 +42,7 @@ GROUPS: Mapping[str, Variables] = {
     "posterior_predictive": OBSERVED,
     "sample_stats": {"lp": DRAWS, "n_steps": DRAWS, "step_size": DRAWS},
     "log_likelihood": OBSERVED,
+    MOMENTS_GROUP: MOMENTS,
     "prior": INVARIANTS,
     "prior_predictive": OBSERVED,
     "observed_data": {"y": ("observation",)},
@@ -46,6 +57,11 @@ SETTINGS = {
     "num_chains": int,
     "max_tree_depth": int,
 }
+
+
+def variables_of(group: str, tree: xr.DataTree) -> Variables:
+    """The variables that a group of a posterior or of prior draws must have."""
+    return RECORDED if group == "posterior" and MOMENTS_GROUP in tree.children else GROUPS[group]
 
 
 def check_draws(tree: xr.DataTree, groups: tuple[str, ...] = (), activations: Any = ()) -> tuple[Network, Task]:
@@ -67,7 +83,7 @@ def check_draws(tree: xr.DataTree, groups: tuple[str, ...] = (), activations: An
             raise ValueError(f"it lacks the group {name!r}")
     found = {name: tree[name].to_dataset() for name in GROUPS if name in tree.children}
     for name, dataset in found.items():
-        _check_variables(dataset, GROUPS[name], f"{name}/")
+        _check_variables(dataset, variables_of(name, tree), f"{name}/")
     try:
         task = task_from(found["constant_data"])
     except ValueError as error:
@@ -75,7 +91,7 @@ def check_draws(tree: xr.DataTree, groups: tuple[str, ...] = (), activations: An
     draws = {dim: found[drawn[0]].sizes[dim] for dim in DRAWS}
     for name, dataset in found.items():
         # A posterior may be joined with prior draws, which are others.
-        of_draws = {} if name.startswith("prior") != drawn[0].startswith("prior") else draws
+        of_draws: dict[str, int] = {} if name.startswith("prior") != drawn[0].startswith("prior") else draws
         _check_sizes(dataset, {**_sizes(task), **of_draws}, f"{name}/")
     attributes = tree.attrs
     stored = stored_mapping(attributes, "network")

@@ -9,9 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from bayesnet.diagnostics import evaluate_observables, summarise_draws
+from bayesnet.diagnostics import evaluate_observables, observables_of, summarise_draws
 from bayesnet.figures.picture import NO_INPUT, Picture, draw
-from bayesnet.observables import default_observables
 from bayesnet.plots.style import COLOURS, GREY, WIDTH, draw_panels, observable_label, plain, share_legend, trim_frame
 from bayesnet.report_content import Run
 
@@ -28,7 +27,7 @@ def traces_picture(run: Run) -> Picture:
     )
 
     def build() -> tuple[Figure, str]:
-        draws = evaluate_observables(run.posterior, default_observables(run.network, run.task))
+        draws = evaluate_observables(run.posterior, observables_of(run.posterior))
         if not draws:
             raise ValueError(NO_INPUT)
         moving = {label: values for label, values in draws.items() if np.ptp(values) > 0}

@@ -12,8 +12,10 @@ from bayesnet.eigenvalue_cloud import eigenvalue_cloud, predicted_by
 from bayesnet.figures.picture import Picture, draw, draws_of, named, spaced, symmetric, theory_of
 from bayesnet.observables import aligned_outputs, overlaps, site_in_words
 from bayesnet.plots.maps import is_sorted, pattern_order
+from bayesnet.plots.sources import mean_of
 from bayesnet.plots.style import colour_of, draw_panels, plain, say, share_legend
 from bayesnet.report_content import Run
+from bayesnet.results import kernels_of
 from theory.task import Task
 
 MOST_OUTPUTS = 6  # whose predictions are shown
@@ -68,7 +70,7 @@ def _largest_gap(run: Run, squared: bool) -> str:
     if run.solution is None:
         return f"{run.name}: there is no theory to compare with."
     power = 2 if squared else 1
-    mean = (run.posterior["posterior"]["overlap"].to_numpy() ** power).mean(axis=(0, 1))
+    mean = mean_of(run.posterior, "overlap", power)
     gap = np.abs(mean - overlaps(run.solution.kernel) ** power)
     t, mu, s, nu = (int(i) for i in np.unravel_index(gap.argmax(), gap.shape))
     one, other = (site_in_words(site, run.network.layers) for site in (t, s))
@@ -140,7 +142,7 @@ def _outer_labels(grid: np.ndarray, number: int) -> None:
 
 def _prediction_error(run: Run) -> str:
     group, task = run.posterior["posterior"], run.task
-    draws = aligned_outputs(run.network, task, group["kernel"].to_numpy(), group["prediction"].to_numpy())
+    draws = aligned_outputs(run.network, task, kernels_of(run.posterior, "this figure"), group["prediction"].to_numpy())
     median, known = np.median(draws, axis=(0, 1)), np.isfinite(task.targets[..., 0])
     parts = []
     for told, what in ((task.supervised, "at supervised steps"), (known & ~task.supervised, "where kept as truth")):

@@ -10,8 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
-from bayesnet.observables import overlaps as normalised
-from bayesnet.plots.sources import Source, axes_of, name_of, read
+from bayesnet.plots.sources import Source, axes_of, mean_of, name_of, problem_of
 from bayesnet.plots.style import GREY
 from theory import arguments
 from theory.kernels import flat_of
@@ -38,11 +37,11 @@ def kernel(source: Source, *, ax: Axes | None = None) -> Axes:
     Raises:
         ValueError: if ``source`` or ``ax`` is anything else.
     """
-    network, task, kernels, _ = read(source)
+    network, task = problem_of(source)
     axes = axes_of(ax)
     if has_sign_symmetry(network, task):
-        return _show(axes, np.sqrt((kernels**2).mean(axis=0)), task, name_of(source), r"$|\Phi|$")
-    return _show(axes, kernels.mean(axis=0), task, name_of(source), r"$\Phi$")
+        return _show(axes, np.sqrt(mean_of(source, "kernel", 2)), task, name_of(source), r"$|\Phi|$")
+    return _show(axes, mean_of(source, "kernel", 1), task, name_of(source), r"$\Phi$")
 
 
 def overlaps(
@@ -65,18 +64,18 @@ def overlaps(
     Raises:
         ValueError: if an argument is anything else.
     """
-    network, task, kernels, _ = read(source)
+    network, task = problem_of(source)
     power = 1 + (has_sign_symmetry(network, task) if squared is None else arguments.flag("squared", squared))
     axes, quantity, name = axes_of(ax), "overlap" if power == 1 else "overlap$^2$", name_of(source)
-    values = (normalised(kernels) ** power).mean(axis=0)
+    values = mean_of(source, "overlap", power)
     if minus is None:
         # Of an activation that is never negative (ReLU) no overlap is.
         signed = power == 1 and bool(np.min(network.phi.function(np.linspace(-3, 3, 13))) < 0)
         return _show(axes, values, task, name, quantity, 1.0, signed)
-    _, other_task, other, _ = read(minus)
-    if other_task != task or other.shape[1:] != kernels.shape[1:]:
+    other_task, other = problem_of(minus)[1], mean_of(minus, "overlap", power)
+    if other_task != task or other.shape != values.shape:
         raise ValueError("minus belongs to another task than source, or to a network of another number of layers")
-    difference = values - (normalised(other) ** power).mean(axis=0)
+    difference = values - other
     most = max(float(np.abs(difference).max()), 1e-3)
     return _show(axes, difference, task, f"{name} − {name_of(minus)}", f"difference of {quantity}", most, signed=True)
 

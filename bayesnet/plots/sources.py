@@ -9,8 +9,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import is_color_like
 
+from bayesnet.observables import overlaps
 from bayesnet.plots.style import COLOURS
-from bayesnet.results import network_of, task_of
+from bayesnet.results import has_moments, kernels_of, network_of, task_of
+from bayesnet.schema import MOMENTS_GROUP
 from theory.network import Network
 from theory.solution import Solution
 from theory.task import Task
@@ -24,13 +26,32 @@ def read(source: Any) -> tuple[Network, Task, np.ndarray, np.ndarray]:
     if isinstance(source, Solution):
         return source.network, source.task, source.kernel[None], source.prediction[None]
     group = group_of(source)
-    kernels, outputs = (group[name].to_numpy() for name in ("kernel", "prediction"))
+    kernels, outputs = kernels_of(source, "this plot", str(group.name)), group["prediction"].to_numpy()
     return (
         network_of(source),
         task_of(source),
         kernels.reshape(-1, *kernels.shape[2:]),
         outputs.reshape(-1, *outputs.shape[2:]),
     )
+
+
+def problem_of(source: Any) -> tuple[Network, Task]:
+    """Network and task."""
+    if isinstance(source, Solution):
+        return source.network, source.task
+    group_of(source)  # refuses what is none
+    return network_of(source), task_of(source)
+
+
+def mean_of(source: Any, what: str, power: int) -> np.ndarray:
+    """The mean over draws of "kernel" or "overlap", or of its square (``power`` 2), (T, P, T, P)."""
+    if not isinstance(source, Solution) and group_of(source).name == "posterior" and has_moments(source):
+        moments = source[MOMENTS_GROUP].to_dataset()
+        mean, number = moments[f"{what}_mean"].to_numpy(), group_of(source).sizes["draw"]
+        spread = moments[f"{what}_sd"].to_numpy() ** 2 * (number - 1) / number
+        return (mean if power == 1 else mean**2 + spread).mean(axis=0)
+    kernels = read(source)[2]
+    return ((kernels if what == "kernel" else overlaps(kernels)) ** power).mean(axis=0)
 
 
 def group_of(source: Any) -> xr.DataTree:

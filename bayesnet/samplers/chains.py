@@ -22,6 +22,7 @@ from bayesnet.models.kernel_space import latent_signs
 from bayesnet.priors import LATENT, Priors
 from bayesnet.samplers.checkpoints import Lane, pack, unpack
 from bayesnet.samplers.engine import BLOCK, Machine, Settings, build_machine
+from bayesnet.samplers.moments import MOMENTS, Moments, Recorder
 from theory.jax_settings import own_settings
 from theory.model import Model, build_model
 from theory.network import Network
@@ -41,6 +42,7 @@ class Chains:
         record: per-draw arrays (chains, draws, ...): the invariants and the sampler's statistics.
         latents: latent sites of some draws (chains, kept draws, ...).
         latent_draws: which draws those are, 0-based.
+        moments: of `Recorder.finish`, in place of the kernels in ``record``; None where these are there.
         seconds: wall time, that of interrupted runs before this one included.
     """
 
@@ -48,6 +50,7 @@ class Chains:
     latents: dict[str, np.ndarray]
     latent_draws: np.ndarray
     seconds: float
+    moments: dict[str, np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,9 @@ def run_chains(
     leader = unfinished[0] if unfinished else 0
     compiled, stop = threading.Event(), threading.Event()
     failures: list[BaseException] = []
+    recorder = Recorder(network, task, settings.num_samples) if settings.kernels == MOMENTS else None
+    problem = model, mirror, groups
+    sums: dict[int, Moments | None] = {}
 
     def announce(draws: int, record: dict[str, np.ndarray]) -> None:
         compiled.set()
@@ -117,8 +123,8 @@ def run_chains(
         try:
             members = np.arange(settings.num_chains) if together else index
             lane = lanes[index]
-            problem = model, mirror, groups
-            _follow(machine, settings, schedule, problem, keys[members], members, lane, started, announce, stop)
+            place = keys[members], members, lane, started
+            sums[index] = _follow(machine, settings, schedule, problem, recorder, *place, announce, stop)
         except BaseException as error:
             failures.append(error)
             stop.set()
@@ -136,7 +142,9 @@ def run_chains(
         raise _in_words(failures[0])
     kept = np.array([block.first + block.number - 1 for block in schedule if block.keep_latents])
     record, latents = _join(lanes, "draws", together), _join(lanes, "latents", together)
-    return Chains(record, latents, kept, max(lane.seconds for lane in lanes))
+    all_sums = [one for _, one in sorted(sums.items()) if one is not None]
+    moments = None if recorder is None else recorder.finish(all_sums)
+    return Chains(record, latents, kept, max(lane.seconds for lane in lanes), moments)
 
 
 def _signs(network: Network, task: Task, priors: Priors | None) -> np.ndarray:
@@ -193,16 +201,18 @@ def _follow(
     settings: Settings,
     schedule: list[Block],
     problem: tuple[Model, jax.Array | None, SiteGroups | None],
+    recorder: Recorder | None,
     keys: jax.Array,
     members: np.ndarray | int,
     lane: Lane,
     started: float,
     progress: Progress,
     stop: threading.Event,
-) -> None:
+) -> Moments | None:
     """One chain, or several in lockstep with a leading axis of ``keys``, through what is left of the schedule.
 
-    ``problem``: the model, the signs of its mirror image and the groups of its sites, for the `Machine`.
+    ``problem``: the model, the signs of its mirror image and the groups of its sites, for the `Machine`. With a
+    ``recorder`` the moments of the kernels are part of the state and are returned.
     """
     model, mirror, groups = problem
     together = keys.ndim == 2
@@ -212,13 +222,17 @@ def _follow(
     finished = jax.block_until_ready
     # float64 within this call only; the switch is local to a thread.
     with own_settings(settings.precision == "float64"):
-        chain = None
+        chain, moments = None, None
+        if recorder is not None:
+            moments = recorder.start((chains,) if together else (), np.asarray(jnp.zeros(())).dtype)
+        if lane.blocks and (recorder is not None or lane.blocks < len(schedule)):
+            shapes = jax.eval_shape(machine.start, keys[..., 0], model, mirror)
+            chain, moments = (lane.state(shapes), None) if moments is None else lane.state((shapes, moments))
+            moments = moments if moments is None else Moments(*(np.asarray(part) for part in moments))
         for block in schedule[lane.blocks :]:
             if stop.is_set():
-                return
-            if chain is None and lane.blocks:
-                chain = lane.state(jax.eval_shape(machine.start, keys[..., 0], model, mirror))
-            elif chain is None:
+                return None
+            if chain is None:
                 chain = finished(machine.start(keys[..., 0], model, mirror))
             if block.fit_frame:
                 chain = finished(machine.fit(chain, model))
@@ -232,12 +246,16 @@ def _follow(
                 for site, values in record.items()
             }
             _check_finite(draws, lane.name, block, settings)
+            if recorder is not None and moments is not None and block.sampling:
+                moments, draws = recorder.take(moments, draws)
             kept = {"draws": pack(draws)} if block.sampling else {}
             if block.keep_latents:
                 latents = machine.latents(chain)
                 kept["latents"] = pack({site: np.asarray(values)[None] for site, values in latents.items()})
-            lane.add(block.number * chains, time.perf_counter() - started, chain, **kept)
+            state = chain if moments is None else (chain, moments)
+            lane.add(block.number * chains, time.perf_counter() - started, state, **kept)
             progress(block.number * chains, draws)
+        return moments
 
 
 def _join(lanes: Sequence[Lane], kind: str, together: bool) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpyro import handlers
 from numpyro.infer.hmc import hmc
@@ -68,6 +69,7 @@ class Settings:
     thin: int = 10
     step_size: float = 0.001
     steps_per_draw: int = 10
+    kernels: str = "every"
     tuning: Tuning = Tuning()
 
 
@@ -88,7 +90,8 @@ class Machine:
 
     ``start(key, model, mirror) -> chain``, with a frame where ``mirror`` (of `plain_frame`) is given;
     ``advance(chain, key, model, weight, first, number, groups) -> chain, record``, with a gauge move after each draw
-    where ``groups`` (of `site_groups`) are given, whose values are part of the program; ``fit(chain, model) -> chain``,
+    where ``groups`` (of `site_groups`) are given, whose values are part of the program (and ``moved``, whether the
+    sampler itself has moved, is recorded); ``fit(chain, model) -> chain``,
     in a better frame; ``latents(chain)``. Chains in lockstep have one more axis in front of chain and key; it is shared
     out over ``devices`` devices.
     """
@@ -152,25 +155,27 @@ class Machine:
             energy, gradient = jax.value_and_grad(potential(model, weight, chain.frame))(chain.sampler.z)
             chain = chain._replace(sampler=chain.sampler._replace(potential_energy=energy, z_grad=gradient))
 
-            def observe(chain, index):
+            def observe(chain, index, moved):
                 state, frame = chain
                 seen = space.observe(model, place(frame, state.z), random.fold_in(key, index))
+                seen |= {} if groups is None else {"moved": moved}
                 return {**seen, **statistics(state), "lp": wall_energy(frame, state.z) - state.potential_energy}
 
             def move(chain):
                 frame, state = chain.frame, step(chain.sampler, (model, weight, chain.frame), {})
+                moved = jnp.any(ravel_pytree(state.z)[0] != ravel_pytree(chain.sampler.z)[0])
                 if frame is not None:
                     frame, state = redraw_reflection(frame, state, random.fold_in(state.rng_key, 1))
                 chain = Chain(state, frame)
-                return chain if groups is None else regauge(chain, model, weight, groups)
+                return (chain if groups is None else regauge(chain, model, weight, groups)), moved
 
             def one_draw(index, carry):
                 chain, record = carry
-                chain = move(chain)
-                seen = observe(chain, first + index)
+                chain, moved = move(chain)
+                seen = observe(chain, first + index, moved)
                 return chain, jax.tree.map(lambda store, value: store.at[index].set(value), record, seen)
 
-            shapes = jax.eval_shape(observe, chain, first)
+            shapes = jax.eval_shape(observe, chain, first, jnp.asarray(False))
             record = jax.tree.map(lambda leaf: jnp.zeros((BLOCK, *leaf.shape), leaf.dtype), shapes)
             return lax.fori_loop(0, number, one_draw, (chain, record))
 
@@ -198,6 +203,7 @@ def build_machine(settings: Settings, network: Network, task: Task, priors: Prio
     # The lengths of the run do not enter the program either, nor whether chains run side by side or in turn.
     method = "vectorized" if settings.chain_method == "vectorized" else "parallel"
     same = replace(settings, num_samples=1, num_chains=1, num_latents=1, chain_method=method, keep=(), thin=1)
+    same = replace(same, kernels="every")
     return _machine(same, *blank_problem(settings.coordinates, network, task, priors), priors, count_devices(settings))
 
 

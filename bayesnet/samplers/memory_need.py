@@ -9,6 +9,7 @@ import jax
 
 from bayesnet.models.weight_space import latent_shapes
 from bayesnet.samplers.engine import BLOCK, Settings, count_devices
+from bayesnet.samplers.moments import EVERY, recorded_observables
 from bayesnet.weight_draws import KEPT
 from theory.memory import memory_limit, require_memory
 from theory.network import Network
@@ -16,6 +17,7 @@ from theory.task import Task
 
 RECORDED = 3  # copies of what the chains recorded, while they are joined and overlaps are added
 STATES = 4  # a position, its gradient, its momentum and the next position
+SUMS = 10  # of `Moments`, for kernel and overlap
 PER_CHAIN, PER_BLOCK = 1000.0, 400.0  # bytes of bookkeeping
 
 
@@ -27,19 +29,24 @@ def require_record_memory(settings: Settings, network: Network, task: Task) -> N
     """
     n, itemsize = network.layers * task.entries, _itemsize(settings)
     observed = len(task.supervised_entries) * task.output_dim
-    draw = n**2 + task.entries * task.output_dim + observed
+    draw = (
+        (n**2 if settings.kernels == EVERY else len(recorded_observables(network, task)) + 1)
+        + task.entries * task.output_dim
+        + observed
+    )
     number = settings.num_samples
     kept = number // settings.thin if settings.keep else min(settings.num_latents, number)
     drawn_back = [name for name in KEPT if name in settings.keep]
     each = sum(count_latents(name, network, task) for name in (settings.coordinates, *drawn_back))
-    numbers = number * draw + kept * each
+    moments = 0 if settings.kernels == EVERY else SUMS * n**2
+    numbers = number * draw + kept * each + moments
     blocks = (settings.num_warmup + settings.num_samples) / BLOCK * PER_BLOCK
     require_memory(
         f"what is kept of num_chains {settings.num_chains} with num_samples {settings.num_samples} and num_warmup "
         f"{settings.num_warmup}, in {settings.coordinates} at width {network.width} for "
         f"{entries_in_words(network, task)},",
         settings.num_chains * (RECORDED * numbers * itemsize + PER_CHAIN) + blocks,
-        "fewer draws or chains, a smaller num_latents or other coordinates take less",
+        "fewer draws or chains, a smaller num_latents, kernels='moments' or other coordinates take less",
     )
 
 

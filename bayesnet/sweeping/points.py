@@ -30,7 +30,19 @@ MEASURES = ("theory", "posterior", "both")
 THEORY, POSTERIOR = ("theory", "both"), ("posterior", "both")
 TRANSITION = "transition"  # the thresholds of `theory.critical_signal`; asked for by phase diagrams only
 # What a sweep decides by itself; all other arguments of `sample` and `solve` are settings.
-NOT_SETTINGS = ("network", "task", "seed", "progress", "checkpoint", "keep", "thin", "settings", "priors", "tuning")
+NOT_SETTINGS = (
+    "network",
+    "task",
+    "seed",
+    "progress",
+    "checkpoint",
+    "keep",
+    "thin",
+    "kernels",
+    "settings",
+    "priors",
+    "tuning",
+)
 POINT_VARIABLES = ("outcome", "error", "point_seed", "seconds")  # known of every point, whatever is measured
 Record = dict[str, Any]
 

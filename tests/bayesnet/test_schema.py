@@ -6,7 +6,7 @@ import xarray as xr
 
 import bayesnet as bn
 import theory
-from bayesnet.schema import GROUPS, check_draws, check_solution
+from bayesnet.schema import GROUPS, MOMENTS, MOMENTS_GROUP, RECORDED, check_draws, check_solution
 
 
 def assign(tree, group, change):
@@ -63,9 +63,29 @@ DAMAGES = {
 DAMAGES |= {
     f"no {group}/{name}": (without(group, name), f"{group}/{name}$")
     for group, variables in GROUPS.items()
-    if not group.startswith("prior")
+    if not group.startswith("prior") and group != MOMENTS_GROUP
     for name in variables
 }
+
+
+@pytest.fixture(scope="module")
+def moments():
+    """Two draws by the program of the smallest posterior: the moments of the kernels in place of each."""
+    run = {"num_warmup": 200, "num_samples": 2, "num_chains": 1, "kernels": "moments", "progress": False}
+    return bn.sample(bn.Network.rnn(64), bn.tasks.chain(1, 1.5), **run)
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [("posterior", name) for name in RECORDED] + [(MOMENTS_GROUP, name) for name in MOMENTS]
+)
+def test_damaged_moments(moments, tmp_path, group, name):
+    tree = moments.copy(deep=True)
+    check_draws(tree)
+    without(group, name)(tree)
+    with pytest.raises(ValueError, match=f"{group}/{name}$"):
+        check_draws(tree)
+    with pytest.raises(ValueError, match=f"{group}/{name}; it must be whole"):
+        bn.diagnostics.summarise(tree)
 
 
 @pytest.mark.parametrize(("change", "words"), DAMAGES.values(), ids=DAMAGES)
