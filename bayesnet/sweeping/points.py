@@ -42,6 +42,8 @@ NOT_SETTINGS = (
     "settings",
     "priors",
     "tuning",
+    "start",
+    "time_limit",
 )
 POINT_VARIABLES = ("outcome", "error", "point_seed", "seconds")  # known of every point, whatever is measured
 Record = dict[str, Any]

@@ -20,8 +20,8 @@ ROUNDING = 1e-6  # relative: asymmetry, or a negative eigenvalue, that a kernel 
 def start_kernels(start: Any, network: Network, task: Task) -> tuple[np.ndarray, ...]:
     """The kernels (n, n) of ``start``: a `Solution`, an array (S, P, S, P), a posterior, or a list of such.
 
-    Of a posterior (anything with a group "posterior", or itself, whose variable "kernel" has dims "chain" and "draw")
-    the mean of each chain, chains of one phase once.
+    Of a posterior (anything with a group "posterior", or itself, whose variable "kernel" has dims "chain" and "draw";
+    or with a group "kernel_moments") the mean of each chain, chains of one phase once.
 
     Raises:
         ValueError: if something is of another kind, of another shape than the task has, or no kernel.
@@ -43,6 +43,8 @@ def start_kernels(start: Any, network: Network, task: Task) -> tuple[np.ndarray,
 def _of_chains(posterior: xr.DataTree | xr.Dataset, shape: tuple[int, ...]) -> np.ndarray:
     """The mean kernel of each chain, (chains, n, n)."""
     whole: Any = posterior
+    if "kernel_moments" in whole:  # the kernels themselves were not kept
+        return np.array([_kernel(chain, shape) for chain in whole["kernel_moments"]["kernel_mean"].to_numpy()])
     group = whole.get("posterior", whole)
     if "kernel" not in group or not {"chain", "draw"} <= set(group["kernel"].dims):
         raise ValueError(

@@ -47,6 +47,9 @@ def test_chains_of_one_phase_are_one_start():
     for posterior in (dataset, xr.DataTree.from_dict({"posterior": dataset})):
         found = start_kernels(posterior, network, task)
         np.testing.assert_allclose(found, phases[:2], atol=1e-12)
+    moments = xr.Dataset({"kernel_mean": (("chain", *dims[2:]), draws.mean(axis=1))})
+    tree = xr.DataTree.from_dict({"posterior": xr.Dataset({"f": ("chain", [0.0] * 3)}), "kernel_moments": moments})
+    np.testing.assert_allclose(start_kernels(tree, network, task), phases[:2], atol=1e-12)
     assert start_kernels(None, network, task) == ()
 
 
