@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import arviz as az
 import xarray as xr
 
+from bayesnet.quiet_imports import arviz
 from bayesnet.results import network_of
 
 GROUPS = (
@@ -35,6 +35,7 @@ def to_arviz(posterior: xr.DataTree, prior: xr.DataTree | None = None) -> Any:
     trees = [posterior] if prior is None else [prior, posterior]
     found = {name: tree[name].to_dataset() for tree in trees for name in GROUPS if name in tree.children}
     datasets = {name: found[name] for name in GROUPS if name in found}
+    az = arviz()
     if int(az.__version__.split(".")[0]) >= 1:
         return xr.DataTree.from_dict(datasets)
     return az.InferenceData(attrs=dict(posterior.attrs), **datasets)  # type: ignore[arg-type]

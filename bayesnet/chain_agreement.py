@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import arviz as az
 import numpy as np
 import xarray as xr
 
+from bayesnet.quiet_imports import arviz
 from bayesnet.results import has_moments
 from bayesnet.sampling import network_of, task_of
 from theory.kernels import flat_of
@@ -81,7 +81,7 @@ def _standard_error(chain: np.ndarray) -> float:
     spread = chain.std()
     if spread == 0:
         return 0.0
-    size = float(az.ess(chain[None], method="mean")) if len(chain) >= 4 else np.nan
+    size = float(arviz().ess(chain[None], method="mean")) if len(chain) >= 4 else np.nan
     return float(spread / np.sqrt(size)) if size > 0 else np.inf
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-import scipy.special
-import scipy.stats
 import xarray as xr
 
 from bayesnet.diagnostics import ESS_LIMIT, NOTHING, R_HAT_LIMIT, Gate, check_gates, observables_of, summarise
@@ -243,6 +241,8 @@ def standard_scores(gap: np.ndarray, mcse: np.ndarray, own: np.ndarray, randomis
         return ratio
     share = np.divide(own, total, out=np.zeros_like(total), where=total > 0)
     freedom = (randomisations - 1) / np.maximum(share, 1e-3) ** 4
+    import scipy.stats  # not before it is needed: it takes a third of a second
+
     log_tail = scipy.stats.t.logsf(np.abs(ratio), freedom)
     # A tail that underflows belongs to many degrees of freedom.
     return np.sign(ratio) * np.where(np.isinf(log_tail), np.abs(ratio), -scipy.special.ndtri_exp(log_tail))

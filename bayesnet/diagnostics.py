@@ -11,13 +11,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import arviz as az
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from bayesnet.chain_agreement import mirror_modes, name_disagreement, name_modes
 from bayesnet.observables import Observable, check_observables, default_observables
+from bayesnet.quiet_imports import arviz
 from bayesnet.recorded_neurons import corrected
 from bayesnet.results import from_outside, has_moments, names_with_priors, require_whole
 from bayesnet.samplers.moments import Recorder
@@ -153,6 +153,7 @@ def summarise_draws(draws: dict[str, np.ndarray]) -> pd.DataFrame:
     # Constants are swapped for a ramp so that ArviZ has something to rank, and put back below.
     ramp = np.linspace(0, 1, stacked.shape[0] * stacked.shape[1]).reshape(stacked.shape[:2])
     data = xr.Dataset({"x": (("chain", "draw", "observable"), np.where(constant, ramp[..., None], stacked))})
+    az = arviz()
     columns = {
         "mcse": az.mcse(data, method="mean"),
         "r_hat": az.rhat(data) if stacked.shape[0] > 1 else xr.full_like(data.isel(chain=0, draw=0), np.nan),

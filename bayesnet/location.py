@@ -257,7 +257,7 @@ def _message(
     if learned is not None:
         share, error = learned
         message += f"; share of the way from the lazy limit to the saddle point {share:.2f} +- {error:.2f}"
-        ways = table["learned"].dropna()
+        ways = table["learned"][table["learned_error"] <= TOLD]
         if len(ways) > 1:
             message += f" (median; {ways.min():.2f} of {ways.idxmin()} to {ways.max():.2f} of {ways.idxmax()})"
     return message

@@ -49,7 +49,10 @@ def run(code):
 
 @pytest.mark.parametrize(
     ("package", "forbidden"),
-    [("theory", {"numpyro", "arviz", "bayesnet"}), ("bayesnet.tasks", {"sklearn", "statsmodels"})],
+    [
+        ("theory", {"numpyro", "arviz", "bayesnet"}),
+        ("bayesnet.tasks", {"sklearn", "statsmodels", "arviz", "matplotlib"}),
+    ],
 )
 def test_import_has_no_side_effect(package, forbidden):
     run(CHECK.format(package=package, forbidden=forbidden))

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import scipy.optimize
-import scipy.stats
 
 from theory import arguments
 from theory.display import in_digits
@@ -164,6 +163,8 @@ def _best_start(curve: EvidenceCurve, start: np.ndarray, scan: int, seed: int) -
         candidates += list(np.linspace(low, high, scan))
     elif scan:
         exponent = int(np.ceil(np.log2(scan * size)))  # Sobol sets are even at powers of two
+        import scipy.stats  # not before it is needed: it takes a third of a second
+
         spread = scipy.stats.qmc.Sobol(size, rng=np.random.default_rng(seed)).random_base2(exponent)
         candidates += list(low + (high - low) * spread)
     values = [curve.at(candidate).value for candidate in candidates]

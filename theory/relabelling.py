@@ -39,7 +39,7 @@ class Relabelling(NamedTuple):
 
 
 def find_relabelling(network: Network, task: Task) -> Relabelling | None:
-    """The `Relabelling` of a network on a task; None where no kernel can tell one from the identity."""
+    """The `Relabelling` of a network on a task; None where there is none or none that any kernel can tell."""
     if not task.targets[task.supervised].any():
         return None
     permutation = opposite_patterns(task)
@@ -55,7 +55,7 @@ def find_relabelling(network: Network, task: Task) -> Relabelling | None:
 
 
 def opposite_patterns(task: Task) -> np.ndarray | None:
-    """pi, (P,), which exchanges patterns of opposite targets and keeps products of inputs; None if there is none."""
+    """pi, (P,), which exchanges patterns of opposite targets and keeps the products of inputs; or None."""
     kernels = task.input_kernel.transpose(0, 2, 1, 3).reshape(-1, task.patterns, task.patterns)
     tolerance = SAME * np.abs(kernels).max(initial=0.0)
     partner = np.full(task.patterns, -1)

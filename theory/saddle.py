@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from theory import arguments
+from typing import Any
+
+from theory import arguments, clock
 from theory.lazy import nngp
 from theory.memory import require_memory
 from theory.network import Network
 from theory.search.branch import Options
+from theory.search.given_starts import start_kernels
 from theory.search.settings import DEFAULT, Settings
 from theory.search.solutions import search
 from theory.solution import Solution
@@ -23,6 +26,9 @@ def solve(
     randomisations: int | None = None,
     tolerance: float | None = None,
     settings: Settings = DEFAULT,
+    start: Any = None,
+    time_limit: float | None = None,
+    progress: clock.Progress = False,
 ) -> Solution:
     r"""Solve the saddle-point equations at infinite width.
 
@@ -48,6 +54,14 @@ def solve(
         tolerance: on the standard error of the kernel entries, relative to sqrt(Phi_ii Phi_jj), by default 0.01; above
             it, the solution does not count as converged.
         settings: the numbers that steer the search.
+        start: where to look besides the search's own starts, for a saddle point that the search might miss: a
+            `Solution`, a kernel (S, P, S, P), a posterior of `bayesnet.sample` (the mean kernel of each chain, chains
+            of one phase once), or a list of such. What is downhill from there is listed with the others.
+        time_limit: seconds that the search may take; it is looked at between steps, so that a large problem may take
+            some longer. What has been reached then is returned: the best saddle point so far, or where the search
+            stood, with its residual, its error and ``converged`` False. None for as many as it needs.
+        progress: True prints where the search stands to the standard error, line by line; a function is called with
+            each line instead.
 
     Returns:
         The `Solution` of smallest free energy; ``branches`` lists every saddle point found. Where the sign symmetry
@@ -58,8 +72,8 @@ def solve(
     Raises:
         ValueError: if an argument is out of its range, if the task has too many entries, or if the kernels are not
             finite.
-        RuntimeError: if no saddle point is found at all. One that is found but not to its tolerance is returned, with
-            ``converged`` False.
+        RuntimeError: if no saddle point is found at all, or none within the time limit. One that is found but not to
+            its tolerance is returned, with ``converged`` False.
 
     Source: Bauer et al. 2026 (arXiv 2602.15593).
     """
@@ -67,8 +81,10 @@ def solve(
     arguments.instance("task", task, Task)
     seed = arguments.seed("seed", seed)
     arguments.instance("settings", settings, Settings)
+    clock.check(time_limit, progress)
     task.require_kernel_memory(network.layers)
     check_settings(network, task, starts=starts, points=points, randomisations=randomisations, tolerance=tolerance)
+    kernels = start_kernels(start, network, task)
     if network.scaling == "standard":
         return nngp(network, task)
     sets = settings.sets
@@ -77,8 +93,10 @@ def solve(
         seed=seed,
         starts=settings.gaussian.starts if starts is None else starts,
         settings=settings,
+        kernels=kernels,
     )
-    return search(network, task, points, options, sets.tolerance if tolerance is None else tolerance)
+    with clock.timed(*clock.check(time_limit, progress)):
+        return search(network, task, points, options, sets.tolerance if tolerance is None else tolerance)
 
 
 def check_settings(

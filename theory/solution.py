@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from theory import arguments, display
+from theory import arguments, display, residuals
 from theory.activations import Activation
+from theory.clock import ran_out
 from theory.jax_settings import own_settings
 from theory.kernels import OUTPUT_DIMS, entry_coords, flat_of, kernel_labels, largest_relative
 from theory.laws.neurons import draw_neurons
@@ -132,9 +133,9 @@ class Solution:
         (the residual exceeds its tolerance); "imprecise" (the statistical error exceeds its tolerance)."""
         if self.converged:
             return "converged"
-        if not self.stable and self.residual <= ANYWHERE:
+        if not self.stable and self.residual <= residuals.ANYWHERE:
             return "unstable"
-        return "imprecise" if self.residual <= STATED_RESIDUAL and self.relative_error > 0 else "unsolved"
+        return "imprecise" if self.residual <= residuals.STATED and self.relative_error > 0 else "unsolved"
 
     @cached_property
     def model(self) -> Model:
@@ -216,8 +217,6 @@ class Solution:
         return restore(dataset, "", family)
 
 
-STATED_RESIDUAL = 1e-8  # of nonlinear networks, at most
-ANYWHERE = 1e-2  # a residual above which nothing was found, as opposed to something not quite solved
 KERNELS = ("kernel", "conjugate", "preactivation_cov", "standard_error")
 OUTPUTS = ("prediction", "dual")
 SCALAR_KINDS = {
@@ -246,7 +245,9 @@ def only_stable(best: Solution) -> Solution:
     if best.stable:
         return best
     reason = "no stable one, try another seed"
-    if not best.residual <= ANYWHERE:
+    if ran_out() is not None:
+        reason = "no stable one by then"
+    elif not best.residual <= residuals.ANYWHERE:
         reason = "the search came to rest nowhere; targets or noise are too far from the prior for double precision"
     return replace(best, converged=False, message=f"{best.message}; NOT CONVERGED: {reason}")
 

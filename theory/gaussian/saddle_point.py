@@ -8,11 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from theory import residuals
 from theory.causal import PIVOT_FLOOR
 from theory.gaussian.kernel_energy import Points
 from theory.gaussian.reduced import Reduced
+from theory.gaussian.settings import TrustRegionSettings
 from theory.gaussian.site_maps import SiteMaps
+from theory.gaussian.trust_region import newton_step
 from theory.gaussian.white_numbers import causal_factor
+from theory.kernels import scale_of
 from theory.model import Model
 
 
@@ -23,6 +27,7 @@ class SaddlePoint(NamedTuple):
         kernel, conjugate, cov: Phi, Phihat and C, (n, n).
         free_energy: F.
         residual: the largest violation of the equations.
+        distance: how far the kernel is from a solution to first order, where the search came to no rest, (n, n).
         stable: whether no second derivative of F is negative.
     """
 
@@ -32,9 +37,10 @@ class SaddlePoint(NamedTuple):
     free_energy: float
     residual: float
     stable: bool
+    distance: np.ndarray | None
 
 
-def by_entry(point: Points, model: Model, stable: bool) -> SaddlePoint:
+def by_entry(point: Points, model: Model, stable: bool, settings: TrustRegionSettings) -> SaddlePoint:
     """A single point of the reduced problem of a model."""
     reduced = point.problem
     kernel = rotated(reduced.expand(point.kernel), reduced.patterns)
@@ -49,7 +55,24 @@ def by_entry(point: Points, model: Model, stable: bool) -> SaddlePoint:
     with contextlib.suppress(np.linalg.LinAlgError):  # where the search has come to no rest at all
         residual = float(point.violation)
     residual = residual if math.isfinite(residual) else math.inf
-    return SaddlePoint(kernel, conjugate, cov, float(point.value), residual, stable)
+    distance = None
+    if residual > residuals.EXACT:
+        scale = scale_of(kernel)
+        distance = np.outer(scale, scale)
+        if residual <= residuals.ANYWHERE:
+            distance = np.minimum(distance, _distance(point, settings))
+    return SaddlePoint(kernel, conjugate, cov, float(point.value), residual, stable, distance)
+
+
+def _distance(point: Points, settings: TrustRegionSettings) -> np.ndarray:
+    """What Newton's step would change of the kernel, (n, n); infinite beyond double precision."""
+    reduced = point.problem
+    try:
+        step = newton_step(Points(reduced, point.kernel[None]), settings)[0]
+    except np.linalg.LinAlgError:
+        return np.array(np.inf)
+    change = np.abs(rotated(reduced.expand(step), reduced.patterns))
+    return np.where(np.isfinite(change), change, np.inf)
 
 
 def reduced_kernel(kernel: np.ndarray, reduced: Reduced) -> np.ndarray:

@@ -9,10 +9,12 @@ reached less than all stable points. No second derivatives are ever stored, and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from theory.clock import time_is_up
 from theory.gaussian.curvatures import lowest_curvatures
 from theory.gaussian.kernel_energy import Points
 from theory.gaussian.reduced import Reduced
@@ -59,12 +61,12 @@ class LinearProblem:
         self._signs = [np.ones(self.reduced.entries), *map(self._signs_of_numbers, images)]
 
     @RESOLVED
-    def find_saddle_points(self, starts: int, seed: int) -> list[SaddlePoint]:
+    def find_saddle_points(self, starts: int, seed: int, kernels: Sequence[np.ndarray] = ()) -> list[SaddlePoint]:
         """Every distinct one reached from the starts and from unstable directions of those found.
 
-        Besides ``starts`` random ones, the lazy limit and coherent steps.
+        Besides ``starts`` random ones, the lazy limit, coherent steps and ``kernels``, (n, n) each.
         """
-        return [self._by_entry(found) for found in self.find(starts, seed)]
+        return [self._by_entry(found) for found in self.find(starts, seed, kernels)]
 
     @RESOLVED
     def follow(self, kernel: np.ndarray) -> SaddlePoint:
@@ -84,18 +86,21 @@ class LinearProblem:
             (found,) = self._polished(ends.at([int(np.argmin(ends.value))]))
         return self._by_entry(found)
 
-    def find(self, starts: int, seed: int) -> list[Found]:
+    def find(self, starts: int, seed: int, kernels: Sequence[np.ndarray] = ()) -> list[Found]:
         """As `find_saddle_points`, in terms of the reduced problem."""
         region = self.settings.trust_region
         if not self.reduced.entries:
             return [self._silent()]
         first = [self._lazy().kernel, *([coherent_starts(self.reduced, self.settings)] if self._symmetric else [])]
+        first += [reduced_kernel(kernel, self.reduced)[None] for kernel in kernels]
         queue = _Queue(self.reduced, self.settings)
         queue.put(np.concatenate(first), region.products)
         queue.put(random_starts(self.reduced, starts, seed, self.settings), region.random)
         found: list[Found] = []
-        while len(queue):
+        while len(queue) and not (found and time_is_up()):
             ends, finished = queue.searched()
+            if time_is_up() and not found:  # what has been reached, at rest or not
+                return self._polished(ends.at([int(np.argmin(ends.value))]))
             new: list[int] = []
             for i in np.flatnonzero(finished).tolist():
                 known = [*(each.point.kernel for each in found), *(ends.kernel[j] for j in new)]
@@ -142,7 +147,7 @@ class LinearProblem:
 
     def _by_entry(self, found: Found) -> SaddlePoint:
         try:
-            return by_entry(found.point, self.model, found.stable)
+            return by_entry(found.point, self.model, found.stable, self.settings.trust_region)
         except np.linalg.LinAlgError as error:
             raise RuntimeError(why_unresolved(self.model)) from error
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from theory.clock import report, time_is_up
 from theory.gaussian.kernel_energy import Points, overlap
 from theory.gaussian.settings import TrustRegionSettings
 from theory.gaussian.site_maps import back
@@ -67,8 +68,10 @@ def descend(
     search = _Search(starts, starts.kernel, starts.residual, radius, none, none, np.arange(count))
     ends = np.empty_like(starts.kernel)
     while True:
+        report(f"{len(search.number)} searches, largest residual {search.points.residual.max():.1e}")
         ended = ~(search.points.residual > residual) | (search.idle >= settings.stalled)
         ended |= (search.taken >= most[search.number]) | (search.radius < settings.shortest * size)
+        ended |= time_is_up()
         if ended.any():
             ends[search.number[ended]] = search.best[ended]
             if ended.all():
@@ -110,7 +113,7 @@ def _settled(points: Points, residual: float, settings: TrustRegionSettings) -> 
         if not settling.any():
             break
         before, some = points.residual, np.flatnonzero(settling)
-        step, relative, *_ = _step(points.at(some), np.ones(len(some)), np.full(len(some), settings.settling), settings)
+        step, relative = _newton(points.at(some), settings)
         trial = points.at(some).moved(step, relative)
         better = np.isfinite(trial.value)
         better[better] = trial.at(better).residual < before[some[better]] / 2
@@ -120,6 +123,16 @@ def _settled(points: Points, residual: float, settings: TrustRegionSettings) -> 
         points = Points(points.problem, kernels)
         settling &= points.residual > residual
     return points
+
+
+def newton_step(points: Points, settings: TrustRegionSettings) -> np.ndarray:
+    """About what Newton's step changes of the kernels, (S, m, m), and no more than the trust region allows."""
+    return _newton(points, settings)[0]
+
+
+def _newton(points: Points, settings: TrustRegionSettings) -> tuple[np.ndarray, np.ndarray]:
+    step, relative, *_ = _step(points, np.ones(len(points)), np.full(len(points), settings.settling), settings)
+    return step, relative
 
 
 def _step(

@@ -24,7 +24,8 @@ class GridSettings(ShortRepr):
         rank: the most independent entries that are put on one; a fourth would take ten million nodes.
         reach: of the nodes, in standard deviations: beyond six a Gaussian holds 2e-9 of its weight.
         nodes: by rank, per dimension: of the grid for the answer, and of the rougher one that serves on the way and
-            whose difference from the first is the error. Smooth activations then have errors of 1e-10.
+            whose difference from the first is the error. Smooth activations then have errors of 1e-10; those with kinks
+            as well, but 1e-7 where three entries correlate by .99.
         fits: rough grids, each as wide as the law on the one before; the third is as wide as the law to a few percent.
     """
 
@@ -66,13 +67,13 @@ def grid_law(
     nodes: int,
     reach: float,
 ) -> GridLaw:
-    """A tensor quadrature.
+    """A tensor quadrature in w, with h = pivot spread w on the live entries, so that <w w^T> is about 1.
 
-    Smooth phi: the trapezoidal rule in z whitened by ``spread``, a factor of <z z^T>. Kinks: Gauss-Legendre panels in h
-    on either side of zero. Both out to ``reach`` standard deviations.
+    Smooth phi: the trapezoidal rule. Kinks: panels of Gauss and Legendre on either side of h_i = 0, which lies
+    elsewhere on the axis of w_i for each of w_1 .. w_{i-1} (`_panels`). Both out to ``reach`` standard deviations.
 
     Args:
-        spread: lower factor of <z z^T>, (r, r).
+        spread: lower factor of <z z^T>, z being white under the prior, (r, r).
         cov: C, (n, n).
         phi: the activation.
         live: the pivots of C.
@@ -83,16 +84,35 @@ def grid_law(
     rank = len(live)
     if kinks:
         index = np.asarray(live, dtype=int)
-        half, half_weights = np.polynomial.legendre.leggauss(nodes // 2)
-        line = np.concatenate([(half - 1) / 2, (half + 1) / 2]) * reach
-        log_line = np.log(np.concatenate([half_weights, half_weights]))
-        transform = np.diag(np.linalg.norm(np.linalg.cholesky(cov[np.ix_(index, index)]) @ spread, axis=1))
+        factor = np.linalg.cholesky(cov[np.ix_(index, index)]) @ spread
+        mesh, log_mesh = _panels(factor, nodes, reach)
+        coordinates = mesh @ factor.T
     else:
-        line, log_line, transform = np.linspace(-reach, reach, nodes), np.zeros(nodes), spread
-    mesh = np.stack(np.meshgrid(*[line] * rank, indexing="ij"), axis=-1).reshape(-1, rank)
-    log_mesh = np.sum(np.meshgrid(*[log_line] * rank, indexing="ij"), axis=0).ravel()
-    arrays = jnp.asarray(mesh @ transform.T), jnp.asarray(log_mesh), jnp.asarray(np.zeros(len(mesh)))
-    return GridLaw(*arrays, phi, live, kinks)
+        line = np.linspace(-reach, reach, nodes)
+        mesh = np.stack(np.meshgrid(*[line] * rank, indexing="ij"), axis=-1).reshape(-1, rank)
+        coordinates, log_mesh = mesh @ spread.T, np.zeros(len(mesh))
+    return GridLaw(jnp.asarray(coordinates), jnp.asarray(log_mesh), jnp.zeros(len(mesh)), phi, live, kinks)
+
+
+def _panels(factor: np.ndarray, nodes: int, reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes w (nodes^r, r) and their log weights, in panels between which h = factor w changes a sign.
+
+    The integral over w_i for given w_1 .. w_{i-1} has a smooth integrand on either side of its kink, and a smooth
+    value, as the kink moves smoothly: Gauss's rule converges as for a smooth phi, however entries correlate.
+    """
+    unit, weights = np.polynomial.legendre.leggauss(nodes // 2)
+    share, log_share = (unit + 1) / 2, np.log(weights / 2)
+    mesh, log_mesh = np.zeros((1, 0)), np.zeros(1)
+    for row in factor:
+        known = mesh.shape[1]
+        kink = np.clip(-(mesh @ row[:known]) / row[known], -reach, reach)[:, None]
+        below, above = kink + reach, reach - kink
+        line = np.concatenate([below * share - reach, kink + above * share], axis=1)
+        widths = np.maximum(np.concatenate([below, above], axis=1), np.finfo(float).tiny)
+        log_line = np.log(widths).repeat(len(share), axis=1) + np.tile(log_share, 2)
+        mesh = np.concatenate([np.repeat(mesh, nodes, axis=0), line.reshape(-1, 1)], axis=1)
+        log_mesh = np.repeat(log_mesh, nodes) + log_line.ravel()
+    return mesh, log_mesh
 
 
 def fitted_grid(

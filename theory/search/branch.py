@@ -26,6 +26,7 @@ class Options(NamedTuple):
     seed: int = 0
     starts: int = GaussianSettings.starts
     settings: Settings = DEFAULT
+    kernels: tuple[np.ndarray, ...] = ()  # flat, of the whole task: where to start besides
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,13 @@ def oddness(kernel: np.ndarray, model: Model, phi: Activation) -> float:
 
 def same_branch(one: Branch, other: Branch, settings: BranchSettings) -> bool:
     """Equal kernels within a share of their scale, up to the sign symmetry."""
-    first, second = (np.mean([root.kernel for root in branch.roots], axis=0) for branch in (one, other))
+    return is_near(np.mean([root.kernel for root in one.roots], axis=0), other, settings)
+
+
+def is_near(kernel: np.ndarray, branch: Branch, settings: BranchSettings) -> bool:
+    """Whether a kernel (n, n) is that of a branch, likewise."""
+    first, second = kernel, np.mean([root.kernel for root in branch.roots], axis=0)
     scale = scale_of(first)
-    if len(mirror_images(one.model, one.phi)):
+    if len(mirror_images(branch.model, branch.phi)):
         first, second = np.abs(first), np.abs(second)
     return bool(np.max(np.abs(first - second) / np.outer(scale, scale)) < settings.same)

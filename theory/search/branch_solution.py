@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from theory import residuals
 from theory.extension import extend_kernel
 from theory.jax_settings import own_settings
 from theory.kernels import flat_of, kernel_of, largest_relative, outputs_of, scale_of
@@ -16,14 +17,13 @@ from theory.relabelling import find_relabelling, relabel
 from theory.search.branch import Branch
 from theory.search.posed import Posed
 from theory.search.problem import Problem
-from theory.solution import STATED_RESIDUAL, Solution, error_of_repetitions
+from theory.solution import Solution, error_of_repetitions
 from theory.symmetry import apply_signs, mirror_signs, preferred_signs
 from theory.ties import tied_entries
 from theory.units import times
 
 # Difference of kernels, relative to their scale, beyond which an image counts as another saddle point.
 SAME_IMAGE = 0.1
-EXACT_RESIDUAL = 1e-9  # of linear networks, at most: rounding errors of long chains reach a tenth of it
 
 
 def branch_solution(branch: Branch, posed: Posed) -> Solution:
@@ -36,10 +36,14 @@ def branch_solution(branch: Branch, posed: Posed) -> Solution:
     randomisations = 1 if exact else len(kernels)
     repetitions = kernels[:0] if branch.found is None else kernels
     error = error_of_repetitions(repetitions, randomisations)
+    for root in branch.roots:
+        if root.distance is not None:  # the scatter says nothing of what the search has not come to
+            error = np.maximum(error, _by_entry(root.distance, kernel, posed))
     left_out = 0 if branch.found is None else branch.found.problem.left_out(branch.roots[0].kernel)
     if branch.found is not None and left_out > 0:
         deviations = np.sqrt(np.diagonal(kernel))
-        error = np.hypot(error, branch.found.problem.floor * np.outer(deviations, deviations))
+        largest = branch.found.problem.settings.refreshes.amplified * branch.found.problem.floor
+        error = np.hypot(error, largest * np.outer(deviations, deviations))
     conjugate = np.zeros_like(kernel)
     conjugates = [root.conjugate for root in branch.roots]
     conjugate[np.ix_(posed.kept, posed.kept)] = conjugates[0] if branch.exact else np.mean(conjugates, axis=0)
@@ -49,7 +53,7 @@ def branch_solution(branch: Branch, posed: Posed) -> Solution:
     law = jax.tree.map(np.asarray, output_law(model, jnp.asarray(kernel)))
     residual = _largest([root.residual for root in branch.roots])
     relative_error = largest_relative(error, kernel)
-    solved = residual <= (EXACT_RESIDUAL if branch.found is None else STATED_RESIDUAL)
+    solved = residual <= (residuals.EXACT if branch.found is None else residuals.STATED)
     energies = np.array(branch.energies)
     preactivation, activity, output = posed.units
     return Solution(
@@ -73,6 +77,15 @@ def branch_solution(branch: Branch, posed: Posed) -> Solution:
         ),
         effective_sample_size=float(min(root.effective_sample_size for root in branch.roots)),
     )
+
+
+def _by_entry(distance: np.ndarray, kernel: np.ndarray, posed: Posed) -> np.ndarray:
+    """An error of the part that was searched as one of the whole kernel: as large, relative to its scale, elsewhere."""
+    scale = scale_of(kernel)
+    window = np.ix_(posed.kept, posed.kept)
+    whole = largest_relative(distance, kernel[window]) * np.outer(scale, scale)
+    whole[window] = distance
+    return whole
 
 
 def _whole_kernels(branch: Branch, posed: Posed) -> np.ndarray:
@@ -172,7 +185,8 @@ def _message(
     if found is not None and left_out > 0:
         text += f"; {left_out} entries follow from earlier ones to within {found.problem.floor:g} of their variance"
     if not solved:
-        text += f"; NOT CONVERGED: the residual exceeds {EXACT_RESIDUAL if found is None else STATED_RESIDUAL:g}"
+        text += f"; NOT CONVERGED: the residual exceeds {residuals.EXACT if found is None else residuals.STATED:g}"
+        text += f", kernel entries are known to {relative_error:.2g} of sqrt(Phi_ii Phi_jj) at best"
     elif relative_error > tolerance:
         text += f"; NOT CONVERGED: the standard error exceeds the tolerance {tolerance:g}; use more points"
     return text

@@ -16,25 +16,29 @@ of each step, and so does the symmetric branch where neither inputs nor readouts
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from theory.activations import Activation
+from theory.clock import report, time_is_up
 from theory.gaussian.saddle_point import SaddlePoint
 from theory.gaussian.search import LinearProblem
 from theory.model import Model
-from theory.search.branch import Branch, Options, mirror_images, oddness, same_branch
+from theory.search.branch import Branch, Options, is_near, mirror_images, oddness, same_branch
 from theory.search.problem import LostError, Problem, State
 from theory.search.settings import BranchSettings
 from theory.search.solve_branch import solve_branch
-from theory.search.starts import come_to_rest, leave_symmetric
+from theory.search.starts import Start, come_to_rest, leave_symmetric
 from theory.search.stationarity import Root
 from theory.search.symmetry_breaking import decoupled_model
 from theory.seeds import part
 from theory.ties import tied_entries
 
-FLOWING, SOLVING, SYMMETRIC, LEAVING = range(4)  # places of `theory.seeds.part`
+FLOWING, SOLVING, SYMMETRIC, LEAVING, LED = range(5)  # places of `theory.seeds.part`
 
 
 def find_branches(model: Model, phi: Activation, options: Options, images: np.ndarray | None = None) -> list[Branch]:
@@ -51,27 +55,24 @@ def find_branches(model: Model, phi: Activation, options: Options, images: np.nd
     """
     images = mirror_images(model, phi) if images is None else images
     if phi.linear:
-        points = LinearProblem(model, images, options.settings.gaussian).find_saddle_points(
-            options.starts, options.seed
-        )
+        linear = LinearProblem(model, images, options.settings.gaussian)
+        points = linear.find_saddle_points(options.starts, options.seed, options.kernels)
         return [_gaussian_branch(point, model, phi) for point in points]
     _check_size(model, options.settings.branches)
     flows, seed = options.settings.flow, options.seed
-    independent, coherent = (0.0, 0.0), (flows.coherence, flows.first_targets)
+    independent, coherent = Start(), Start(flows.coherence, flows.first_targets)
 
-    def solved(problem: Problem, state: State, seed: int) -> list[Branch]:
-        try:
-            return [solve_branch(problem, model, state, options.randomisations, seed)]
-        except LostError:
-            return []
+    solved = partial(_solved, model, options)
 
     def from_independent_noise(on: Model, seed: int) -> list[Branch]:
+        report("flow of neurons from independent noise")
         attempts = (
             solved(
                 *come_to_rest(on, phi, options, part(seed, FLOWING, attempt), attempt, independent),
                 part(seed, SOLVING, attempt),
             )
             for attempt in range(flows.attempts)
+            if not (attempt and time_is_up())
         )
         return next(filter(None, attempts), [])
 
@@ -81,6 +82,9 @@ def find_branches(model: Model, phi: Activation, options: Options, images: np.nd
     unstable = not any(branch.stable for branch in symmetric)
     for attempt in range(flows.attempts):
         lost = False
+        if symmetric and time_is_up():
+            return symmetric
+        report("flow of neurons from coherent steps")
         # What is stable is left by nothing but a start far away.
         for number, start in enumerate((coherent, independent)[: 1 + unstable]):
             problem, state = come_to_rest(model, phi, options, part(seed, FLOWING, attempt, number), attempt, start)
@@ -96,6 +100,46 @@ def find_branches(model: Model, phi: Activation, options: Options, images: np.nd
         if nearby is not None:
             return symmetric + solved(problem, nearby, part(seed, LEAVING, SOLVING))
     return symmetric
+
+
+def branches_from(
+    kernels: Sequence[np.ndarray], model: Model, phi: Activation, options: Options, known: Sequence[Branch]
+) -> list[Branch]:
+    """The saddle points downhill from kernels (n, n) each that are not among those known, of a network not linear.
+
+    Args:
+        kernels: near what is sought.
+        model: all of whose patterns and last sites matter.
+        phi: the activation.
+        options: of the search.
+        known: branches of this model.
+    """
+    found: list[Branch] = []
+    for number, kernel in enumerate(kernels):
+        if time_is_up():
+            break
+        report(f"flow of neurons towards kernel {number + 1}")
+        seed, start = part(options.seed, LED, number), Start(0.0, 1.0, kernel)
+        for attempt in range(options.settings.flow.attempts):
+            with suppress(ValueError):  # a pull may be too strong for the step
+                problem, state = come_to_rest(model, phi, options, part(seed, FLOWING, attempt), attempt, start)
+                break
+        else:
+            continue
+        if any(is_near(state.kernel, branch, options.settings.branches) for branch in [*known, *found]):
+            continue
+        for branch in _solved(model, options, problem, state, part(seed, SOLVING)):
+            if not any(same_branch(branch, other, options.settings.branches) for other in [*known, *found]):
+                found.append(branch)
+    return found
+
+
+def _solved(model: Model, options: Options, problem: Problem, state: State, seed: int) -> list[Branch]:
+    """The branch that a state leads to, if it does."""
+    try:
+        return [solve_branch(problem, model, state, options.randomisations, seed)]
+    except LostError:
+        return []
 
 
 def follow_branch(branch: Branch, model: Model, options: Options, points: int | None = None) -> Branch | None:
@@ -123,7 +167,7 @@ def follow_branch(branch: Branch, model: Model, options: Options, points: int | 
 
 def _gaussian_branch(point: SaddlePoint, model: Model, phi: Activation) -> Branch:
     """The `Branch` of a linear network in closed form."""
-    root = Root(point.kernel, point.conjugate, point.residual, 1.0)
+    root = Root(point.kernel, point.conjugate, point.residual, 1.0, point.distance)
     return Branch(model, phi, (root,), (point.free_energy,), point.stable)
 
 

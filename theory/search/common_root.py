@@ -20,6 +20,7 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 
+from theory.clock import report, time_is_up
 from theory.kernels import scale_of
 from theory.laws.drawn import DrawnLaw
 from theory.search.problem import Problem, State, each_law, make_laws, solve_on_laws
@@ -45,12 +46,13 @@ def solve_together(
     """
     settings, last_size = problem.settings.refreshes, -np.inf
     for refresh in range(settings.rounds):
+        report(f"all sets together, round {refresh + 1}")
         sets = [make_laws(problem, state, part(seed, refresh, number)) for number in range(count)]
         joined = _joined(problem, state, sets)
         common = solve_on_laws(problem, state, joined, slope)
         size = common.effective_sample_size
         solved = common.residual <= problem.tolerance
-        if not solved or size > settings.good or size < last_size + settings.improvement:
+        if not solved or size > settings.good or size < last_size + settings.improvement or time_is_up():
             break
         last_size, state = size, State(common.kernel, common.conjugate)
     return common, _own_roots(problem, common, joined, sets, slope), sets
@@ -100,7 +102,7 @@ def _own_roots(problem: Problem, common: Root, joined: Laws, sets: Sequence[Laws
             return lost
     residual = np.full(at.size, common.residual)
     roots = [root_of(at - shift, residual, common.effective_sample_size, scale, layout) for shift in shifts]
-    return [replace(root, kernel=_covariance(root.kernel, scale)) for root in roots]
+    return [replace(root, kernel=_covariance(root.kernel, scale), distance=common.distance) for root in roots]
 
 
 def _along(problem: Problem, at: np.ndarray, scale: np.ndarray, laws: Laws, direction: np.ndarray):

@@ -11,7 +11,7 @@ from theory.network import Network
 from theory.search.branch import Options, mirror_images
 from theory.task import Task
 from theory.ties import needed_part
-from theory.units import Units, natural_units
+from theory.units import Units, natural_units, times
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +20,7 @@ class Posed:
 
     Attributes:
         network, task: what is asked.
-        options: of the search.
+        options: of the search; the kernels to start from are those of what is searched.
         tolerance: on the standard error of the kernel entries, relative to sqrt(Phi_ii Phi_jj).
         units: natural ones (`theory.units`) of a linear network; its relative numbers may be anything.
         model: the two in arrays, in these units.
@@ -47,4 +47,7 @@ def pose(network: Network, task: Task, options: Options, tolerance: float, units
         units = natural_units(model, phi, model.drive, model.drive) if phi.linear else Units(0, 0, 0)
     model = units.model(model).on_device()
     searched, kept = (model, np.arange(model.entries)) if phi.linear else needed_part(model)
+    window = np.ix_(kept, kept)
+    kernels = tuple(times(kernel, -2 * units.activity)[window] for kernel in options.kernels)
+    options = options._replace(kernels=kernels)
     return Posed(network, task, options, tolerance, units, model, searched, kept, mirror_images(model, phi))

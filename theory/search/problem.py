@@ -16,6 +16,7 @@ import numpy as np
 
 from theory.activations import Activation
 from theory.causal import PIVOT_FLOOR
+from theory.clock import report, time_is_up
 from theory.kernels import scale_of
 from theory.laws.drawn import drawn_law
 from theory.laws.gaussian import GaussianLaw
@@ -83,9 +84,13 @@ class Problem:
         return sum(len(group.live) for group in layout.groups) - sum(len(group.live) for group in self.layout.groups)
 
     def coarsened(self, kernel: np.ndarray) -> Problem | None:
-        """With `RefreshSettings.coarser` for a floor; None where that leaves the same entries at that kernel (n, n)."""
-        coarser = replace(self, floor=self.settings.refreshes.coarser).at(kernel)
-        return None if coarser.layout == self.at(kernel).layout else coarser
+        """With the next of `RefreshSettings.coarser` that leaves fewer entries at a kernel (n, n), if one does."""
+        layout = self.at(kernel).layout
+        for floor in self.settings.refreshes.coarser:
+            coarser = replace(self, floor=floor).at(kernel)
+            if floor > self.floor and coarser.layout != layout:
+                return coarser
+        return None
 
     @property
     def exact(self) -> bool:
@@ -187,13 +192,14 @@ def settle(problem: Problem, state: State, seed: int) -> tuple[Problem, State, n
     for refresh in range(settings.rounds):
         problem = problem.at(state.kernel)
         crowded = replace(problem, points=crowd * problem.points)
+        report(f"laws, round {refresh + 1}: {_described(crowded)}")
         state, laws = make_laws_halfway(crowded, before, state, part(seed, refresh))
         before = state
         slope = slope_on_laws(problem, state, laws)
         root = solve_on_laws(problem, state, laws, slope)
         state = State(root.kernel, root.conjugate)
         solved, size = root.residual <= problem.tolerance, root.effective_sample_size
-        if solved and (size > settings.good or size < last_size + settings.improvement):
+        if time_is_up() or (solved and (size > settings.good or size < last_size + settings.improvement)):
             break
         last_size = size if solved else -np.inf
         if not root.residual <= problem.settings.roots.hopeless:
@@ -205,6 +211,12 @@ def settle(problem: Problem, state: State, seed: int) -> tuple[Problem, State, n
             elif refresh:
                 crowd = settings.crowd
     return problem, state, slope
+
+
+def _described(problem: Problem) -> str:
+    sizes = [str(len(group.live)) for group in problem.layout.groups if group.live]
+    size = " + ".join(sizes) if len(sizes) <= 4 else f"{len(sizes)} groups of up to {max(map(int, sizes))}"
+    return f"{size} independent entries" + ("" if problem.exact else f" on {problem.points} points")
 
 
 def make_laws_halfway(problem: Problem, before: State, state: State, seed: int) -> tuple[State, Laws]:

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
 
+from theory.clock import report, time_is_up
 from theory.search.settings import RootSettings
 
 Evaluation = tuple[np.ndarray, float]
@@ -25,7 +26,8 @@ def solve_root(
     """Broyden's good method from ``start``, then Newton's.
 
     A step is halved while it raises the violation or lets the trust fall under its floor. Where halving does not help
-    a step of Broyden's, Newton's take over, and where it does not help those, the best point seen is returned.
+    a step of Broyden's, Newton's take over, and where it does not help those, the best point seen is returned. So it
+    is where the time is up (`theory.clock`).
 
     Args:
         evaluate: point -> (violation, trust); trust is 1 where the violation means what it says and falls to 0 where
@@ -42,9 +44,11 @@ def solve_root(
     point, (value, trust) = start, evaluate(start)
     inverse = BroydenInverse(slope, settings.least_overlap)
     newton = False
-    for _ in range(settings.steps):
-        if not np.max(np.abs(value)) > tolerance:
+    for number in range(settings.steps):
+        violation = np.max(np.abs(value))
+        if not violation > tolerance or ((newton or number >= settings.least_steps) and time_is_up()):
             break
+        report(f"root of the stationarity equations: step {number + 1}, violation {violation:.1e}")
         if newton:
             step = -solve_linear(partial(derivative, point), value, inverse.apply, settings.inexact, settings.krylov)
         else:

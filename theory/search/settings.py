@@ -19,6 +19,7 @@ class RootSettings(ShortRepr):
         exact_tolerance: the same where all laws are Gaussian and nothing but rounding limits it.
         hopeless: a violation above it is no saddle point at all.
         steps: of Broyden's and Newton's method together.
+        least_steps: of Broyden's that are taken where the time is up: cheap beside the laws that they are taken on.
         least_overlap: of a step with what the slope makes of it, below which the slope is not brought up to date.
         least_step: to which a step is halved before another method takes over.
         least_trust: the effective sample size that a step may lead to.
@@ -34,6 +35,7 @@ class RootSettings(ShortRepr):
     exact_tolerance: float = 1e-12
     hopeless: float = 1e-3
     steps: int = 60
+    least_steps: int = 15
     least_overlap: float = 0.05
     least_step: float = 1 / 32
     least_trust: float = 0.3
@@ -51,10 +53,12 @@ class RefreshSettings(ShortRepr):
 
     Attributes:
         floor: conditional variance of an entry, relative to its own, below which the entry counts as following from
-            earlier ones. Strong signals drive deep networks to a fixed point, where a step adds nothing to those
-            before; kernels are off by as much.
-        coarser: the same where a search with ``floor`` gets nowhere: the equations are ill-conditioned by the inverse
-            of it, and neurons that are draws make steps that C does not survive.
+            earlier ones: rounding errors of the averages over draws come near.
+        coarser: the same, one after the other, where a search with ``floor`` gets nowhere. Strong signals drive deep
+            networks to a fixed point, where a step adds nothing to those before: the equations are ill-conditioned by
+            the inverse of its conditional variance, and neurons that are draws make steps that C does not survive.
+        amplified: how much more than an entry's conditional variance kernels change where that is left out: targets
+            that need what little an entry adds make that larger; 110 times the floor has been seen.
         rounds: at most.
         retreats: halfway back to where laws were made before.
         good: effective sample size at which laws serve to the end.
@@ -62,8 +66,9 @@ class RefreshSettings(ShortRepr):
         crowd: times as many draws where a search on the way stays stuck.
     """
 
-    floor: float = 1e-4
-    coarser: float = 1e-3
+    floor: float = 1e-8
+    coarser: tuple[float, ...] = (1e-4, 1e-3)
+    amplified: float = 100.0
     rounds: int = 8
     retreats: int = 5
     good: float = 0.8
@@ -83,6 +88,8 @@ class FlowSettings(ShortRepr):
             small observation noise makes the forces stiff.
         coherence: correlation between any two steps of the noise that a coherent flow starts from.
         first_targets: of a coherent flow, relative to the task's: under stronger ones broken branches have no rival.
+        pull: at first, of a flow towards a kernel: some times the entropy that a neuron loses on the way, not so strong
+            that steps of the length above overshoot.
     """
 
     neurons: int = 2048
@@ -92,6 +99,7 @@ class FlowSettings(ShortRepr):
     attempts: int = 3
     coherence: float = 0.64
     first_targets: float = 2.0
+    pull: float = 8.0
 
 
 @dataclass(frozen=True, repr=False)

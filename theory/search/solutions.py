@@ -6,16 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 
+from theory import residuals
+from theory.clock import ran_out, report, time_is_up
 from theory.family import Family
 from theory.jax_settings import own_settings
 from theory.laws.stein import FIELDS
 from theory.network import Network
-from theory.search.branch import Branch, Options
+from theory.relabelling import find_relabelling
+from theory.search.branch import Branch, Options, is_near
 from theory.search.branch_solution import branch_solution, relabelled_images, same_saddle_point
-from theory.search.branches import find_branches, follow_branch
+from theory.search.branches import branches_from, find_branches, follow_branch
+from theory.search.nearly_images import nearly_images
 from theory.search.posed import Posed, pose
 from theory.seeds import part
-from theory.solution import STATED_RESIDUAL, Solution, only_stable
+from theory.solution import Solution, only_stable
 from theory.task import Task
 from theory.ties import tied_entries
 from theory.units import Units
@@ -33,12 +37,20 @@ def search(network: Network, task: Task, points: int | None, options: Options, t
         found = find(posed)
         solution = gather(posed, found)
         larger = None if points else _larger_sets(solution, found, size, posed)
-        while larger is not None:
+        while larger is not None and not time_is_up():
+            report(f"sets of {larger} points")
             again = options._replace(seed=part(options.seed, larger))
-            found = [follow_branch(branch, posed.part, again, larger) or branch for branch in found]
+            found = [_refined(branch, posed, again, larger) for branch in found]
             solution = gather(posed, found)
             larger = _larger_sets(solution, found, larger, posed)
     return solution
+
+
+def _refined(branch: Branch, posed: Posed, options: Options, points: int) -> Branch:
+    """A branch on larger sets; as it was where it cannot be followed, or the time is up."""
+    if time_is_up():
+        return branch
+    return follow_branch(branch, posed.part, options, points) or branch
 
 
 def find(posed: Posed) -> list[Branch]:
@@ -50,12 +62,35 @@ def find(posed: Posed) -> list[Branch]:
     found = find_branches(
         posed.part, posed.network.phi, posed.options, posed.images if posed.part is posed.model else None
     )
+    if not posed.network.phi.linear:
+        found += branches_from(_other_starts(posed, found), posed.part, posed.network.phi, posed.options, found)
+    if not found and ran_out() is not None:
+        raise RuntimeError(
+            f"no saddle point of the network on this task was found within the time limit of {ran_out():g} s; allow "
+            "more time"
+        )
     if not found:
         raise RuntimeError(
             "no saddle point of the network on this task was found: use more points, another seed or a weaker "
             "signal, or follow it from a weaker signal with theory.continuation"
         )
     return found
+
+
+def _other_starts(posed: Posed, found: list[Branch]) -> list[np.ndarray]:
+    """Kernels (n, n) to start from besides: those given, and images of the best stable branch that are near others."""
+    starts, phi = list(posed.options.kernels), posed.network.phi
+    stable = [branch for branch in found if branch.stable]
+    if stable:
+        best = min(stable, key=lambda branch: branch.energies[0])
+        kernel = np.mean([root.kernel for root in best.roots], axis=0)
+        relabelled = find_relabelling(posed.network, posed.task) is not None
+        starts += [
+            image
+            for image in nearly_images(kernel, posed.part, phi, signs=not len(posed.images), relabelled=not relabelled)
+            if not any(is_near(image, branch, posed.options.settings.branches) for branch in found)
+        ]
+    return starts
 
 
 def best_of(posed: Posed, found: list[Branch]) -> tuple[Solution, Branch]:
@@ -74,6 +109,9 @@ def gather(posed: Posed, found: list[Branch]) -> Solution:
             solutions.append(image)
     branches = tuple(sorted(solutions, key=_rank))
     message = f"{branches[0].message}; {len(branches)} saddle point(s) found"
+    limit = ran_out()
+    if limit is not None:
+        message += f"; stopped by the time limit of {limit:g} s"
     return only_stable(replace(branches[0], branches=branches, message=message))
 
 
@@ -82,7 +120,7 @@ def _larger_sets(solution: Solution, found: list[Branch], points: int, posed: Po
     if solution.converged or all(branch.exact for branch in found):
         return None
     sets, draws = posed.options.settings.sets, posed.options.settings.draws
-    solved = solution.residual <= STATED_RESIDUAL and solution.stable
+    solved = solution.residual <= residuals.STATED and solution.stable
     wanted = (solution.relative_error / (sets.safety * posed.tolerance)) ** 2 if solved else sets.growth
     larger = (2 if wanted <= 2 else sets.growth) * points
     entries = max(len(entries) for entries in tied_entries(posed.part))
@@ -118,7 +156,7 @@ class Follower:
 
 def _rank(solution: Solution) -> tuple[bool, bool, float, float]:
     """Stable and solved ones first; a statistical error above its tolerance is no reason to prefer another branch."""
-    unsolved = solution.residual > STATED_RESIDUAL
+    unsolved = solution.residual > residuals.STATED
     energy = float(f"{solution.free_energy:.12g}")  # images differ by rounding errors
     return not solution.stable, unsolved, energy, -_neighbours(solution.kernel)
 

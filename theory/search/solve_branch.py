@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
+from theory.clock import report, time_is_up
 from theory.laws.grid import FINEST
 from theory.model import Model, data_term
 from theory.search.branch import Branch, Found
@@ -24,21 +25,24 @@ def solve_branch(problem: Problem, model: Model, state: State, randomisations: i
     """Settle, then repeat on independent laws; ``model`` has W whole, which decides the stability.
 
     Where some set has no root, all are solved together; where that fails too, entries that add little are taken to
-    follow from earlier ones.
+    follow from earlier ones. Where the time is up (`theory.clock`), two sets show what has been reached.
     """
     problem, state, slope = settle(problem, state, part(seed, SETTLING))
     exact, settings = problem.exact, problem.settings
     sets, roots = [], []
     for number in range(settings.grids.choices if exact else randomisations):
+        if number > 1 and time_is_up():
+            break
+        report(f"set {number + 1}")
         laws = make_laws(problem, state, part(seed, DRAWING, number), number if exact else FINEST)
         sets.append(laws)
         roots.append(solve_on_laws(problem, state, laws, slope))
     solved_on = roots
-    together = not exact and not _all_solved(problem, roots)
+    together = not exact and not _all_solved(problem, roots) and not time_is_up()
     if together:
         common, roots, sets = solve_together(problem, state, slope, randomisations, part(seed, TOGETHER))
         solved_on = [common] * len(sets)
-    if not _all_solved(problem, roots):
+    if not _all_solved(problem, roots) and not time_is_up():
         coarsened = problem.coarsened(state.kernel)
         if coarsened is not None:
             return solve_branch(coarsened, model, state, randomisations, part(seed, AGAIN))
@@ -50,7 +54,10 @@ def solve_branch(problem: Problem, model: Model, state: State, randomisations: i
         for repetition in range(settings.branches.grid_draws if exact and number == 0 else 1 - exact):
             neurons.append(_neurons(problem, root, laws, part(seed, PICKING, number, repetition)))
     between = softest_of(problem, solved_on[-1], sets[-1], model).eigenvalue
-    stable = between < 1 and is_stable(solved_on, sets, problem.model, problem.layout, slope, settings.roots)
+    judged = 1 if time_is_up() else len(sets)  # each takes as long as many steps of a search
+    stable = between < 1 and is_stable(
+        solved_on[:judged], sets[:judged], problem.model, problem.layout, slope, settings.roots
+    )
     found = Found(problem, state, tuple(neurons), tuple(means), together)
     return Branch(model, problem.phi, tuple(roots), tuple(energies), stable, found)
 

@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 
 from theory.activations import Activation
+from theory.kernels import scale_of
 from theory.laws.grid import ROUGHER
 from theory.laws.law import range_of
 from theory.model import Model, signal_of
 from theory.search.branch import Branch, Options
 from theory.search.broken_branch import walk
-from theory.search.flow import flow
+from theory.search.flow import Pull, flow, no_pull
 from theory.search.problem import LostError, Problem, State, make_laws, make_problem, slope_on_laws, solve_on_laws
 from theory.search.stationarity import conjugate_of
 from theory.search.symmetric_branch import softest_of
 from theory.seeds import key_of, part
 
 
+class Start(NamedTuple):
+    """Of a flow: the correlation of its noise between sites, the targets at first, the kernel that it is led to."""
+
+    coherence: float = 0.0
+    first_targets: float = 0.0
+    kernel: np.ndarray | None = None
+
+
 def come_to_rest(
-    model: Model, phi: Activation, options: Options, seed: int, attempt: int, start: tuple[float, float]
+    model: Model, phi: Activation, options: Options, seed: int, attempt: int, start: Start
 ) -> tuple[Problem, State]:
     """Where the flow comes to rest from a start, its step halved at each attempt."""
-    (coherence, first_targets), settings = start, options.settings.flow
+    (coherence, first_targets, towards), settings = start, options.settings.flow
+    pull = no_pull(model.entries)
+    if towards is not None:
+        pull = Pull(jnp.asarray(towards), jnp.asarray(scale_of(towards)), jnp.asarray(settings.pull))
     rng = np.random.default_rng(part(seed, 0))
     independent = rng.normal(size=(model.entries, settings.neurons))
     common = np.tile(rng.normal(size=(model.patterns, settings.neurons)), (model.sites, 1))
     noise = np.sqrt(1 - coherence) * independent + np.sqrt(coherence) * common
     steps, step, key = settings.steps * 2**attempt, settings.step / 2**attempt, key_of(part(seed, 1))
-    settled = flow(model, noise, key, phi.function, steps, step, first_targets, settings.friction)
+    settled = flow(model, noise, key, phi.function, steps, step, first_targets, pull, settings.friction)
     kernel, response = map(np.asarray, settled)
     if not np.isfinite(kernel).all():
         raise ValueError(

@@ -10,7 +10,7 @@ sqrt(Phi_ii Phi_jj) and Phihat by its inverse. The slope is evaluated once, on r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from theory import residuals
 from theory.jacobians import dense_jacobian
 from theory.laws.law import Law
 from theory.model import Array, Model, conjugate_kernel, preactivation_cov
@@ -103,12 +104,14 @@ class Root:
         kernel, conjugate: Phi and Phihat, (n, n), zero between groups.
         residual: largest violation of the equations, in the scaled unknowns.
         effective_sample_size: smallest of the groups.
+        distance: how far the kernel is from a root to first order, where the search has not come to one, (n, n).
     """
 
     kernel: np.ndarray
     conjugate: np.ndarray
     residual: float
     effective_sample_size: float
+    distance: np.ndarray | None = None
 
 
 def pack(kernel: np.ndarray, conjugate: np.ndarray, scale: np.ndarray, layout: Layout) -> np.ndarray:
@@ -241,15 +244,32 @@ def find_root(
         slope: a `violation_slope` nearby.
         settings: of the search.
     """
+    tolerance = settings.exact_tolerance if layout.closed_form else settings.tolerance
     unknowns, value, size = solve_root(
         lambda at: violation(at, scale, model, laws, layout),
         pack(kernel, conjugate, scale, layout),
         slope,
         lambda at, direction: violation_derivative(at, direction, scale, model, laws, layout),
-        settings.exact_tolerance if layout.closed_form else settings.tolerance,
+        tolerance,
         settings,
     )
-    return root_of(unknowns, value, size, scale, layout)
+    root = root_of(unknowns, value, size, scale, layout)
+    if root.residual <= settings.tolerance:
+        return root
+    return replace(root, distance=_distance(value, slope, scale, layout))
+
+
+def _distance(value: np.ndarray, slope: np.ndarray, scale: np.ndarray, layout: Layout) -> np.ndarray:
+    """What Newton's step would change of the kernel, (n, n); the kernel's scale where nothing is known."""
+    whole = np.outer(scale, scale)
+    if not np.max(np.abs(value)) <= residuals.ANYWHERE:
+        return whole
+    try:
+        step = np.linalg.solve(slope, value)
+    except np.linalg.LinAlgError:
+        return whole
+    change = np.abs(np.asarray(unpack(jnp.asarray(step), scale, layout)[0]))
+    return np.where(change < whole, change, whole)
 
 
 def root_of(unknowns: np.ndarray, value: np.ndarray, size: float, scale: np.ndarray, layout: Layout) -> Root:

@@ -7,7 +7,7 @@ import pytest
 
 import theory
 from theory.laws.gaussian import GaussianLaw
-from theory.laws.grid import grid_law
+from theory.laws.grid import FINEST, ROUGHER, fitted_grid, grid_law
 from theory.laws.law import SilentLaw, live_entries
 from theory.laws.neurons import draw_neurons
 from theory.laws.sequential import draw
@@ -50,6 +50,31 @@ def test_repeated_entries_are_one(phi):
         np.testing.assert_allclose(h[:, 0], h[:, 1])
         second = (h * weights[:, None]).T @ h
         np.testing.assert_allclose(average.response, covariance_response(factorise(cov), second), atol=1e-6)
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_three_entries_that_correlate_strongly_are_integrated_in_spite_of_kinks(coupled):
+    """Two grids of different fineness agree; without Phihat they have the arc-cosine kernel and no response.
+
+    Panels that keep to the axes, however neurons correlate, are off by 3e-3 here.
+    """
+    root = np.array([[1.0, 0.99, 0.5], [0.99, 1.5, 0.99], [0.5, 0.99, 1.2]])
+    cov = root @ root.T / 2
+    conjugate = np.array([[-0.3, 0.2, 0.1], [0.2, 0.5, -0.6], [0.1, -0.6, 0.4]]) * coupled
+    with jax.enable_x64(True):
+        grids = [fitted_grid(cov, conjugate, jax.nn.relu, (0, 1, 2), True, choice) for choice in (FINEST, ROUGHER)]
+        fine, rough = (grid.moments(jnp.asarray(cov), jnp.asarray(conjugate)) for grid in grids)
+        divergences = [grid.divergence(cov, conjugate) for grid in grids]
+        second = np.asarray(fine.second)
+    np.testing.assert_allclose(fine.kernel, rough.kernel, rtol=1e-6)
+    np.testing.assert_allclose(fine.response, rough.response, atol=1e-5)
+    np.testing.assert_allclose(fine.response, covariance_response(factorise(cov), second), atol=1e-4)
+    assert divergences[0] == pytest.approx(divergences[1], abs=1e-7)
+    if not coupled:
+        variance = np.diag(cov)
+        exact = theory.Network(1, activation="relu").phi.second_moment(variance[:, None], variance, cov)
+        np.testing.assert_allclose(fine.kernel, exact, rtol=1e-6)
+        assert divergences[0] == pytest.approx(0, abs=1e-10)
 
 
 def test_kinks_are_seen():

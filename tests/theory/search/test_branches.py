@@ -341,7 +341,7 @@ def test_a_search_that_gets_nowhere_counts_small_additions_as_none(monkeypatch):
         state = problems.State(kernel, 0 * kernel)
         with pytest.raises(problems.LostError):
             problems.settle(problem, state, 0)
-    assert tried == [(1e-4, (0, 1, 2, 3, 4), 16), (1e-3, (0, 1, 3, 4), 16), (1e-3, (0, 1, 3, 4), 64)]
+    assert tried == [(1e-8, (0, 1, 2, 3, 4), 16), (1e-3, (0, 1, 3, 4), 16), (1e-3, (0, 1, 3, 4), 64)]
 
 
 def test_laws_are_made_halfway_back_where_there_is_none():

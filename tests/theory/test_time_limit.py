@@ -1,0 +1,88 @@
+"""Searches that are cut short: what they return is said not to be converged, with an error that covers the truth."""
+
+import time
+
+import numpy as np
+import pytest
+
+import theory
+from theory import Network, Task, clock
+
+
+def task_of(steps=3):
+    inputs, targets = np.zeros((2, steps, 2)), np.full((2, steps), np.nan)
+    inputs[:, 0], targets[:, -1] = [[1.0, 0.5], [-0.5, 1.0]], [2.0, -1.0]
+    return Task(inputs, targets)
+
+
+@pytest.mark.parametrize("activation", ["linear", "tanh"])
+def test_what_has_been_reached_is_returned(activation):
+    network, task = Network.rnn(100, activation=activation, bias_gain=0.3), task_of()
+    whole = theory.solve(network, task)
+    short = theory.solve(network, task, time_limit=1e-9)
+    assert whole.converged
+    assert whole.status == "converged"
+    assert "time" not in whole.message
+    assert "stopped by the time limit of 1e-09 s" in short.message
+    away = np.abs(short.kernel - whole.kernel)
+    scale = np.sqrt(np.einsum("spsp->sp", whole.kernel))
+    relative = (away / np.einsum("sp,tq->sptq", scale, scale)).max()
+    assert relative < 5 * np.hypot(short.relative_error, whole.relative_error)
+    if activation == "linear":  # not even begun
+        assert not short.converged
+        assert short.status in ("unsolved", "unstable")
+        assert relative > 0.5
+    assert np.isfinite(short.free_energy)
+    assert np.isfinite(short.prediction).all()
+
+
+def test_larger_sets_are_left_where_the_time_is_up(monkeypatch):
+    """The solution on smaller sets comes back, imprecise as it is."""
+    lines = []
+
+    def is_up(own):
+        own.ran_out = any("set 4" in line for line in lines)
+        return own.ran_out
+
+    monkeypatch.setattr(clock.Clock, "is_up", is_up)
+    network = Network.rnn(100, activation="tanh", bias_gain=0.3)
+    solution = theory.solve(network, task_of(), tolerance=1e-5, time_limit=100.0, progress=lines.append)
+    assert solution.status == "imprecise"
+    assert "16384 points" in solution.message
+    assert "stopped by the time limit of 100 s" in solution.message
+
+
+def test_progress_goes_where_it_is_asked_for(capsys):
+    lines = []
+    theory.solve(Network.rnn(100), task_of(), progress=lines.append)
+    assert lines
+    assert all(" s  " in line for line in lines)
+    assert capsys.readouterr().err == ""
+    theory.solve(Network.rnn(100), task_of(), progress=True)
+    assert "searches, largest residual" in capsys.readouterr().err
+    theory.solve(Network.rnn(100), task_of())
+    assert capsys.readouterr().err == ""
+
+
+def test_a_search_within_a_search_keeps_to_its_clock():
+    with clock.timed(1e-9) as outer:
+        time.sleep(1e-3)
+        with clock.timed(100.0) as inner:
+            assert inner is outer
+            assert clock.time_is_up()
+        assert clock.ran_out() == 1e-9
+    assert clock.ran_out() is None
+    assert not clock.time_is_up()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"time_limit": 0.0}, "time_limit is 0.0; it must be a positive"),
+        ({"time_limit": "1 h"}, "time_limit is '1 h'"),
+        ({"progress": "yes"}, "progress is 'yes'"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        theory.solve(Network.rnn(100), task_of(), **arguments)
