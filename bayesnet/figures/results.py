@@ -10,12 +10,11 @@ from matplotlib.figure import Figure
 from bayesnet import plots
 from bayesnet.eigenvalue_cloud import eigenvalue_cloud, predicted_by
 from bayesnet.figures.picture import Picture, draw, draws_of, named, spaced, symmetric, theory_of
-from bayesnet.observables import aligned_outputs, overlaps, site_in_words
+from bayesnet.observables import overlaps, site_in_words
 from bayesnet.plots.maps import is_sorted, pattern_order
-from bayesnet.plots.sources import mean_of
+from bayesnet.plots.sources import aligned_predictions, mean_of
 from bayesnet.plots.style import colour_of, draw_panels, plain, say, share_legend
 from bayesnet.report_content import Run
-from bayesnet.results import kernels_of
 from theory.task import Task
 
 MOST_OUTPUTS = 6  # whose predictions are shown
@@ -141,9 +140,8 @@ def _outer_labels(grid: np.ndarray, number: int) -> None:
 
 
 def _prediction_error(run: Run) -> str:
-    group, task = run.posterior["posterior"], run.task
-    draws = aligned_outputs(run.network, task, kernels_of(run.posterior, "this figure"), group["prediction"].to_numpy())
-    median, known = np.median(draws, axis=(0, 1)), np.isfinite(task.targets[..., 0])
+    task = run.task
+    median, known = np.median(aligned_predictions(run.posterior), axis=0), np.isfinite(task.targets[..., 0])
     parts = []
     for told, what in ((task.supervised, "at supervised steps"), (known & ~task.supervised, "where kept as truth")):
         if told.any():

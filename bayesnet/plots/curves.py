@@ -9,8 +9,18 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from bayesnet.observables import Observable, aligned_outputs, check_observables
-from bayesnet.plots.sources import BAND, Source, axes_of, colour_in, group_of, name_of, read
+from bayesnet.observables import Observable, check_observables
+from bayesnet.plots.sources import (
+    BAND,
+    Source,
+    aligned_predictions,
+    axes_of,
+    colour_in,
+    group_of,
+    name_of,
+    problem_of,
+    values_of,
+)
 from bayesnet.plots.style import GREY, THEORY, add_legend, observable_label, parameter_label, trim_frame
 from bayesnet.results import names_with_priors
 from theory import arguments
@@ -47,7 +57,7 @@ def prediction(
     Raises:
         ValueError: if an argument is anything else.
     """
-    network, task, kernels, outputs = read(source)
+    task = problem_of(source)[1]
     mu = arguments.integer("pattern", pattern, 1, task.patterns) - 1
     o = arguments.integer("output", output, 1, task.output_dim) - 1
     axes = axes_of(ax)
@@ -56,9 +66,9 @@ def prediction(
         _targets(axes, task, mu, o)
     steps, name = np.arange(1, task.steps + 1), label or name_of(source)
     if isinstance(source, Solution):
-        axes.plot(steps, outputs[0, mu, :, o], color=colour, label=name, marker="x", markersize=5, **THEORY)
+        axes.plot(steps, source.prediction[mu, :, o], color=colour, label=name, marker="x", markersize=5, **THEORY)
     else:
-        low, middle, high = np.percentile(aligned_outputs(network, task, kernels, outputs)[:, mu, :, o], BAND, axis=0)
+        low, middle, high = np.percentile(aligned_predictions(source)[:, mu, :, o], BAND, axis=0)
         axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.plot(steps, middle, color=colour, label=name, linewidth=1.4, marker=".", markersize=5)
         if task.steps == 1:  # where a band has no width
@@ -113,14 +123,14 @@ def density(
     """
     if not isinstance(observable, str):
         check_observables([observable])
-    _, _, kernels, outputs = read(source)
+    problem_of(source)
     axes = axes_of(ax)
     colour, name = colour_in(axes, color), label or name_of(source)
     if isinstance(observable, str):
         values, quantity, bounded = _sampled_number(source, observable), parameter_label(observable), True
         _prior_of(axes, source, observable, values)
     else:
-        values = np.asarray(observable.evaluate(kernels, outputs))
+        values = values_of(source, observable)
         quantity, bounded = observable_label(observable.label), "^2" in observable.label
     if isinstance(source, Solution):
         axes.axvline(float(values[0]), color=colour, label=name, **THEORY)

@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from bayesnet.observables import order_parameter
-from bayesnet.plots.sources import BAND, axes_of, colour_in, read
+from bayesnet.plots.sources import BAND, axes_of, colour_in, values_of
 from bayesnet.plots.style import COLOURS, add_legend, parameter_label, trim_frame
 from theory import arguments
 from theory.network import Network
@@ -96,8 +96,7 @@ def overlap_along(
         axes.plot(one[axis], values, style, color=colour, label=f"{name}, theory" if direction == "up" else None)
     points = []
     for value, posterior in (posteriors or {}).items():
-        _, _, kernels, outputs = read(posterior)
-        draws = parameter.evaluate(kernels, outputs)
+        draws = values_of(posterior, parameter)
         points.append((value, draws.mean(), *np.abs(np.percentile(draws, BAND[::2]) - draws.mean())))
     if points:
         at, mean, below, above = np.array(points).T

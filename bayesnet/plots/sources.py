@@ -9,12 +9,14 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import is_color_like
 
-from bayesnet.observables import overlaps
+from bayesnet.diagnostics import evaluate_observables
+from bayesnet.observables import Observable, aligned_outputs, overlaps
 from bayesnet.plots.style import COLOURS
 from bayesnet.results import has_moments, kernels_of, network_of, task_of
 from bayesnet.schema import MOMENTS_GROUP
 from theory.network import Network
 from theory.solution import Solution
+from theory.symmetry import mirror_signs
 from theory.task import Task
 
 Source = Solution | xr.DataTree
@@ -41,6 +43,22 @@ def problem_of(source: Any) -> tuple[Network, Task]:
         return source.network, source.task
     group_of(source)  # refuses what is none
     return network_of(source), task_of(source)
+
+
+def aligned_predictions(source: Any) -> np.ndarray:
+    """Predictions (draws, P, T, O), each draw in the mirror image whose neighbouring steps correlate positively."""
+    network, task = problem_of(source)
+    if isinstance(source, Solution) or len(mirror_signs(network, task)):
+        return aligned_outputs(network, task, *read(source)[2:])
+    outputs = group_of(source)["prediction"].to_numpy()
+    return outputs.reshape(-1, *outputs.shape[2:])
+
+
+def values_of(source: Any, observable: Observable) -> np.ndarray:
+    """An observable of every draw, (draws,)."""
+    if not isinstance(source, Solution) and group_of(source).name == "posterior" and has_moments(source):
+        return evaluate_observables(source, [observable])[observable.label].ravel()
+    return np.asarray(observable.evaluate(*read(source)[2:]))
 
 
 def mean_of(source: Any, what: str, power: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from bayesnet.eigenvalue_cloud import EigenvalueCloud, eigenvalue_cloud, predicted_by
-from bayesnet.plots.sources import Source, axes_of, colour_in, name_of, read
+from bayesnet.plots.sources import Source, axes_of, colour_in, name_of, problem_of
 from bayesnet.plots.style import add_legend, trim_frame
 from theory.solution import Solution
 from theory.weight_spectrum import Spectrum
@@ -76,7 +76,7 @@ def _content(source) -> tuple[np.ndarray | None, np.ndarray | None, float | None
         return None, np.concatenate([*source.outliers, []]), source.radius, "theory"
     if isinstance(source, EigenvalueCloud):
         return _drawn(source, "posterior")
-    read(source)
+    problem_of(source)
     if isinstance(source, Solution):
         predicted = predicted_by(source)
         if predicted is None:

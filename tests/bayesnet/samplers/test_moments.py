@@ -98,6 +98,10 @@ def test_every_summary_takes_them(every, moments, tmp_path):
     for draw in (bn.plots.kernel, bn.plots.overlaps):
         images = [draw(source).images[0].get_array() for source in (every, moments)]
         np.testing.assert_allclose(*images, rtol=1e-9)
+    mine = default_observables(NETWORK, TASK)[0]
+    for plot in (bn.plots.prediction, lambda source: bn.plots.density(source, mine)):
+        lines = [plot(source).lines[-1].get_xydata() for source in (every, moments)]
+        np.testing.assert_allclose(*lines, rtol=1e-9)
     plt.close("all")
 
 
@@ -105,7 +109,7 @@ def test_what_needs_the_kernel_of_each_draw_says_so(moments):
     mine = Observable("mine", lambda kernel, prediction: kernel[..., 0, 0, 1, 0])
     for attempt in (
         lambda: summarise(moments, [mine]),
-        lambda: bn.plots.prediction(moments),
+        lambda: bn.plots.density(moments, mine),
         lambda: bn.weigh_phases(moments, theory.solve(NETWORK, TASK)),
     ):
         with pytest.raises(ValueError, match=r"kernels='every'"):
