@@ -1,4 +1,7 @@
-r"""A symmetry of the saddle point equations for targets of both signs: patterns are relabelled at some of the sites.
+r"""Symmetries that relabel patterns: at all sites, which the posterior has, or at some, which saddle points have.
+
+Permutations of patterns at all sites that leave the task as it is are symmetries of the posterior
+(`symmetries_of_task`). Where targets have both signs, another one relabels patterns at some of the sites:
 
     Phi'_ts^{mu nu} = Phi_ts^{pi_t mu, pi_s nu},        pi_s = pi where e_s = -1, the identity elsewhere
 
@@ -14,6 +17,8 @@ factor of order one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +30,8 @@ from theory.task import Task
 from theory.ties import fixed_ties
 
 SAME = 1e-9  # of the largest product of inputs: differences that rounding errors make
+MOST = 24  # symmetries of a task that are listed: more are seldom broken each in its own way
+MOST_PATTERNS = 64  # among which they are looked for: each pair is compared with all others
 
 
 class Relabelling(NamedTuple):
@@ -32,10 +39,6 @@ class Relabelling(NamedTuple):
 
     permutation: np.ndarray
     signs: np.ndarray
-
-    def images(self, kernel: Array) -> list[Array]:
-        """The images of a kernel (..., S, P, S, P), one for each e."""
-        return [relabel(kernel, self.permutation, signs) for signs in self.signs]
 
 
 def find_relabelling(network: Network, task: Task) -> Relabelling | None:
@@ -56,35 +59,55 @@ def find_relabelling(network: Network, task: Task) -> Relabelling | None:
 
 def opposite_patterns(task: Task) -> np.ndarray | None:
     """pi, (P,), which exchanges patterns of opposite targets and keeps the products of inputs; or None."""
+    return next(_exchanges(task, -1), None)
+
+
+def symmetries_of_task(task: Task) -> list[np.ndarray]:
+    """Permutations pi (P,) of all patterns at all sites, pi[pi] = 0..P-1, that leave the posterior as it is.
+
+    They keep the products of inputs, and the targets or their opposites. A rotation of the inputs does what pi does,
+    and U has the same prior in every frame; V has that of -V. Where a posterior is not unchanged by pi, it has modes
+    that are images of one another. `MOST` of them at most, none where there are more than `MOST_PATTERNS` patterns.
+    """
+    if task.patterns > MOST_PATTERNS:
+        return []
+    identity = np.arange(task.patterns)
+    found = (each for sign in (1, -1) for each in islice(_exchanges(task, sign), MOST + 1))
+    return [each for each in found if not np.array_equal(each, identity)][:MOST]
+
+
+def _exchanges(task: Task, sign: int) -> Iterator[np.ndarray]:
+    """Each pi that exchanges patterns of equal (``sign`` 1) or opposite (-1) targets and keeps products of inputs."""
     kernels = task.input_kernel.transpose(0, 2, 1, 3).reshape(-1, task.patterns, task.patterns)
     tolerance = SAME * np.abs(kernels).max(initial=0.0)
     partner = np.full(task.patterns, -1)
 
     def fits(one: int, other: int) -> bool:
-        opposite = np.array_equal(task.supervised[one], task.supervised[other]) and np.allclose(
-            task.targets[one][task.supervised[one]], -task.targets[other][task.supervised[other]], rtol=1e-9, atol=0
+        alike = np.array_equal(task.supervised[one], task.supervised[other]) and np.allclose(
+            task.targets[one][task.supervised[one]],
+            sign * task.targets[other][task.supervised[other]],
+            rtol=1e-9,
+            atol=0,
         )
         known = np.flatnonzero(partner >= 0)
         images = partner[known]
-        return opposite and all(
+        return alike and all(
             np.allclose(kernels[:, a][:, seen], kernels[:, b][:, image], rtol=0, atol=tolerance)
             for a, b in ((one, other), (other, one))
             for seen, image in ((known, images), ([one, other], [other, one]))
         )
 
-    def complete() -> bool:
+    def completed() -> Iterator[np.ndarray]:
         free = np.flatnonzero(partner < 0)
         if not free.size:
-            return True
+            yield partner.copy()
         for other in free:
             if fits(int(free[0]), int(other)):
                 partner[[free[0], other]] = other, free[0]
-                if complete():
-                    return True
+                yield from completed()
                 partner[[free[0], other]] = -1
-        return False
 
-    return partner if complete() else None
+    return completed()
 
 
 def relabel(kernel: Array, permutation: np.ndarray, signs: np.ndarray) -> Array:

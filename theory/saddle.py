@@ -66,8 +66,8 @@ def solve(
     Returns:
         The `Solution` of smallest free energy; ``branches`` lists every saddle point found. Where the sign symmetry
         holds, of two mirror images the one whose neighbouring steps correlate positively; where patterns may be
-        relabelled at every other step instead (`theory.relabelling`: targets of both signs, and an activation that is
-        not odd, or a bias), all images, the one whose neighbouring steps correlate most first.
+        relabelled (`theory.relabelling`: at all steps where the task allows it, at every other step for targets of both
+        signs), all images, the one whose neighbouring steps correlate most first.
 
     Raises:
         ValueError: if an argument is out of its range, if the task has too many entries, or if the kernels are not

@@ -45,6 +45,7 @@ from theory.network import Network
 from theory.task import Task
 
 GAUGE = (
+REFLECTION = GAUGE + 1  # likewise, of the frame's
     2**20
 )  # folded into the key of a state for its gauge move: beyond all numbers of keys that samplers split it into
 BLOCK = 25  # draws of one call of a compiled program: its overhead is gone at ten, and an interrupt waits for one block
@@ -165,7 +166,7 @@ class Machine:
                 frame, state = chain.frame, step(chain.sampler, (model, weight, chain.frame), {})
                 moved = jnp.any(ravel_pytree(state.z)[0] != ravel_pytree(chain.sampler.z)[0])
                 if frame is not None:
-                    frame, state = redraw_reflection(frame, state, random.fold_in(state.rng_key, 1))
+                    frame, state = redraw_reflection(frame, state, random.fold_in(state.rng_key, REFLECTION))
                 chain = Chain(state, frame)
                 return (chain if groups is None else regauge(chain, model, weight, groups)), moved
 

@@ -7,7 +7,7 @@ import pytest
 
 import theory
 from theory import Network, Solution, Task
-from theory.relabelling import find_relabelling, opposite_patterns, relabel
+from theory.relabelling import find_relabelling, opposite_patterns, relabel, symmetries_of_task
 from theory.search.branch_solution import relabelled_images
 from theory.symmetry import has_sign_symmetry
 
@@ -124,6 +124,43 @@ def test_the_image_of_a_solution():
     np.testing.assert_allclose(image.prediction[:, 1, 0], image.kernel[1, :, 2] @ dual)
     assert not relabelled_images(made_up(0.0, solution.task))
     assert not relabelled_images(made_up(0.4, endpoint([3.0, -2.0])))
+
+
+def matching(steps=3):
+    """Four patterns, inputs of both signs at two steps, their product as the target."""
+    signs = np.array([[a, b] for a in (1.0, -1.0) for b in (1.0, -1.0)])
+    inputs, targets = np.zeros((4, steps, 1)), np.full((4, steps), np.nan)
+    inputs[:, 0, 0], inputs[:, 1, 0], targets[:, -1] = signs[:, 0], signs[:, 1], signs.prod(axis=1)
+    return Task(inputs, targets)
+
+
+def test_permutations_that_leave_a_task_as_it_is():
+    """All inputs turned; of orthogonal patterns any two of equal targets, or of opposite ones together."""
+    (turned,) = symmetries_of_task(matching())
+    np.testing.assert_array_equal(turned, [3, 2, 1, 0])
+    found = {tuple(each.tolist()) for each in symmetries_of_task(endpoint([1.0, 1.0, -1.0]))}
+    assert found == {(1, 0, 2)}
+    found = {tuple(each.tolist()) for each in symmetries_of_task(endpoint([1.0, 1.0, -1.0, -1.0]))}
+    assert found == {(1, 0, 2, 3), (0, 1, 3, 2), (1, 0, 3, 2), (2, 3, 0, 1), (3, 2, 1, 0)}
+    assert symmetries_of_task(endpoint([1.0, -2.0])) == []
+    assert len(symmetries_of_task(endpoint([1.0] * 8))) == 24
+    assert symmetries_of_task(endpoint([1.0] * 65)) == []
+
+
+def test_a_saddle_point_that_breaks_a_symmetry_of_its_task_has_an_image():
+    """Its kernels with the patterns exchanged at all sites, and its predictions with them."""
+    task, rng = matching(), np.random.default_rng(0)
+    network = Network(100, activation="tanh", bias_gain=0.5)
+    root = rng.normal(size=(12, 12))
+    kernel = (root @ root.T).reshape(3, 4, 3, 4)
+    outputs = np.zeros((4, 3, 1))
+    solution = Solution(network, task, kernel, kernel, kernel, 0.5, outputs, outputs, 1e-9, True, True, "found")
+    (image,) = relabelled_images(solution)
+    np.testing.assert_array_equal(image.kernel, kernel[:, ::-1, :, ::-1])
+    dual = np.linalg.solve(kernel[2, :, 2] + network.noise * np.eye(4), task.targets[:, -1, 0])
+    np.testing.assert_allclose(image.prediction[::-1, 1, 0], kernel[1, :, 2] @ dual)
+    symmetric = (kernel + image.kernel) / 2
+    assert not relabelled_images(replace(solution, kernel=symmetric))
 
 
 def test_images_of_an_odd_activation():

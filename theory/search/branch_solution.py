@@ -13,7 +13,7 @@ from theory.extension import extend_kernel
 from theory.jax_settings import own_settings
 from theory.kernels import flat_of, kernel_of, largest_relative, outputs_of, scale_of
 from theory.model import output_law, preactivation_cov
-from theory.relabelling import find_relabelling, relabel
+from theory.relabelling import find_relabelling, relabel, symmetries_of_task
 from theory.search.branch import Branch
 from theory.search.posed import Posed
 from theory.search.problem import Problem
@@ -122,14 +122,12 @@ def _between_groups(kernel: np.ndarray, mean: np.ndarray, problem: Problem) -> n
 
 def relabelled_images(solution: Solution) -> list[Solution]:
     """The images under `theory.relabelling`, as far as they are other saddle points than this and its mirror images."""
+    known, everywhere = [solution], -np.ones(len(solution.kernel))
+    turns = [(permutation, everywhere) for permutation in symmetries_of_task(solution.task)]
     found = find_relabelling(solution.network, solution.task)
-    if found is None:
-        return []
-    permutation, known = found.permutation, [solution]
-    everywhere = solution.kernel[:, permutation][:, :, :, permutation]
-    if not same_saddle_point(solution, everywhere):
-        return []
-    for signs in found.signs:
+    if found is not None and same_saddle_point(solution, relabel(solution.kernel, found.permutation, everywhere)):
+        turns += [(found.permutation, signs) for signs in found.signs]
+    for permutation, signs in turns:
         kernel = relabel(solution.kernel, permutation, signs)
         if not any(same_saddle_point(other, kernel) for other in known):
             known.append(_relabelled(solution, permutation, signs))
@@ -146,7 +144,7 @@ def _relabelled(solution: Solution, permutation: np.ndarray, signs: np.ndarray) 
         **images,
         prediction=outputs_of(solution.model.read_out(law.mean), solution.task),
         dual=outputs_of(solution.model.read_out(law.dual), solution.task),
-        message=f"{solution.message}; patterns relabelled at some of the steps",
+        message=f"{solution.message}; patterns relabelled",
     )
 
 

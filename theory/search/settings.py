@@ -57,8 +57,8 @@ class RefreshSettings(ShortRepr):
         coarser: the same, one after the other, where a search with ``floor`` gets nowhere. Strong signals drive deep
             networks to a fixed point, where a step adds nothing to those before: the equations are ill-conditioned by
             the inverse of its conditional variance, and neurons that are draws make steps that C does not survive.
-        amplified: how much more than an entry's conditional variance kernels change where that is left out: targets
-            that need what little an entry adds make that larger; 110 times the floor has been seen.
+        amplified: how much more than the floor kernels change where entries are left out, which happens on chains at a
+            fixed point only: each step adds to what those before it add; four times have been seen.
         rounds: at most.
         retreats: halfway back to where laws were made before.
         good: effective sample size at which laws serve to the end.
@@ -68,7 +68,7 @@ class RefreshSettings(ShortRepr):
 
     floor: float = 1e-8
     coarser: tuple[float, ...] = (1e-4, 1e-3)
-    amplified: float = 100.0
+    amplified: float = 5.0
     rounds: int = 8
     retreats: int = 5
     good: float = 0.8
