@@ -1,18 +1,26 @@
-"""What a device does: draws and gradients per second over widths, chains, precisions and samplers.
-
-One row for each combination, all of them with `bayesnet.sample` as a user calls it: in lockstep ("vectorized") on an
-accelerator, in threads on a CPU. Fields of a tanh RNN on the endpoint task (T = 3, P = 4, n = 12) at widths 256 to
-8192, and the weights themselves at 1024 and more, where an accelerator pays most. A gradient counts once for each
-chain. NUTS in lockstep waits for its longest tree, fixed-length HMC hardly does.
+"""What an accelerator does, and the CPU beside it: one prepared script, of at most eight minutes by default.
 
     python benchmarks/device.py --out device.json
-    python benchmarks/device.py --quick          # a few small rows, any machine
+    python benchmarks/device.py --quick                 # a few small rows, any machine
+
+Two processes work through one list of rows, one on JAX's default device, one on the CPU (which is then the same list
+where there is no accelerator, and is run once). The rows that tell most come first, and none is begun after the time is
+up. Then the tests for a GPU run (`pytest -m gpu`), where there is one.
+
+- "fields" and "weights" sample the posterior of a tanh RNN on the endpoint task (T = 3, P = 4, n = 12) with
+  `bayesnet.sample` as a user calls it: in lockstep on an accelerator, in threads on a CPU. The same seed with fewer
+  draws is the same run cut short, so that the difference of two runs times the draws alone. NUTS in lockstep waits for
+  its longest tree, fixed-length HMC hardly does.
+- "solve" is `theory.solve` of a tanh RNN with n tied entries, and says what it came to within its time limit.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 import time
 from itertools import product
 from pathlib import Path
@@ -22,90 +30,159 @@ import numpy as np
 from contestants import machine_name
 
 import bayesnet as bn
+import theory
 
-WIDTHS = (256, 1024, 2048, 4096, 8192)
-CHAINS = (4, 16, 64)
-WEIGHT_WIDTHS = (1024, 2048, 4096)
-QUICK = {"widths": (64, 256), "chains": (4,), "weight_widths": (64,)}
-COLUMNS = ("coordinates", "width", "chains", "precision", "sampler")
-ROUNDS = 3  # of which the median counts
-POSITIONS = 2**30  # bytes that the positions of all chains may take; a trajectory needs ten times as much
+STEPS, PATTERNS = 3, 4
+SOLVE_STEPS = {60: (12, 5), 240: (12, 20), 12: (3, 4)}  # entries -> steps and patterns
+SOLVE_SECONDS = 60.0
+POSITIONS = 2**31  # bytes that the positions of all chains may take; a trajectory needs ten times as much
 
 
-def measure(coordinates, width, chains, precision, sampler, draws):
-    """Draws and gradients per second after compilation and warm-up; or why there are none."""
-    network, task = bn.Network.rnn(width, activation="tanh"), bn.tasks.endpoint(3, 1.0, patterns=4)
+def rows_of(quick):
+    """What is measured: kind, size, chains, precision, sampler."""
+    if quick:
+        return [("fields", 64, 4, "float64", "hmc"), ("weights", 64, 4, "float32", "nuts"), ("solve", 12, 0, "", "")]
+    rows = [("fields", width, 16, "float32", "hmc") for width in (4096, 512, 16384)]
+    rows += [("weights", width, 4, "float32", "hmc") for width in (1024, 2048)]
+    rows += [("fields", 4096, 16, "float64", "hmc"), ("fields", 4096, 16, "float32", "nuts")]
+    rows += [("solve", 60, 0, "", ""), ("solve", 240, 0, "", "")]
+    rows += [("weights", width, 4, "float64", "hmc") for width in (1024, 2048)]
+    rest = product((512, 1024, 4096, 16384), (4, 16, 64), ("float32", "float64"), ("hmc", "nuts"))
+    rows += [("fields", *row) for row in rest if ("fields", *row) not in rows]
+    return [row for row in rows if row[0] == "solve" or _fits(*row[:4])]
+
+
+def _fits(kind, width, chains, precision):
+    numbers = width * width if kind == "weights" else STEPS * PATTERNS * width
+    return chains * numbers * (8 if precision == "float64" else 4) <= POSITIONS
+
+
+def measure_sampling(kind, width, chains, precision, sampler, draws):
+    """Draws, gradients and effective draws per second after compilation and warm-up."""
+    network, task = bn.Network.rnn(width, activation="tanh"), bn.tasks.endpoint(STEPS, 1.0, patterns=PATTERNS)
     settings = {
-        "coordinates": coordinates,
+        "coordinates": kind,
         "num_warmup": 50,
         "num_chains": chains,
         "precision": precision,
         "sampler": sampler,
-        "max_tree_depth": 7,
         "num_latents": 1,
         "progress": False,
+        **({"max_tree_depth": 7} if sampler == "nuts" else {}),
     }
 
-    def run(number, seed):
+    def run(number):
         started = time.perf_counter()
-        tree = bn.sample(network, task, num_samples=number, seed=seed, **settings)
-        return time.perf_counter() - started, tree["sample_stats"]["n_steps"].to_numpy()
+        tree = bn.sample(network, task, num_samples=number, seed=1, **settings)
+        return time.perf_counter() - started, tree
 
-    try:
-        first = run(1, 0)[0]
-        # The same seed with fewer draws is the same run cut short: the difference is sampling alone.
-        pairs = [(run(1, seed), run(draws + 1, seed)) for seed in range(1, 1 + ROUNDS)]
-    except Exception as error:  # out of memory is a result: the row says so
-        return {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"}
-    seconds = float(np.median([long[0] - short[0] for short, long in pairs]))
+    compiling, (short, _), (long, tree) = run(1)[0], run(1), run(draws + 1)
+    seconds = long - short
     if seconds <= 0:
         return {"error": "too short to time on a busy machine; raise --draws"}
-    steps = np.concatenate([long[1][:, 1:] for _, long in pairs])
+    steps = tree["sample_stats"]["n_steps"].to_numpy()[:, 1:]
     return {
-        "compile_seconds": max(first - float(np.median([short[0] for short, _ in pairs])), 0.0),
         "draws_per_second": chains * draws / seconds,
-        "gradients_per_second": float(steps.sum()) / ROUNDS / seconds,
+        "gradients_per_second": float(steps.sum()) / seconds,
+        "effective_per_second": float(bn.diagnostics.summarise(tree)["ess_bulk"].min()) / seconds,
         "steps_per_draw": float(steps.mean()),
+        "compile_seconds": max(compiling - short, 0.0),
     }
 
 
-def rows_of(options):
-    """All combinations, narrow and few first."""
-    sizes = QUICK if options.quick else {"widths": WIDTHS, "chains": CHAINS, "weight_widths": WEIGHT_WIDTHS}
-    for coordinates, widths in (("fields", sizes["widths"]), ("weights", sizes["weight_widths"])):
-        for row in product(widths, sizes["chains"], ("float64", "float32"), ("nuts", "hmc")):
-            width, chains, precision, _ = row
-            numbers = width * width if coordinates == "weights" else 12 * width
-            if chains * numbers * (8 if precision == "float64" else 4) <= POSITIONS:
-                yield (coordinates, *row)
+def measure_solving(entries):
+    """Seconds that `theory.solve` takes, and what it comes to."""
+    steps, patterns = SOLVE_STEPS[entries]
+    rng = np.random.default_rng(0)
+    inputs, targets = np.zeros((patterns, steps, patterns)), np.full((patterns, steps), np.nan)
+    inputs[:, 0], targets[:, -1] = np.sqrt(patterns) * np.eye(patterns), rng.normal(size=patterns)
+    started = time.perf_counter()
+    network = bn.Network.rnn(100, activation="tanh", recurrent_gain=1.2)
+    solution = theory.solve(network, bn.Task(inputs, targets), time_limit=SOLVE_SECONDS)
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "status": solution.status, "relative_error": solution.relative_error}
+
+
+def measure(row, draws):
+    """The figures of a row, with the device's peak memory so far; or why there are none."""
+    try:
+        figures = measure_solving(row[1]) if row[0] == "solve" else measure_sampling(*row, draws)
+    except Exception as error:  # out of memory is a result: the row says so
+        figures = {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"}
+    memory = jax.devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in memory:
+        figures["peak_gib"] = memory["peak_bytes_in_use"] / 2**30
+    return figures
+
+
+def run_rows(options):
+    """One process's part: its rows as lines of JSON on the standard output."""
+    started = time.perf_counter()
+    device = jax.devices()[0].device_kind
+    for row in rows_of(options.quick):
+        if time.perf_counter() - started > options.seconds:
+            break
+        print(json.dumps({"device": device, "row": row, **measure(row, options.draws)}), flush=True)
 
 
 def main(arguments=None):
-    """Print the table with the device's name, row by row; write JSON."""
+    """Both processes side by side, their rows as they come, and the tests; write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=100, help="draws of each chain that are timed")
     parser.add_argument("--quick", action="store_true", help="small sizes only")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="start no further row after this long")
+    parser.add_argument("--seconds", type=float, default=390.0, help="start no further row after this long")
     parser.add_argument("--out", type=Path, help="where to write the rows as JSON")
+    parser.add_argument("--rows", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    print(f"{machine_name()}, {len(jax.devices())} device(s) of kind {jax.devices()[0].device_kind}\n")
-    print(f"{'coordinates':12}{'N':>6}{'chains':>7}{'precision':>10}{'sampler':>8}", end="")
-    print(f"{'draws/s':>11}{'gradients/s':>13}{'steps/draw':>11}{'compile s':>10}")
-    started, rows = time.perf_counter(), []
-    for key in rows_of(options):
-        if time.perf_counter() - started > options.seconds:
-            print("out of time: the remaining rows are left out")
-            break
-        figures = measure(*key, options.draws)
-        rows.append({**dict(zip(COLUMNS, key, strict=True)), **figures})
-        print(f"{key[0]:12}{key[1]:6}{key[2]:7}{key[3]:>10}{key[4]:>8}", end="")
-        if "error" in figures:
-            print(f"  {figures['error']}", flush=True)
-            continue
-        rates = [figures[name] for name in ("draws_per_second", "gradients_per_second", "steps_per_draw")]
-        print(f"{rates[0]:11.4g}{rates[1]:13.4g}{rates[2]:11.1f}{figures['compile_seconds']:10.1f}", flush=True)
+    if options.rows:
+        run_rows(options)
+        return
+    # Otherwise this process reserves most of the device's memory, which those that measure need.
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    print(f"{machine_name()}, {len(jax.devices())} device(s) of kind {jax.devices()[0].device_kind}\n", flush=True)
+    accelerated = jax.default_backend() != "cpu"
+    command = [sys.executable, __file__, "--rows", "--draws", str(options.draws), "--seconds", str(options.seconds)]
+    command += ["--quick"] if options.quick else []
+    on_cpu = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    workers = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        for environment in ([dict(os.environ), on_cpu] if accelerated else [on_cpu])
+    ]
+    rows = []
+    for worker in workers:
+        assert worker.stdout is not None
+        for line in worker.stdout:
+            rows.append(json.loads(line))
+            print_row(rows[-1])
+        worker.wait()
+    result = {"machine": machine_name(), "rows": rows}
+    if accelerated and not options.quick:
+        tests = [sys.executable, "-m", "pytest", "-q", "-n0", "-m", "gpu"]
+        done = subprocess.run(tests, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+        result["tests"] = done.stdout.strip().splitlines()[-1]
+        print(f"pytest -m gpu: {result['tests']}")
     if options.out:
-        options.out.write_text(json.dumps({"machine": machine_name(), "rows": rows}, indent=1))
+        options.out.write_text(json.dumps(result, indent=1))
+
+
+def print_row(found):
+    """One line of the table."""
+    kind, size, chains, precision, sampler = found["row"]
+    print(f"{found['device'][:16]:17}{kind:8}{size:6}{chains or '':>4} {precision:8}{sampler:5}", end="")
+    if "error" in found:
+        print(found["error"], flush=True)
+        return
+    shown = {
+        "draws_per_second": "{:.4g} draws/s",
+        "gradients_per_second": "{:.4g} gradients/s",
+        "effective_per_second": "{:.4g} ESS/s",
+        "compile_seconds": "compiled in {:.1f} s",
+        "seconds": "{:.1f} s",
+        "status": "{}",
+        "relative_error": "error {:.1e}",
+        "peak_gib": "peak {:.2f} GiB",
+    }
+    print(", ".join(text.format(found[name]) for name, text in shown.items() if name in found), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 CHECK = """
 import sys
+from pathlib import Path
 import jax
 from jax._src import xla_bridge
 
@@ -80,3 +82,11 @@ def test_a_foreign_theory_is_named(tmp_path):
 
 def test_refusals_come_before_anything_compiles():
     run(REFUSALS)
+
+
+def test_no_script_stands_for_a_package():
+    """A script's own folder comes first on the path: benchmarks/theory.py would be what `import theory` finds."""
+    root = Path(__file__).parents[1]
+    names = {path.stem for folder in ("benchmarks", "examples") for path in (root / folder).glob("*.py")}
+    assert names
+    assert not names & ({"theory", "bayesnet"} | set(sys.stdlib_module_names))

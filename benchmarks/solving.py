@@ -10,7 +10,7 @@ held against, and their root mean square.
 Rows 4 to 6 run where ``--only`` asks for them: linear networks on many patterns, shown at step 1 and told apart at the
 last, 8 in 12 steps (n = 96), 20 in 12 (n = 240), 25 in 20 (n = 500). Run on an idle machine:
 
-    python benchmarks/theory.py
+    python benchmarks/solving.py
 """
 
 from __future__ import annotations
@@ -18,12 +18,8 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import time
 from dataclasses import dataclass
-
-# A script's own folder comes first, where this file would stand for the package of the same name.
-sys.path.remove(os.path.dirname(os.path.abspath(__file__)))
 
 import numpy as np
 
