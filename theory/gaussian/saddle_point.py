@@ -40,7 +40,9 @@ class SaddlePoint(NamedTuple):
     distance: np.ndarray | None
 
 
-def by_entry(point: Points, model: Model, stable: bool, settings: TrustRegionSettings) -> SaddlePoint:
+def by_entry(
+    point: Points, model: Model, stable: bool, settings: TrustRegionSettings = TrustRegionSettings()
+) -> SaddlePoint:
     """A single point of the reduced problem of a model."""
     reduced = point.problem
     kernel = rotated(reduced.expand(point.kernel), reduced.patterns)

@@ -7,7 +7,7 @@ import pytest
 import theory
 from theory.model import build_model
 from theory.response import covariance_response, factorise
-from theory.search.flow import flow
+from theory.search.flow import flow, no_pull
 
 NEURONS, REPETITIONS = 4096, 4
 
@@ -25,7 +25,7 @@ def ends():
             first, second = jax.random.split(key)
             # Small steps: the bias, which is quadratic in them, stays far below the scatter.
             noise = jax.random.normal(first, (3, NEURONS))
-            found.append(flow(model, noise, second, network.phi.function, 2000, 0.05, 0.0))
+            found.append(flow(model, noise, second, network.phi.function, 2000, 0.05, 0.0, no_pull(3)))
         return theory.solve(network, task), np.array(found)
 
 
