@@ -46,7 +46,7 @@ from theory.task import Task
 
 # Folded into the key of a state for its gauge move, and for the reflection of its frame: beyond all numbers of keys
 # that samplers split it into.
-GAUGE, REFLECTION = 2**20, 1
+GAUGE, REFLECTION = 2**20, 2**20 + 1
 BLOCK = 25  # draws of one call of a compiled program: its overhead is gone at ten, and an interrupt waits for one block
 
 

@@ -166,16 +166,19 @@ def test_untrained_networks_are_found_at_the_lazy_limit(digits):
     assert location.table["learned"].dropna().median() < 0.2
 
 
-def test_scores_of_draws_are_standard_normal(posteriors, solutions, small_task):
-    """Every 20th of 2000 draws at N = 256, squared overlaps among the observables: Kolmogorov and Smirnov agree.
+def test_scores_of_draws_are_standard_normal(solutions, small_task):
+    """Every 20th of 2000 draws, squared overlaps among the observables: Kolmogorov and Smirnov agree.
 
+    At N = 16384: kernels of 256 neurons are .45 of their spread below the theory's, a correction of the next order.
     The same draws at twice the spread, or shifted by most of it, they refuse.
     """
-    network = solutions["RNN"].network
+    width = 2**14
+    network = solutions["RNN"].network.replace(width=width)
+    posterior = bn.sample(network, small_task, num_warmup=200, num_samples=500, seed=1, progress=False)
     observables = default_observables(network, small_task)
-    found = evaluate_observables(posteriors["RNN"], observables)
+    found = evaluate_observables(posterior, observables)
     values = np.stack([v[:, ::20].ravel() for v in found.values()], axis=-1)
-    draws = predicted_draws(solutions["RNN"], 256, 256, observables, 4000)
+    draws = predicted_draws(solutions["RNN"], width, width, observables, 4000)
     scores = normal_scores(values, draws)
     chances = [scipy.stats.kstest(column, "norm").pvalue for column in scores.T]
     assert min(chances) > 1e-3 / len(chances)
