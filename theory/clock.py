@@ -89,7 +89,7 @@ def check(time_limit: Any, progress: Any) -> tuple[float | None, Progress]:
         ValueError: naming the argument, what was wrong with it and what is allowed.
     """
     limit = None if time_limit is None else arguments.real("time_limit", time_limit)
-    if limit is not None and not 0 < limit < float("inf"):
+    if limit is not None and limit <= 0:
         raise ValueError(f"time_limit is {time_limit!r}; it must be a positive, finite number of seconds, or None")
     if not callable(progress):
         return limit, arguments.flag("progress", progress)

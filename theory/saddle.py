@@ -84,6 +84,7 @@ def solve(
     clock.check(time_limit, progress)
     task.require_kernel_memory(network.layers)
     check_settings(network, task, starts=starts, points=points, randomisations=randomisations, tolerance=tolerance)
+    arguments.only_for("networks in muP scaling", network.scaling == "mup", start=start)
     kernels = start_kernels(start, network, task)
     if network.scaling == "standard":
         return nngp(network, task)

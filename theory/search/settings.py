@@ -53,7 +53,7 @@ class RefreshSettings(ShortRepr):
 
     Attributes:
         floor: conditional variance of an entry, relative to its own, below which the entry counts as following from
-            earlier ones: rounding errors of the averages over draws come near.
+            earlier ones: from 1e-6 down to 1e-10 kernels of two patterns on a line did not change.
         coarser: the same, one after the other, where a search with ``floor`` gets nowhere. Strong signals drive deep
             networks to a fixed point, where a step adds nothing to those before: the equations are ill-conditioned by
             the inverse of its conditional variance, and neurons that are draws make steps that C does not survive.

@@ -72,6 +72,12 @@ def test_what_is_no_kernel_is_refused(start, message):
         theory.solve(Network(100), chain(2, 1.0), start=start)
 
 
+def test_a_lazy_limit_needs_no_start():
+    network, kernel = Network(100, scaling="standard"), np.eye(2).reshape(2, 1, 2, 1)
+    with pytest.raises(ValueError, match="start"):
+        theory.solve(network, chain(2, 1.0), start=kernel)
+
+
 def test_patterns_whose_targets_are_nearly_opposite():
     def of(*targets):
         return nearly_opposite_patterns(build_model(Network(100), chain(3, targets, len(targets)))).tolist()
