@@ -48,20 +48,22 @@ NUMERICS = (
     "test_invariance.py",
 )
 
-
 # Whether these run at all is tested, with draws too few for numbers.
 SMALL_RUNS = ("test_examples.py",)
+# Files of half a minute and more that would come last, while one worker has nothing left to do: they begin.
+LONG = ("theory/search", "theory/test_generic_case.py", "theory/test_sensitivity.py", "theory/test_transition.py")
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.nodeid.removeprefix("tests/").startswith(NUMERICS):
             item.add_marker(pytest.mark.numerics)
+    items.sort(key=lambda item: not item.nodeid.removeprefix("tests/").startswith(LONG))  # the others keep their order
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _as_little_compiling_as_will_do(request):
-    """Where a file tests no numerics, its programs are compiled without optimisation, which takes two thirds of the time.
+    """Where a file tests no numerics, its programs are compiled without optimisation, in two thirds of the time.
 
     So are those of the processes that it starts.
     """
