@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from bayesnet import plots
 from bayesnet.diagnostics import evaluate_observables
-from bayesnet.figures.picture import NO_INPUT, Picture, draw, draws_of, spaced, theory_of
+from bayesnet.figures.picture import NO_INPUT, Picture, draw, draws_of, images_note, spaced, theory_of
 from bayesnet.observables import (
     Observable,
     diagonal_kernel,
@@ -72,6 +72,7 @@ def invariants_picture(runs: Sequence[Run]) -> Picture:
             f" Shown are {number} of {kernels} kernels and {len(shown) - number} of {pairs} "
             "overlaps, evenly spaced over the steps."
         )
+    caption += images_note(runs)
     rows = max(len(run.table) for run in runs)
     caption += f" The table has all {rows} observables; there Φ is “kernel”, f “prediction”, and “_y” along y."
 
