@@ -9,6 +9,7 @@ import pytest
 
 import bayesnet as bn
 from bayesnet.diagnostics import check_gates, evaluate_observables, summarise
+from bayesnet.figures.densities import invariants_picture
 from bayesnet.observables import default_observables, default_rows, directed_kernel, directed_overlap
 from bayesnet.plots.sources import aligned_predictions, mean_of
 from bayesnet.results import _moment_data, build_tree
@@ -222,6 +223,20 @@ def test_an_exact_zero_has_no_rounding_errors():
     assert directed_overlap(0, 1, signs / 2, False).evaluate(kernel, None) == 0
     kernel[0, 0, 0, 0] += 1e-9
     assert directed_kernel(0, signs / 2).evaluate(kernel, None) == pytest.approx(2.5e-10, rel=1e-5)
+
+
+def test_what_vanishes_in_every_draw_is_left_out_of_the_figure():
+    """Along the targets, on which the activities do not depend; unless the theory says that they do."""
+    outer = np.outer([1.0, 1.0], [1.0, 1.0])
+    kernel, outputs = np.broadcast_to(outer[None, :, None], (2, 2, 2, 2)) + 0.0, np.zeros((2, 2, 1))
+    apart = endpoint([1.0, -1.0])
+    tree = posterior_of(apart, [(kernel + np.eye(4).reshape(2, 2, 2, 2), outputs)] * 2)
+    tree["posterior/kernel"] = tree["posterior"]["kernel"].copy(data=np.broadcast_to(kernel, (2, 500, 2, 2, 2, 2)))
+    run = SimpleNamespace(posterior=tree, solution=None, task=apart, network=BIASED, name="RNN", table=range(9))
+    picture = invariants_picture([run])
+    assert "3 that vanish in every draw are left out" in picture.caption
+    run.solution = solution_of(apart, kernel + np.eye(4).reshape(2, 2, 2, 2), outputs)
+    assert "vanish" not in invariants_picture([run]).caption.replace("1 that vanish", "")
 
 
 def test_labels_of_observables_that_were_recorded():
