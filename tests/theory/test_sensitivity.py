@@ -81,8 +81,7 @@ def test_derivatives_by_targets_and_inputs():
         assert found.inputs[place] == pytest.approx((shifted[0] - shifted[1]) / (2 * step), abs=1e-6)
 
 
-# Of an activation the solution enters, and phi and phi' at the neurons, for which relu and erf run through one program.
-@pytest.mark.parametrize("activation", ["linear", "relu", pytest.param("erf", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("activation", ["linear", "relu", "erf"])
 def test_drawn_neurons_agree(activation):
     """A linear network by neurons gives what its closed form gives; others what problems solved anew give."""
     task = chain(2, 1.5)
