@@ -14,6 +14,7 @@ from bayesnet.observables import Observable, check_observables, unit_of
 from bayesnet.predicted_spread import predicted_draws
 from bayesnet.results import from_outside, names_with_priors, recorded_neurons
 from bayesnet.sampling import network_of, task_of
+from bayesnet.task_images import image_near
 from theory import arguments
 from theory.jax_settings import own_settings
 from theory.kernels import flat_of, outputs_of
@@ -50,6 +51,9 @@ def compare(
         solution: of the same network (its width may differ) and the same task.
         observables: what to compare; `observables.default_observables` if not given. Choose invariants.
 
+    Where the draws break a symmetry of the task, a permutation of its patterns, all of them are looked at in one image,
+    and the theory is that of the nearest image of the solution (`bayesnet.task_images`).
+
     Returns:
         A table with one row for each observable and the columns ``theory``; ``mean``, ``sd`` of the posterior; ``mcse``
         of the mean, ``r_hat``, ``ess_bulk``, ``ess_tail``; ``expected_sd``, the spread that the theory predicts at this
@@ -78,7 +82,8 @@ def compare(
     if observables is None:
         observables = observables_of(posterior)
     check_observables(observables)
-    table = summarise(posterior, observables)
+    table = summarise(posterior, observables, solution)
+    solution = image_near(solution, posterior)
     if table.empty:
         return table.reindex(columns=list(COLUMNS)).astype({"verdict": str})
     theory = np.array([float(o.evaluate(solution.kernel, solution.prediction)) for o in observables])

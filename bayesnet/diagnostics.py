@@ -1,8 +1,10 @@
 """Has the sampler converged? R-hat, ESS and MCSE of observables (ArviZ), and the gates that a run must pass.
 
 Only invariants are judged: single weights permute between neurons, and signed overlaps flip between mirror modes,
-so their R-hat is large where nothing is wrong. Rank-normalised split R-hat, bulk and tail ESS: Vehtari et al. 2021;
-E-BFMI: Betancourt 2016.
+so their R-hat is large where nothing is wrong. Of modes that are images of one another under a symmetry of the task all
+draws are judged in one image (`bayesnet.task_images`).
+
+Rank-normalised split R-hat, bulk and tail ESS: Vehtari et al. 2021; E-BFMI: Betancourt 2016.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from bayesnet.results import from_outside, has_moments, names_with_priors, requi
 from bayesnet.samplers.moments import Recorder
 from bayesnet.sampling import network_of, task_of
 from bayesnet.schema import MOMENTS_GROUP
+from bayesnet.task_images import TurnedDraws, turned_draws
 from theory.kernels import flat_of
+from theory.solution import Solution
 
 R_HAT_LIMIT = 1.01
 ESS_LIMIT = 400
@@ -49,23 +53,35 @@ class Gate:
     detail: str
 
 
-def evaluate_observables(posterior: xr.DataTree, observables: Sequence[Observable]) -> dict[str, np.ndarray]:
+def evaluate_observables(
+    posterior: xr.DataTree, observables: Sequence[Observable], toward: Solution | None = None
+) -> dict[str, np.ndarray]:
     """Label -> draws (chain, draw), less the bias that recording few neurons makes (`bayesnet.from_activations`).
+
+    Draws that break a symmetry of their task, a permutation of its patterns, are all looked at in one image
+    (`bayesnet.task_images`).
+
+    Args:
+        posterior: what `sample` returned, or networks from outside.
+        observables: what to evaluate.
+        toward: the solution that networks from outside are compared with, and turned to.
 
     Raises:
         ValueError: if ``observables`` are anything else.
     """
     check_observables(observables)
     require_whole(posterior, "posterior")
-    group = posterior["posterior"]
+    group, turned = posterior["posterior"], turned_draws(posterior, toward)
     if has_moments(posterior):
-        return _recorded(group.to_dataset(), [observable.label for observable in observables])
+        return _recorded(group.to_dataset(), [observable.label for observable in observables], turned)
     kernel, prediction = group["kernel"].to_numpy(), group["prediction"].to_numpy()
+    if turned is not None:
+        kernel, prediction = turned.kernels(kernel), turned.outputs(prediction)
     values = {observable.label: (observable, observable.evaluate(kernel, prediction)) for observable in observables}
-    return {label: corrected(posterior, observable, drawn) for label, (observable, drawn) in values.items()}
+    return {label: corrected(posterior, observable, drawn, turned) for label, (observable, drawn) in values.items()}
 
 
-def _recorded(group: xr.Dataset, labels: list[str]) -> dict[str, np.ndarray]:
+def _recorded(group: xr.Dataset, labels: list[str], turned: TurnedDraws | None) -> dict[str, np.ndarray]:
     """Observables that were recorded of every draw in place of its kernel."""
     known = group["observable"].to_numpy().tolist()
     missing = [label for label in labels if label not in known]
@@ -75,6 +91,9 @@ def _recorded(group: xr.Dataset, labels: list[str]) -> dict[str, np.ndarray]:
             "with the moments of its kernels only, has no draws; give bayesnet.sample the argument kernels='every'"
         )
     values = group["observables"].to_numpy()
+    if turned is not None:
+        values, places = values.copy(), [known.index(label) for label in turned.labels]
+        values[..., places] = turned.observables(values[..., places])
     return {label: values[..., known.index(label)] for label in labels}
 
 
@@ -92,7 +111,8 @@ def summarise_kernel(posterior: xr.DataTree) -> xr.Dataset:
 
     The same whether `bayesnet.sample` kept every kernel or their moments: from the mean and the variance of each chain
     (R-hat of Gelman and Rubin 1992, neither split nor of ranks: `summarise` is stricter) and batch means (MCSE). Signs
-    of overlaps that differ between mirror modes make R-hat large where nothing is wrong. Moments are those of all draws
+    of overlaps that differ between mirror modes make R-hat large where nothing is wrong, and so do modes that are
+    images of one another under a symmetry of the task. Moments are those of all draws
     of a chain, whatever draws are selected.
 
     Args:
@@ -169,19 +189,21 @@ def summarise_draws(draws: dict[str, np.ndarray]) -> pd.DataFrame:
     return table
 
 
-def summarise(posterior: xr.DataTree, observables: Sequence[Observable] | None = None) -> pd.DataFrame:
+def summarise(
+    posterior: xr.DataTree, observables: Sequence[Observable] | None = None, toward: Solution | None = None
+) -> pd.DataFrame:
     """`summarise_draws` of a posterior's observables, by default `default_observables`; one row each.
 
     Numbers of the network that have priors (`bayesnet.sample`) come first where no observables are given.
 
     Networks from outside (`bayesnet.from_weights`) count as independent draws: R-hat 1, as many effective draws as
-    networks, and of a single one sd and mcse 0.
+    networks, and of a single one sd and mcse 0. ``toward``: as in `evaluate_observables`.
     """
     draws = {}
     if observables is None:
         observables = observables_of(posterior)
         draws = {name: posterior["posterior"][name].to_numpy() for name in names_with_priors(posterior)}
-    draws |= evaluate_observables(posterior, observables)
+    draws |= evaluate_observables(posterior, observables, toward)
     return _summarise_independent(draws) if from_outside(posterior) else summarise_draws(draws)
 
 
@@ -197,8 +219,9 @@ def _summarise_independent(draws: dict[str, np.ndarray]) -> pd.DataFrame:
 def check_gates(posterior: xr.DataTree, table: pd.DataFrame | None = None) -> list[Gate]:
     """The gates of a run: R-hat <= 1.01, ESS >= 400, no frozen chain; by sampler divergences, tree depth, E-BFMI.
 
-    A failed R-hat says which observable is worst and which chains stand apart in it. Where the sign symmetry holds, a
-    last entry, which always passes, tells the mirror mode of each chain. Networks from outside have no sampler.
+    A failed R-hat says which observable is worst and which chains stand apart in it. Two last entries always pass
+    and are there where they tell something: the mirror mode of each chain where the sign symmetry holds, and the image
+    in which it is looked at where draws break a symmetry of their task. Networks from outside have no sampler.
 
     Args:
         posterior: what `sample` returned.
@@ -228,7 +251,10 @@ def check_gates(posterior: xr.DataTree, table: pd.DataFrame | None = None) -> li
         detail = f"smallest {bfmi.min():.2f} (chain {int(bfmi.argmin())})"
         gates.append(Gate(f"E-BFMI >= {BFMI_LIMIT}", bool(bfmi.min() >= BFMI_LIMIT), detail))
     modes = mirror_modes(posterior)
-    return gates if modes is None else [*gates, Gate("mirror modes", True, name_modes(modes))]
+    if modes is not None:
+        gates.append(Gate("mirror modes", True, name_modes(modes)))
+    turned = turned_draws(posterior)
+    return gates if turned is None else [*gates, Gate("images of one mode", True, turned.in_words())]
 
 
 def _r_hat_gate(posterior: xr.DataTree, r_hat: pd.Series) -> Gate:

@@ -113,8 +113,8 @@ def locate(
     drawn = predicted_draws(solution, network.width, neurons, [*observables, *side], DRAWS, seed)
     if drawn is None:
         raise ValueError("solution sits at a transition, where the theory predicts no spread to measure distances by")
-    untrained = lazy_draws(network, task, neurons, observables, DRAWS, seed)
-    values, beside = (_values(networks, chosen) for chosen in (observables, side))
+    untrained = lazy_draws(solution, network.width, neurons, observables, DRAWS, seed)
+    values, beside = (_values(networks, chosen, solution) for chosen in (observables, side))
     drawn, drawn_beside = np.split(drawn, [len(observables)], axis=1)
     scores, lazy_scores = normal_scores(values, drawn), normal_scores(values, untrained)
     p_value = _chance_of_furthest(scores, drawn, seed)
@@ -132,9 +132,9 @@ def locate(
     return Location(status, message, told, table, labelled, learned, p_value, lazy_p_value, sizes)
 
 
-def _values(networks: xr.DataTree, observables: Sequence[Observable]) -> np.ndarray:
+def _values(networks: xr.DataTree, observables: Sequence[Observable], solution: Solution) -> np.ndarray:
     """Of each network, (networks, K)."""
-    found = evaluate_observables(networks, observables)
+    found = evaluate_observables(networks, observables, solution)
     return np.stack([found[o.label].ravel() for o in observables], axis=-1)
 
 

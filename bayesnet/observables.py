@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from theory.network import Network
 from theory.symmetry import flipped_pairs, mirror_signs, sign_changes
 from theory.task import Task
 from theory.ties import reached_entries
+
+CANCELLED = 64  # rounding errors of the terms of a sum: less than that is left where they cancel
 
 Evaluate = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -97,25 +99,48 @@ def default_observables(network: Network, task: Task, apart: int | None = None) 
     Entries that no input has reached are left out. Steps, patterns and outputs are counted from 1 in the labels.
     ``apart``: overlaps are those between sites that are at most so far apart; by default all.
     """
+    return [row.observable for row in default_rows(network, task, apart)]
+
+
+class Row(NamedTuple):
+    """A default observable and what a symmetry of the task makes of it.
+
+    Attributes:
+        observable: it.
+        kind: what it is an observable of, whatever the pattern.
+        pattern: which, counted from 0; None for the direction of the targets, which all symmetries keep.
+        signed: whether it changes sign with the targets.
+    """
+
+    observable: Observable
+    kind: tuple
+    pattern: int | None
+    signed: bool = False
+
+
+def default_rows(network: Network, task: Task, apart: int | None = None) -> list[Row]:
+    """The `default_observables`, each as a `Row`."""
     model, layers = build_model(network, task), network.layers
     images = sign_changes(model) if network.phi.odd else np.ones((0, model.sites))
     flips = flipped_pairs(images, model.sites)
     reached = reached_by(network, model)
     sites, patterns = range(model.sites), range(task.patterns)
-    table = [diagonal_kernel(t, mu, layers) for t in sites for mu in patterns if reached[mu, t]]
+    table = [Row(diagonal_kernel(t, mu, layers), (t, t), mu) for t in sites for mu in patterns if reached[mu, t]]
     pairs = [(t, s) for t in sites for s in sites if t < s and (apart is None or s - t <= apart)]
-    table += [overlap(t, s, mu, flips[t, s], layers) for t, s in pairs for mu in patterns if reached[mu, t]]
+    for t, s in pairs:
+        table += [Row(overlap(t, s, mu, flips[t, s], layers), (t, s), mu) for mu in patterns if reached[mu, t]]
     direction = target_direction(task)
     if direction is not None:
         active = [t for t in sites if reached[direction != 0, t].any()]
-        table += [directed_kernel(t, direction, layers) for t in active]
-        table += [directed_overlap(t, s, direction, flips[t, s], layers) for t, s in pairs if t in active]
+        table += [Row(directed_kernel(t, direction, layers), (t, t), None) for t in active]
+        directed = [(t, s) for t, s in pairs if t in active]
+        table += [Row(directed_overlap(t, s, direction, flips[t, s], layers), (t, s), None) for t, s in directed]
     flipped = flipped_outputs(images, model) if len(images) else np.zeros((1, task.steps), bool)
     turned = np.any(flipped, axis=0).tolist()
-    outputs = range(task.output_dim)
     for mu in patterns:
         for t, site in enumerate(model.outputs):
-            table += [prediction_at(mu, t, o, turned[t]) for o in outputs if reached[mu, site]]
+            outputs = range(task.output_dim) if reached[mu, site] else ()
+            table += [Row(prediction_at(mu, t, o, turned[t]), ("f", t, o), mu, not turned[t]) for o in outputs]
     return table
 
 
@@ -231,7 +256,10 @@ def _overlap_name(squared: bool) -> str:
 
 
 def _directed(kernel: np.ndarray, step: int, other: int, direction: np.ndarray) -> np.ndarray:
-    return np.einsum("...mn,m,n->...", kernel[..., step, :, other, :], direction, direction)
+    terms = kernel[..., step, :, other, :] * np.outer(direction, direction)
+    total, size = terms.sum(axis=(-2, -1)), np.abs(terms).sum(axis=(-2, -1))
+    # What cancels up to rounding errors is nothing: errors have neither an R-hat nor an overlap.
+    return np.where(np.abs(total) <= CANCELLED * np.finfo(terms.dtype).eps * size, 0.0, total)
 
 
 def _normalised(cross: np.ndarray, one: np.ndarray, other: np.ndarray, squared: bool) -> np.ndarray:

@@ -12,15 +12,14 @@ from bayesnet.models.coordinates import draw_prediction
 from bayesnet.observables import Observable
 from bayesnet.prior_draws import sample_prior
 from bayesnet.recorded_neurons import as_recorded, neuron_covariance, without_bias
+from bayesnet.task_images import turned_toward
 from theory.finite_width import fluctuations
 from theory.jax_settings import own_settings
 from theory.kernels import flat_of, outputs_of
 from theory.lazy import nngp
 from theory.model import Array, Model, build_model
-from theory.network import Network
 from theory.seeds import key_of
 from theory.solution import Solution
-from theory.task import Task
 
 DRAWS = 1000
 BLOCK = 500  # draws whose kernels without each part of the neurons are held at once
@@ -38,20 +37,27 @@ def predicted_draws(
         )
     except ValueError:
         return None
-    return _evaluated(solution, kernels, width, neurons, observables, seed)
+    return _evaluated(solution, kernels, width, neurons, observables, seed, solution)
 
 
 def lazy_draws(
-    network: Network, task: Task, neurons: int, observables: Sequence[Observable], draws: int = DRAWS, seed: int = 0
+    solution: Solution, width: int, neurons: int, observables: Sequence[Observable], draws: int = DRAWS, seed: int = 0
 ) -> np.ndarray:
     """Observables of single networks whose kernels are drawn from the prior and of which the readout alone has learned,
-    (draws, K)."""
+    (draws, K): of the network of a solution at width N, in the images nearest to that (`bayesnet.task_images`)."""
+    network, task = solution.network.replace(width=width), solution.task
     kernels = sample_prior(network, task, draws, seed=seed)["prior"]["kernel"].to_numpy()[0]
-    return _evaluated(nngp(network, task), kernels, network.width, neurons, observables, seed)
+    return _evaluated(nngp(network, task), kernels, width, neurons, observables, seed, solution)
 
 
 def _evaluated(
-    solution: Solution, kernels: np.ndarray, width: int, neurons: int, observables: Sequence[Observable], seed: int
+    solution: Solution,
+    kernels: np.ndarray,
+    width: int,
+    neurons: int,
+    observables: Sequence[Observable],
+    seed: int,
+    toward: Solution,
 ) -> np.ndarray:
     network, task = solution.network.replace(width=width), solution.task
     # float64 within this call only.
@@ -60,15 +66,21 @@ def _evaluated(
         keys = jax.random.split(key_of(seed), len(kernels))
         outputs = np.asarray(_draw_predictions(model, flat_of(kernels), keys))
     predictions = outputs_of(outputs, task)
-    values = np.array([o.evaluate(kernels, predictions) for o in observables]).T
     if neurons >= width:
-        return values
+        turned = turned_toward(toward, kernels[None], predictions[None])
+        if turned is not None:
+            kernels, predictions = turned.kernels(kernels[None])[0], turned.outputs(predictions[None])[0]
+        return np.array([o.evaluate(kernels, predictions) for o in observables]).T
     covariance, rng = neuron_covariance(solution, seed), np.random.default_rng([seed, 3])
     blocks = []
     for start in range(0, len(kernels), BLOCK):
         block = slice(start, start + BLOCK)
         seen, without = as_recorded(kernels[block], covariance, width, neurons, rng)
         told = predictions[block]
+        turned = turned_toward(toward, seen[None], told[None])
+        if turned is not None:
+            seen, without = turned.kernels(seen[None])[0], turned.kernels(without[None])[0]
+            told = turned.outputs(told[None])[0]
         estimates = [without_bias(o, o.evaluate(seen, told), without, told, 1 - neurons / width) for o in observables]
         blocks.append(np.array(estimates).T)
     return np.concatenate(blocks)

@@ -1,8 +1,13 @@
-"""Whether to show progress where the user has not said so."""
+"""When progress is shown, and the bar that shows it."""
 
 from __future__ import annotations
 
 import sys
+from typing import Any
+
+import tqdm
+
+from theory.progress import in_notebook, widgets_shown
 
 
 def progress_shown(asked: bool | None) -> bool:
@@ -10,7 +15,10 @@ def progress_shown(asked: bool | None) -> bool:
     return (sys.stderr.isatty() or in_notebook()) if asked is None else asked
 
 
-def in_notebook() -> bool:
-    """Whether this runs in the kernel of a notebook."""
-    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
-    return type(get_ipython()).__name__ == "ZMQInteractiveShell"
+def progress_bar(**options: Any) -> tqdm.tqdm:
+    """A bar of tqdm with its options: a widget in a notebook that has ipywidgets, a line of text elsewhere."""
+    if widgets_shown() and not options.get("disable"):
+        from tqdm import notebook
+
+        return notebook.tqdm(**options)
+    return tqdm.tqdm(**options)

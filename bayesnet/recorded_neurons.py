@@ -17,6 +17,7 @@ import xarray as xr
 
 from bayesnet.observables import Observable
 from bayesnet.results import network_of, recorded_neurons
+from bayesnet.task_images import TurnedDraws
 from theory.kernels import flat_of
 from theory.solution import Solution
 
@@ -38,12 +39,17 @@ def kernels_without_parts(activity: np.ndarray) -> np.ndarray:
     return np.stack(kernels, axis=1)
 
 
-def corrected(posterior: xr.DataTree, observable: Observable, values: np.ndarray) -> np.ndarray:
-    """Values (chain, draw) of an observable less the bias of first order of the recording; without one, as they are."""
+def corrected(
+    posterior: xr.DataTree, observable: Observable, values: np.ndarray, turned: TurnedDraws | None = None
+) -> np.ndarray:
+    """Values (chain, draw) of an observable less the bias of first order of the recording; without one, as they are.
+    ``turned``: the images in which the values are."""
     if "recording" not in posterior.children:
         return values
     without = posterior["recording"]["kernel_without_part"].to_numpy()
     prediction = posterior["posterior"]["prediction"].to_numpy()
+    if turned is not None:
+        without, prediction = turned.kernels(without), turned.outputs(prediction)
     unseen = 1 - recorded_neurons(posterior) / network_of(posterior).width
     return without_bias(observable, values, without, prediction, unseen)
 

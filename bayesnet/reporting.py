@@ -26,6 +26,7 @@ from bayesnet.report_content import Run
 from bayesnet.results import from_outside
 from bayesnet.sampling import network_of, task_of
 from bayesnet.schema import check_draws
+from bayesnet.task_images import image_near
 from theory import files
 from theory.display import html_table
 from theory.solution import Solution
@@ -193,6 +194,7 @@ def _run(name: str, posterior: xr.DataTree, solution: Solution | str | None) -> 
             require_same_problem(posterior, solution)
         except ValueError as error:
             raise ValueError(f"solutions[{name!r}]: {error}") from None
+        solution = image_near(solution, posterior)  # the figures show that, too
         try:
             table = compare(posterior, solution)
         except Exception as error:  # whatever it is, the posterior is reported without it

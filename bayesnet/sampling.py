@@ -11,12 +11,12 @@ from typing import Any
 
 import jax
 import numpy as np
+import tqdm
 import xarray as xr
-from tqdm import tqdm
 
 from bayesnet.models.coordinates import choose_coordinates
 from bayesnet.priors import Priors
-from bayesnet.progress import progress_shown
+from bayesnet.progress import progress_bar, progress_shown
 from bayesnet.results import assemble, installed_versions, network_of, task_of, version_of
 from bayesnet.samplers.chains import Progress, open_lanes, run_chains
 from bayesnet.samplers.checkpoints import describe_run, open_checkpoint
@@ -201,7 +201,7 @@ def sample(
     settings = replace(settings, chain_method=_method(settings))
     lanes = open_lanes(settings, directory)
     hidden = not progress_shown(progress)
-    with tqdm(
+    with progress_bar(
         total=settings.num_chains * (settings.num_warmup + settings.num_samples),
         initial=sum(lane.made for lane in lanes),
         desc=f"sampling {settings.coordinates}",
@@ -247,7 +247,7 @@ def _method(settings: Settings) -> str:
     return "parallel" if jax.default_backend() == "cpu" else "vectorized"
 
 
-def _shown_on(bar: tqdm) -> Progress:
+def _shown_on(bar: tqdm.tqdm) -> Progress:
     """Progress as the bar shows it: draws, and step size and acceptance of the last block."""
 
     one_at_a_time = threading.Lock()  # the chains report from threads of their own

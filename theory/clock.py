@@ -6,7 +6,6 @@ has been reached is returned, with its residual and its error.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from theory import arguments
+from theory.progress import progress_line
 
 Progress = bool | Callable[[str], None]
 
@@ -28,7 +28,7 @@ class Clock:
 
     def __init__(self, time_limit: float | None, progress: Progress) -> None:
         self.time_limit, self.ran_out = time_limit, False
-        self._say = progress if callable(progress) else (_print if progress else None)
+        self._say = progress if callable(progress) else (progress_line() if progress else None)
         self._begin = time.monotonic()
 
     @property
@@ -94,7 +94,3 @@ def check(time_limit: Any, progress: Any) -> tuple[float | None, Progress]:
     if not callable(progress):
         return limit, arguments.flag("progress", progress)
     return limit, progress
-
-
-def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

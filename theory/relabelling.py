@@ -18,6 +18,7 @@ factor of order one.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
@@ -32,6 +33,17 @@ from theory.ties import fixed_ties
 SAME = 1e-9  # of the largest product of inputs: differences that rounding errors make
 MOST = 24  # symmetries of a task that are listed: more are seldom broken each in its own way
 MOST_PATTERNS = 64  # among which they are looked for: each pair is compared with all others
+MOST_IMAGES = 720  # that products of symmetries are multiplied out to: all permutations of six patterns
+
+
+class TaskImages(NamedTuple):
+    """The group of symmetries of a task, the identity first: pi (G, P), and its sign (G,): y_{pi mu} = sign y_mu.
+
+    The image of a network has the kernel Phi'_ts^{mu nu} = Phi_ts^{pi mu, pi nu} and the output f'_mu = sign f_{pi mu}.
+    """
+
+    permutations: np.ndarray
+    signs: np.ndarray
 
 
 class Relabelling(NamedTuple):
@@ -69,11 +81,34 @@ def symmetries_of_task(task: Task) -> list[np.ndarray]:
     and U has the same prior in every frame; V has that of -V. Where a posterior is not unchanged by pi, it has modes
     that are images of one another. `MOST` of them at most, none where there are more than `MOST_PATTERNS` patterns.
     """
+    return [permutation for permutation, _ in _generators(task)]
+
+
+@lru_cache(maxsize=16)
+def images_of_task(task: Task) -> TaskImages:
+    """The `TaskImages` that the `symmetries_of_task` generate: those and their products, `MOST_IMAGES` at most."""
+    generators = [(tuple(permutation.tolist()), sign) for permutation, sign in _generators(task)]
+    found: dict[tuple[int, ...], int] = {tuple(range(task.patterns)): 1}
+    fresh = list(found)
+    while fresh and len(found) < MOST_IMAGES:
+        last, fresh = fresh, []
+        for one in last:
+            for other, sign in generators:
+                product = tuple(one[mu] for mu in other)
+                # Where both signs belong to one permutation its targets vanish, and either sign will do.
+                if product not in found and len(found) < MOST_IMAGES:
+                    found[product] = found[one] * sign
+                    fresh.append(product)
+    return TaskImages(np.array(list(found)), np.array(list(found.values())))
+
+
+def _generators(task: Task) -> list[tuple[np.ndarray, int]]:
+    """The `symmetries_of_task`, each with its sign."""
     if task.patterns > MOST_PATTERNS:
         return []
     identity = np.arange(task.patterns)
-    found = (each for sign in (1, -1) for each in islice(_exchanges(task, sign), MOST + 1))
-    return [each for each in found if not np.array_equal(each, identity)][:MOST]
+    found = ((each, sign) for sign in (1, -1) for each in islice(_exchanges(task, sign), MOST + 1))
+    return [(each, sign) for each, sign in found if not np.array_equal(each, identity)][:MOST]
 
 
 def _exchanges(task: Task, sign: int) -> Iterator[np.ndarray]:

@@ -60,8 +60,8 @@ def solve(
         time_limit: seconds that the search may take; it is looked at between steps, so that a large problem may take
             some longer. What has been reached then is returned: the best saddle point so far, or where the search
             stood, with its residual, its error and ``converged`` False. None for as many as it needs.
-        progress: True prints where the search stands to the standard error, line by line; a function is called with
-            each line instead.
+        progress: True prints where the search stands to the standard error, line by line (in a notebook that has
+            ipywidgets a widget shows the last line); a function is called with each line instead.
 
     Returns:
         The `Solution` of smallest free energy; ``branches`` lists every saddle point found. Where the sign symmetry

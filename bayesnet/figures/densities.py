@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from bayesnet import plots
 from bayesnet.diagnostics import evaluate_observables
-from bayesnet.figures.picture import NO_INPUT, Picture, draw, draws_of, spaced, theory_of
+from bayesnet.figures.picture import NO_INPUT, Picture, draw, draws_of, images_note, spaced, theory_of
 from bayesnet.observables import (
     Observable,
     diagonal_kernel,
@@ -58,7 +58,8 @@ def invariants(runs: Sequence[Run]) -> tuple[list[Observable], int, int]:
 
 def invariants_picture(runs: Sequence[Run]) -> Picture:
     """The density of each invariant, all networks in one panel; the theory's value is a dashed line."""
-    shown, kernels, pairs = invariants(runs)
+    chosen, kernels, pairs = invariants(runs)
+    shown = [observable for observable in chosen if not _vanishes(observable, runs)]
     along = target_direction(runs[0].task) is not None
     caption = (
         "Densities over all draws, each scaled to a peak of 1, of kernels Φ and of overlaps between steps "
@@ -66,12 +67,15 @@ def invariants_picture(runs: Sequence[Run]) -> Picture:
         + "; kernels are in units of the squared activity, overlaps dimensionless."
         + _meaning_of_lines(runs)
     )
-    number = sum("kernel" in observable.label for observable in shown)
-    if (number, len(shown) - number) != (kernels, pairs):
+    number = sum("kernel" in observable.label for observable in chosen)
+    if (number, len(chosen) - number) != (kernels, pairs):
         caption += (
-            f" Shown are {number} of {kernels} kernels and {len(shown) - number} of {pairs} "
+            f" Chosen are {number} of {kernels} kernels and {len(chosen) - number} of {pairs} "
             "overlaps, evenly spaced over the steps."
         )
+    if len(shown) < len(chosen):
+        caption += f" {len(chosen) - len(shown)} that vanish in every draw are left out."
+    caption += images_note(runs)
     rows = max(len(run.table) for run in runs)
     caption += f" The table has all {rows} observables; there Φ is “kernel”, f “prediction”, and “_y” along y."
 
@@ -90,6 +94,15 @@ def invariants_picture(runs: Sequence[Run]) -> Picture:
         return figure, " ".join(_covered(run, shown) for run in runs)
 
     return draw("Invariants of the posterior", caption, build)
+
+
+def _vanishes(observable: Observable, runs: Sequence[Run]) -> bool:
+    """Whether nothing of it is there to be seen, in draws and theory of all networks."""
+    return not any(
+        evaluate_observables(run.posterior, [observable])[observable.label].any()
+        or (run.solution is not None and observable.evaluate(run.solution.kernel, run.solution.prediction) != 0)
+        for run in runs
+    )
 
 
 def _meaning_of_lines(runs: Sequence[Run]) -> str:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from bayesnet.report_content import Run
 from bayesnet.results import from_outside
+from bayesnet.task_images import turned_draws
 from theory.symmetry import has_sign_symmetry
 
 SVG = "data:image/svg+xml;base64,"
@@ -69,6 +70,17 @@ def theory_of(run: Run) -> str:
 def symmetric(runs: Sequence[Run]) -> list[Run]:
     """The networks whose posterior has mirror modes."""
     return [run for run in runs if has_sign_symmetry(run.network, run.task)]
+
+
+def images_note(runs: Sequence[Run]) -> str:
+    """A sentence on the networks whose draws break a symmetry of the task; empty where there are none."""
+    turned = [run for run in runs if turned_draws(run.posterior) is not None]
+    if not turned:
+        return ""
+    return (
+        f" Draws of {named(turned, runs)} break a symmetry of the task, an exchange of its patterns; all are shown in "
+        "one image, that of most draws of chain 0."
+    )
 
 
 def named(runs: Sequence[Run], among: Sequence[Run]) -> str:

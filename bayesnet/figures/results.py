@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from bayesnet import plots
 from bayesnet.eigenvalue_cloud import eigenvalue_cloud, predicted_by
-from bayesnet.figures.picture import Picture, draw, draws_of, named, spaced, symmetric, theory_of
+from bayesnet.figures.picture import Picture, draw, draws_of, images_note, named, spaced, symmetric, theory_of
 from bayesnet.observables import overlaps, site_in_words
 from bayesnet.plots.maps import is_sorted, pattern_order
 from bayesnet.plots.sources import aligned_predictions, mean_of
@@ -41,6 +41,7 @@ def overlaps_picture(runs: Sequence[Run]) -> Picture:
             "it is: its mirror modes would average overlaps of both signs to zero. A square has a floor of about 1/N "
             "at finite width."
         )
+    caption += images_note(runs)
     if is_sorted(task):
         caption += " Patterns are sorted by their target."
 
@@ -94,6 +95,7 @@ def predictions_picture(runs: Sequence[Run]) -> Picture:
             f" Draws of {named(mirrored, runs)} are turned into the mirror image (W → −W) whose neighbouring steps "
             "correlate positively."
         )
+    caption += images_note(runs)
     for shown, number, what in ((patterns, task.patterns, "patterns"), (outputs, task.output_dim, "outputs")):
         if len(shown) < number:
             which = ", ".join(str(index + 1) for index in shown)

@@ -1,4 +1,8 @@
-"""What a source holds, and where and in which colour it is drawn."""
+"""What a source holds, and where and in which colour it is drawn.
+
+Draws that break a symmetry of their task are all drawn in one image, that of most draws of the first chain
+(`bayesnet.task_images`).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from bayesnet.observables import Observable, aligned_outputs, overlaps
 from bayesnet.plots.style import COLOURS
 from bayesnet.results import has_moments, kernels_of, network_of, task_of
 from bayesnet.schema import MOMENTS_GROUP
+from bayesnet.task_images import turned_draws
 from theory.network import Network
 from theory.solution import Solution
 from theory.symmetry import mirror_signs
@@ -29,6 +34,9 @@ def read(source: Any) -> tuple[Network, Task, np.ndarray, np.ndarray]:
         return source.network, source.task, source.kernel[None], source.prediction[None]
     group = group_of(source)
     kernels, outputs = kernels_of(source, "this plot", str(group.name)), group["prediction"].to_numpy()
+    turned = turned_draws(source) if group.name == "posterior" else None
+    if turned is not None:
+        kernels, outputs = turned.kernels(kernels), turned.outputs(outputs)
     return (
         network_of(source),
         task_of(source),
@@ -51,6 +59,8 @@ def aligned_predictions(source: Any) -> np.ndarray:
     if isinstance(source, Solution) or len(mirror_signs(network, task)):
         return aligned_outputs(network, task, *read(source)[2:])
     outputs = group_of(source)["prediction"].to_numpy()
+    turned = turned_draws(source) if group_of(source).name == "posterior" else None
+    outputs = outputs if turned is None else turned.outputs(outputs)
     return outputs.reshape(-1, *outputs.shape[2:])
 
 
@@ -64,9 +74,12 @@ def values_of(source: Any, observable: Observable) -> np.ndarray:
 def mean_of(source: Any, what: str, power: int) -> np.ndarray:
     """The mean over draws of "kernel" or "overlap", or of its square (``power`` 2), (T, P, T, P)."""
     if not isinstance(source, Solution) and group_of(source).name == "posterior" and has_moments(source):
-        moments = source[MOMENTS_GROUP].to_dataset()
-        mean, number = moments[f"{what}_mean"].to_numpy(), group_of(source).sizes["draw"]
-        spread = moments[f"{what}_sd"].to_numpy() ** 2 * (number - 1) / number
+        moments, turned = source[MOMENTS_GROUP].to_dataset(), turned_draws(source)
+        mean, sd = (moments[f"{what}_{name}"].to_numpy() for name in ("mean", "sd"))
+        if turned is not None:
+            mean, sd = (turned.kernels(values, turned.of_chains) for values in (mean, sd))
+        number = group_of(source).sizes["draw"]
+        spread = sd**2 * (number - 1) / number
         return (mean if power == 1 else mean**2 + spread).mean(axis=0)
     kernels = read(source)[2]
     return ((kernels if what == "kernel" else overlaps(kernels)) ** power).mean(axis=0)

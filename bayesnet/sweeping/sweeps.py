@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
-from tqdm import tqdm
 
-from bayesnet.progress import progress_shown
+from bayesnet.progress import progress_bar, progress_shown
 from bayesnet.sampling import version_of
 from bayesnet.sweeping.datasets import FAILED, gather
 from bayesnet.sweeping.executors import LocalProcesses
@@ -259,7 +258,7 @@ class _Progress:
         hidden = not progress_shown(shown)
         # A log file gets a line now and then, not ten a second.
         every = 0.1 if progress_shown(None) else 10.0
-        self._bar = tqdm(total=total, initial=done, desc=what, unit="point", disable=hidden, mininterval=every)
+        self._bar = progress_bar(total=total, initial=done, desc=what, unit="point", disable=hidden, mininterval=every)
         self._hidden, self._failed = hidden, failed
         if failed:
             self._bar.set_postfix(failed=failed)

@@ -50,14 +50,19 @@ def visit_inline(writer, node) -> None:
 
 
 def visit_display(writer, node) -> None:
-    writer.body.append(f'<div class="formula">{mathml_of(node.astext(), "block", node)}</div>\n')
+    writer.body.append(
+        f'<div class="formula">{mathml_of(node.astext(), "block", node)}</div>\n'
+    )
     raise SkipNode
 
 
 def copy_font(app, error) -> None:
     if error is None and app.builder.format == "html":
         place = Path(app.outdir) / "_static" / "STIXTwoMath-Regular.ttf"
-        with (files("ziamath") / "fonts" / place.name).open("rb") as source, place.open("wb") as target:
+        with (
+            (files("ziamath") / "fonts" / place.name).open("rb") as source,
+            place.open("wb") as target,
+        ):
             shutil.copyfileobj(source, target)
 
 

@@ -22,7 +22,8 @@ def escaped(line: str) -> str:
 def rewritten(lines: list[str]) -> list[str]:
     """The docstring with literal blocks marked and markup escaped."""
     made: list[str] = []
-    outer, literal = 0, None  # indentation of the running text; of the literal block, where in one
+    # Indentation of the running text; of the literal block, where in one.
+    outer, literal = 0, None
     in_section = False
     for number, line in enumerate(lines):
         depth = len(line) - len(line.lstrip())
@@ -66,7 +67,8 @@ def without_fields(app, what, name, thing, options, signature, returned):
     if what != "class" or "Attributes:" not in (thing.__doc__ or ""):
         return None
     fields = dataclasses.fields(thing) if dataclasses.is_dataclass(thing) else []
-    if not fields or any(field.default is field.default_factory for field in fields):  # both are missing
+    # Where the two are one, both are missing.
+    if not fields or any(field.default is field.default_factory for field in fields):
         return "", returned
     return None
 

@@ -182,7 +182,7 @@ def test_posterior_predictive_is_the_prediction_with_noise(posterior):
 
 
 def test_progress_shows_the_time_left_step_size_and_acceptance(capsys, monkeypatch):
-    monkeypatch.setattr(sampling, "tqdm", functools.partial(tqdm.tqdm, mininterval=0, miniters=1))
+    monkeypatch.setattr(sampling, "progress_bar", functools.partial(tqdm.tqdm, mininterval=0, miniters=1))
     sample(TANH, task_of(), seed=1, **{**SHORT, "progress": True})
     shown = capsys.readouterr().err
     assert "sampling fields: 100%" in shown

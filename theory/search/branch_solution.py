@@ -130,11 +130,12 @@ def relabelled_images(solution: Solution) -> list[Solution]:
     for permutation, signs in turns:
         kernel = relabel(solution.kernel, permutation, signs)
         if not any(same_saddle_point(other, kernel) for other in known):
-            known.append(_relabelled(solution, permutation, signs))
+            known.append(relabelled(solution, permutation, signs))
     return known[1:]
 
 
-def _relabelled(solution: Solution, permutation: np.ndarray, signs: np.ndarray) -> Solution:
+def relabelled(solution: Solution, permutation: np.ndarray, signs: np.ndarray) -> Solution:
+    """The image of a solution whose patterns are permuted at the sites with a negative sign."""
     names = ("kernel", "conjugate", "preactivation_cov", "standard_error", "repetitions")
     images = {name: relabel(np.asarray(getattr(solution, name)), permutation, signs) for name in names}
     with own_settings():
