@@ -172,19 +172,20 @@ def require_whole(posterior: xr.DataTree, *groups: str) -> None:
         if group not in posterior.children:
             raise ValueError(f"posterior lacks the group {group!r}; it must be whole, as bayesnet.sample returned it")
     for group in (name for name in LAYOUT if name in posterior.children):
-        data = posterior[group]
+        # Once for all variables: a Dataset made of a group takes a tenth of a millisecond, for every draw drawn back.
+        data = posterior[group].to_dataset()
         layout = variables_of(group, posterior) if group in GROUPS else LAYOUT[group]
         for name in [*layout, *data.data_vars]:
             if name not in data.data_vars:
                 raise ValueError(f"posterior lacks the variable {group}/{name}; it must be whole")
             dims = layout.get(str(name), LEADING.get(group, ()))
-            require_dims("posterior", f"{group}/{name}", tuple(data.to_dataset()[name].dims), dims)
+            require_dims("posterior", f"{group}/{name}", tuple(data.variables[name].dims), dims)
     if "constant_data" in posterior.children:
         _require_all_entries(posterior)
 
 
 def _require_all_entries(posterior: xr.DataTree) -> None:
-    data = posterior["constant_data"]
+    data = posterior["constant_data"].to_dataset()
     of_kernels = [posterior[group] for group in ("posterior", "prior", MOMENTS_GROUP) if group in posterior.children]
     sites = [("site", group) for group in of_kernels if "site" in group.dims]
     for name, group in [("pattern", data), ("step", data), *sites]:

@@ -10,7 +10,7 @@ from theory.seeds import key_of
 
 LARGEST = 2**64 - 1
 TASK, NETWORK, TANH = bn.tasks.chain(2, 1.0), bn.Network.rnn(8), bn.Network.rnn(8, activation="tanh")
-SHORT = {"num_warmup": 20, "num_samples": 20, "num_chains": 2, "progress": False}
+SHORT = {"num_warmup": 200, "num_samples": 20, "num_chains": 2, "progress": False}
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,8 @@ def assert_same_moments(one, other):
     [
         pytest.param("rnn", "linear", "mup", marks=pytest.mark.slow),
         pytest.param("dnn", "linear", "mup", marks=pytest.mark.slow),
-        ("partial", "linear", "mup"),
+        # Kernel coordinates are among those of test_architectures.py, with every term of the model.
+        pytest.param("partial", "linear", "mup", marks=pytest.mark.slow),
         ("rnn", "tanh", "mup"),
         ("partial", "relu", "standard"),
     ],

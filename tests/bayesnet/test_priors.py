@@ -193,7 +193,8 @@ def test_prior_draws_with_their_parameters():
 
 
 def test_runs_go_on_from_checkpoints(tmp_path):
-    run = {"num_warmup": 50, "num_samples": 50, "num_chains": 1, "progress": False, "priors": PRIORS}
+    # The warm-up of `RUN`, whose program serves here too.
+    run = {**RUN, "num_samples": 50, "num_chains": 1, "priors": PRIORS}
     first = bn.sample(NETWORK, TASK, "kernels", checkpoint=tmp_path / "c", **run)
     again = bn.sample(NETWORK, TASK, "kernels", checkpoint=tmp_path / "c", **run)
     assert again["posterior"].equals(first["posterior"])

@@ -113,7 +113,7 @@ def test_the_evidence_has_an_error_or_is_refused(chain_posterior):
         bn.log_evidence(chain_posterior)
 
 
-@pytest.mark.parametrize("patterns", [1, 2])
+@pytest.mark.parametrize("patterns", [pytest.param(1, marks=pytest.mark.slow), 2])  # one is a case of several
 def test_nothing_to_observe(patterns, tmp_path):
     """No input ever: h = 0, and there is nothing to compare; everything still has an answer."""
     inputs, targets = np.zeros((patterns, 2, 1)), np.full((patterns, 2), np.nan)

@@ -53,7 +53,8 @@ def test_weights_make_the_kernel_of_their_draw(coordinates, shared):
     assert_weights_make_the_kernel(posterior, network, task)
 
 
-@pytest.mark.parametrize("shared", [ALL, ()], ids=str)
+# Of the activation only its values enter: all sharings are tested above.
+@pytest.mark.parametrize("shared", [ALL, pytest.param((), marks=pytest.mark.slow)], ids=str)
 def test_weights_make_the_kernel_of_a_nonlinear_network(shared):
     network, task = bn.Network(WIDTH, "tanh", shared=shared, **GAINS), singular_task()
     assert_weights_make_the_kernel(bn.sample(network, task, "fields", **FEW), network, task)
