@@ -1,4 +1,4 @@
-"""Eigenvalues of the recurrent weights under the posterior, as a report shows them."""
+"""Eigenvalues of the recurrent weights under the posterior, as a report shows them, and under the prior."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import scipy.linalg
 import xarray as xr
 
 from bayesnet.observables import site_in_words
-from bayesnet.results import kernels_of, network_of, task_of
+from bayesnet.results import kernels_of, names_with_priors, network_of, task_of
 from bayesnet.weight_draws import draw_weights
 from theory.causal import semidefinite_cholesky
 from theory.finite_width import NEURONS
@@ -26,11 +26,12 @@ from theory.weight_spectrum import Spectrum, linear_averages, spectrum, spectrum
 LARGEST_MATRIX = 1024  # eigenvalues cost width^3: several seconds at this width
 SMALL_MATRIX = 256  # up to here two draws are shown, of unshared weights the first and the last step; else one matrix
 LEARNED_DRAWS = 50
+UNUSED = "a task of one step uses no recurrent weights"
 
 
 @dataclass(frozen=True)
 class EigenvalueCloud:
-    """Eigenvalues of W under the posterior.
+    """Eigenvalues of W under the posterior or the prior.
 
     Attributes:
         values: complex, all matrices together; None where there is nothing to show (``note`` says why).
@@ -55,6 +56,26 @@ def eigenvalue_cloud(posterior: xr.DataTree) -> EigenvalueCloud:
     return EigenvalueCloud(values, gain, note, 2 * gain, singular_values)
 
 
+def prior_cloud(prior: xr.DataTree) -> EigenvalueCloud:
+    """Eigenvalues of a whole matrix W of the prior, that of the last step: independent entries of variance gw^2 / N."""
+    network, task = network_of(prior), task_of(prior)
+    weights = network.wiring(task.steps).weights[0]
+    gain = float(weights.gain[-1])
+    note = f"all {network.width} eigenvalues of W in one draw from the prior"
+    values, largest = None, np.zeros(0)
+    if not weights.used.any():
+        note = UNUSED
+    elif f"{weights.name}_gain" in names_with_priors(prior):
+        note = f"{weights.name}_gain has a prior, so that no circle is that of all draws"
+    elif network.width > LARGEST_MATRIX:
+        note = f"width {network.width} is above {LARGEST_MATRIX}: too large to diagonalise W"
+    else:
+        rng = np.random.default_rng([int(prior.attrs["seed"]), 7])
+        matrix = gain / np.sqrt(network.width) * rng.normal(size=(network.width, network.width))
+        values, largest = np.linalg.eigvals(matrix), np.array([_largest_singular_value(matrix)])
+    return EigenvalueCloud(values, gain, note, 2 * gain, largest)
+
+
 def predicted_by(solution: Solution) -> Spectrum | None:
     """What the theory says of the same weights; None where the task uses none."""
     weights = solution.network.wiring(solution.task.steps).weights[0]
@@ -69,7 +90,7 @@ def _drawn(posterior: xr.DataTree, network: Network, task: Task) -> tuple[np.nda
     nothing = np.zeros(0)
     weights = network.wiring(task.steps).weights[0]
     if not weights.used.any():
-        return None, nothing, "a task of one step uses no recurrent weights"
+        return None, nothing, UNUSED
     if "latents" not in posterior.children:
         return None, nothing, "of networks known by their activities the weights are not known"
     if network.width <= LARGEST_MATRIX:

@@ -36,7 +36,7 @@ def run(network: Network, weights: Any, inputs: Any, steps: int | None = None, s
             (NumPy, JAX, PyTorch), (copies, rows, columns), or one matrix where there is one copy: "recurrent" W (N, N),
             "input" U (N, D), "readout" V (O, N), "bias" (N,); or the state dict of a `torch.nn.RNN` with a linear
             readout (see `from_weights`).
-        inputs: a `theory.Task`, or x (patterns, steps, input dimensions).
+        inputs: a `theory.Task`, or x (patterns, steps[, input dimensions]).
         steps: how many to run; those of ``inputs`` by default. Beyond them the input is zero.
         seed: of the process noise, where the network has some and ``weights`` hold none.
 
@@ -103,7 +103,8 @@ def task_of_inputs(inputs: Any, steps: int | None, matrices: dict[str, np.ndarra
     if isinstance(inputs, Task):
         values = np.array(inputs.inputs)
     else:
-        values = real_array("inputs", inputs, "(patterns, steps, input dimensions), or a theory.Task", (3,))
+        values = real_array("inputs", inputs, "(patterns, steps[, input dimensions]), or a theory.Task", (2, 3))
+        values = values if values.ndim == 3 else values[:, :, None]
     number = values.shape[1] if steps is None else arguments.integer("steps", steps)
     shown = np.zeros((values.shape[0], number, values.shape[2]))
     shown[:, : values.shape[1]] = values[:, :number]

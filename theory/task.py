@@ -23,7 +23,7 @@ class Task:
 
     Args:
         inputs: x, real array (P, T, D): patterns, steps, input dimensions; finite. D matters only through the
-            input kernel x_t . x_s / D.
+            input kernel x_t . x_s / D. Where D is 1, (P, T) will do.
         targets: y, real array (P, T) or (P, T, O). NaN, masked or missing where no target is known.
         supervised: boolean array (P, T): the entries that enter the likelihood. By default those whose target
             is not NaN. A target that is known but not supervised is kept as truth for scoring.
@@ -40,7 +40,10 @@ class Task:
     supervised: np.ndarray = None  # type: ignore[assignment]  # the default is derived from the targets
 
     def __post_init__(self) -> None:
-        inputs = real_array("inputs", self.inputs, "(patterns, steps, input dimensions)", ranks=(3,))
+        inputs = real_array(
+            "inputs", self.inputs, "(patterns, steps) or (patterns, steps, input dimensions)", ranks=(2, 3)
+        )
+        inputs = inputs if inputs.ndim == 3 else inputs[:, :, None]
         targets = real_array(
             "targets", self.targets, "(patterns, steps) or (patterns, steps, outputs)", (2, 3), missing=True
         )

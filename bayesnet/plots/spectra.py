@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from bayesnet.eigenvalue_cloud import EigenvalueCloud, eigenvalue_cloud, predicted_by
+from bayesnet.eigenvalue_cloud import EigenvalueCloud, eigenvalue_cloud, predicted_by, prior_cloud
 from bayesnet.plots.sources import Source, axes_of, colour_in, name_of, problem_of
 from bayesnet.plots.style import add_legend, trim_frame
 from theory.solution import Solution
@@ -27,11 +27,11 @@ def spectrum(
     """Eigenvalues of the recurrent weights in the complex plane.
 
     Of draws, those of weights drawn back from the posterior (points; of linear networks wider than 1024 their learned
-    part), and the circle that prior noise fills, whose radius is the gain. Of a solution, this circle and the outliers
-    that it predicts (squares).
+    part) or drawn from the prior, and the circle that prior noise fills, whose radius is the gain. Of a solution, this
+    circle and the outliers that it predicts (squares).
 
     Args:
-        source: a solution or draws other than the prior's, see `bayesnet.plots`; or a `theory.spectrum`; or eigenvalues
+        source: a solution or draws, see `bayesnet.plots`; or a `theory.spectrum`; or eigenvalues
             of weights of your own, complex (number,).
         ax: where to draw.
         label: for the legend; by default what the source is.
@@ -84,7 +84,7 @@ def _content(source) -> tuple[np.ndarray | None, np.ndarray | None, float | None
         return None, np.concatenate([*predicted.outliers, []]), predicted.radius, name_of(source)
     assert isinstance(source, xr.DataTree)
     if "posterior" not in source.children:
-        raise ValueError("source holds draws from the prior; the weights of a posterior are shown")
+        return _drawn(prior_cloud(source), name_of(source))
     return _drawn(eigenvalue_cloud(source), name_of(source))
 
 

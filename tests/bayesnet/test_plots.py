@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 import bayesnet as bn
 import theory
+from bayesnet.eigenvalue_cloud import prior_cloud
 from bayesnet.plots.style import COLOURS, observable_label
 
 TASK = bn.tasks.chain(steps=3, signal=4.3)
@@ -129,11 +130,27 @@ def test_the_prior_is_a_source_and_colours_follow_one_another():
         bn.plots.density(prior, observable, ax=ax)
     assert [line.get_color() for line in ax.get_lines()] == list(COLOURS[:3])
     assert ax.get_legend().get_texts()[0].get_text() == "RNN, prior, $N = 32$"
-    with pytest.raises(ValueError, match="source holds draws from the prior"):
-        bn.plots.spectrum(prior)
     ax = bn.plots.density(prior, "noise", ax=axes())
     assert r"\kappa" in ax.get_xlabel()
     assert len(ax.get_lines()) == 1
+
+
+def test_the_spectrum_of_the_prior():
+    """The circular law: eigenvalues fill a disc whose radius is the gain, their squared modulus uniformly."""
+    network = RNN.replace(width=256, recurrent_gain=1.5)
+    prior = bn.sample_prior(network, TASK, num_samples=2)
+    cloud, again = prior_cloud(prior), prior_cloud(prior)
+    np.testing.assert_array_equal(cloud.values, again.values)
+    radius = np.abs(cloud.values)
+    assert radius.max() == pytest.approx(1.5, abs=0.15)
+    assert np.mean(radius**2) == pytest.approx(1.5**2 / 2, rel=0.1)
+    assert cloud.singular_values[0] == pytest.approx(cloud.edge, rel=0.05)
+    ax = bn.plots.spectrum(prior, ax=axes())
+    assert ax.collections[0].get_offsets().shape == (256, 2)
+    uncertain = bn.sample_prior(network, TASK, num_samples=2, priors={"recurrent_gain": dist.LogNormal(0.0, 1.0)})
+    for source, reason in ((uncertain, "has a prior"), (bn.sample_prior(RNN, bn.tasks.chain(1, 1.0), 2), "one step")):
+        with pytest.raises(ValueError, match=reason):
+            bn.plots.spectrum(source)
 
 
 def test_a_number_with_a_prior_is_shown_with_it(draws):

@@ -31,6 +31,7 @@ def test_stored_arrays():
     assert task.targets.shape == (P, T, 1)
     assert task.supervised.all()
     np.testing.assert_array_equal(task.inputs, INPUTS.astype("f4"))
+    assert Task(INPUTS[:, :, 0], TARGETS) == Task(INPUTS[:, :, :1], TARGETS)  # one input dimension
 
 
 def test_arrays_are_copies_and_read_only():
@@ -166,7 +167,7 @@ def test_equal_and_hashed_by_content():
 
 
 BAD_INPUTS = {
-    "rank": (INPUTS[0], "shape"),
+    "rank": (INPUTS[0, 0], "shape"),
     "0-d": (np.float64(1), "shape"),
     "no patterns": (INPUTS[:0], "at least 1"),
     "no dimensions": (INPUTS[:, :, :0], "at least 1"),
@@ -186,7 +187,7 @@ BAD_INPUTS = {
     "integers beyond float64": (np.full((P, T, D), 2**53 + 1), "the integer 9007199254740993, which no float64"),
     "none": (None, "dtype object"),
     "dictionary": ({"x": 1}, "dtype object"),
-    "frame": (pd.DataFrame({"a": [1.0]}), "shape"),
+    "series": (pd.Series([1.0]), "shape"),
 }
 BAD_TARGETS = {
     "rank 1": (TARGETS[0, 0], "shape"),
