@@ -13,7 +13,8 @@ from typing import Any
 from bayesnet import tasks
 from bayesnet.sampling import make_settings, sample
 from theory import arguments, files
-from theory.network import WEIGHTS, Network
+from theory.network import Network
+from theory.sharing import WEIGHTS
 from theory.task import Task
 
 TASKS: dict[str, Callable[..., Task]] = {

@@ -23,9 +23,10 @@ import xarray as xr
 
 from theory.jax_settings import own_settings
 from theory.model import Array
-from theory.network import SHARED, Network
+from theory.network import Network
 from theory.parameters import Parameters, network_at
 from theory.seeds import key_of
+from theory.sharing import SHARED
 from theory.task import Task
 
 LATENT = ".white"  # ends the names of the latent sites

@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from theory.evidence import log_evidence, mirror_images
-from theory.network import SHARED, Network
+from theory.network import Network
 from theory.parameters import network_at
 from theory.saddle import solve
 from theory.sensitivity import free_energy_slopes
+from theory.sharing import SHARED
 from theory.solution import Solution
 from theory.task import Task
 

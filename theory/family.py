@@ -8,8 +8,9 @@ from functools import cached_property
 
 from theory import arguments
 from theory.model import Model, build_model
-from theory.network import SHARED, Network
+from theory.network import Network
 from theory.parameters import NUMBERS, Parameters
+from theory.sharing import SHARED
 from theory.task import Task
 
 SIGNAL = "signal"

@@ -9,11 +9,10 @@ from typing import Any
 from theory import arguments, arrays, display
 from theory.activation_identity import canonical_activation, find_activation, resolve_activation, stored_activation
 from theory.activations import Activation
-from theory.connections import Connection, Degree, Degrees, Drift, checked_degree
+from theory.connections import Connection, Degree, Degrees
+from theory.sharing import SHARED, WEIGHTS, completed, plain_degree, plain_sharing, sharing_of
 from theory.wiring import Wiring, wiring_of
 
-WEIGHTS = ("recurrent", "input", "readout", "feedforward", "bias")
-SHARED = "shared."  # and the name of weights: their degree of sharing as a parameter
 SCALINGS = ("mup", "standard")
 LARGEST_WIDTH = 2**63 - 1  # a 64-bit integer, as files store it
 
@@ -88,7 +87,7 @@ class Network:
 
         put("width", arguments.integer("width", self.width, 1, LARGEST_WIDTH))
         put("activation", canonical_activation(self.activation))
-        put("shared", _sharing(self.shared))
+        put("shared", sharing_of(self.shared))
         put("layers", arguments.integer("layers", self.layers, 1))
         put("delay", arguments.integer("delay", self.delay, 1))
         for name in ("input_gain", "readout_gain", "noise"):
@@ -132,7 +131,7 @@ class Network:
 
         Where ``shared`` is a mapping, weights that it leaves out are shared.
         """
-        return cls(width, **{**settings, "shared": _completed(settings.get("shared", WEIGHTS), 1.0)})
+        return cls(width, **{**settings, "shared": completed(settings.get("shared", WEIGHTS), 1.0)})
 
     @classmethod
     def dnn(cls, width: int, **settings: Any) -> Network:
@@ -221,7 +220,7 @@ class Network:
 
     def plain_degrees(self) -> dict[str, Any]:
         """The ``degrees`` as plain values, the same for equal networks."""
-        return {name: _plain_degree(degree) for name, degree in self.degrees.items()}
+        return {name: plain_degree(degree) for name, degree in self.degrees.items()}
 
     def wiring(self, steps: int) -> Wiring:
         """The network unrolled over ``steps`` steps: its connections between sites."""
@@ -253,7 +252,7 @@ class Network:
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
         listed = None if self.connections is None else [one.to_dict() for one in self.connections]
-        plain |= {"shared": _plain_sharing(self.shared), "connections": listed}
+        plain |= {"shared": plain_sharing(self.shared), "connections": listed}
         return {**plain, **stored_activation(self.activation)}
 
     @classmethod
@@ -277,48 +276,6 @@ class Network:
         if "activation" in values and not callable(values["activation"]):
             values["activation"] = find_activation(values["activation"], digest, activations)
         return cls(**values)
-
-
-def _sharing(value: Any) -> frozenset[str] | Degrees:
-    """A set of names, or `Degrees` where some weights are neither shared nor not."""
-    allowed = f"{', '.join(map(repr, WEIGHTS))}"
-    if isinstance(value, Mapping):
-        _check_names(value, allowed)
-        degrees = {str(name): checked_degree(name, degree) for name, degree in value.items()}
-        if all(degree in (0.0, 1.0) for degree in degrees.values()):
-            return frozenset(name for name, degree in degrees.items() if degree == 1.0)
-        return Degrees(degrees)
-    try:
-        names = None if isinstance(value, str) else list(value)
-    except TypeError:
-        names = None
-    if names is None:
-        raise ValueError(f"shared is {value!r}; it must be a set of names out of {allowed}, or a mapping from them")
-    _check_names(names, allowed)
-    return frozenset(str(name) for name in names)
-
-
-def _check_names(names: Any, allowed: str) -> None:
-    for name in names:
-        if not isinstance(name, str) or name not in WEIGHTS:
-            raise ValueError(f"shared contains {name!r}; allowed names are {allowed}")
-
-
-def _completed(shared: Any, degree: float) -> Any:
-    """A mapping with the weights that it leaves out added at a degree."""
-    if not isinstance(shared, Mapping):
-        return shared
-    return {**{name: degree for name in WEIGHTS}, **shared}
-
-
-def _plain_sharing(shared: frozenset[str] | Degrees) -> Any:
-    if not isinstance(shared, Degrees):
-        return [name for name in WEIGHTS if name in shared]
-    return {name: _plain_degree(value) for name, value in shared.items()}
-
-
-def _plain_degree(degree: Degree) -> Any:
-    return {"drift": degree.tau} if isinstance(degree, Drift) else degree
 
 
 def _by_layer(name: str, value: Any, number: int, check: Callable[[str, Any], float]) -> float | tuple[float, ...]:

@@ -23,7 +23,8 @@ from jax.scipy.linalg import solve_triangular
 from theory import arguments
 from theory.connections import Connection
 from theory.model import Array, Model, build_model, input_gram, readout_covariance
-from theory.network import SHARED, WEIGHTS, Network
+from theory.network import Network
+from theory.sharing import SHARED, WEIGHTS
 from theory.task import Task
 from theory.wiring import carried_sites
 

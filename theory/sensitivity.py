@@ -40,9 +40,10 @@ from theory.kernel_action import (
 )
 from theory.kernels import outputs_of
 from theory.model import Array, Model
-from theory.network import SHARED, Network
+from theory.network import Network
 from theory.parameter_derivatives import Explicit, explicit_derivatives
 from theory.parameters import Parameters, parameter_names
+from theory.sharing import SHARED
 from theory.solution import Solution
 from theory.task import Task
 

@@ -28,13 +28,14 @@ from theory.activations import Activation
 from theory.family import SIGNAL, Family
 from theory.jax_settings import own_settings
 from theory.model import Model, signal_of
-from theory.network import SHARED, Network
+from theory.network import Network
 from theory.saddle import check_settings
 from theory.search.branch import Options
 from theory.search.broken_branch import follow_broken
 from theory.search.settings import DEFAULT, Settings
 from theory.search.symmetric_branch import SymmetricBranch
 from theory.seeds import part
+from theory.sharing import SHARED
 from theory.symmetry import sign_changes
 from theory.task import Task
 from theory.ties import by_site, needed_part

@@ -21,8 +21,9 @@ from bayesnet.sweeping.points import NOT_SETTINGS, POINT_VARIABLES, POSTERIOR, T
 from theory import arguments, solve
 from theory.activation_identity import canonical_activation
 from theory.memory import require_memory
-from theory.network import SHARED, WEIGHTS, Network
+from theory.network import Network
 from theory.saddle import check_settings
+from theory.sharing import SHARED, WEIGHTS
 from theory.task import Task
 
 NETWORK_FIELDS = tuple(field.name for field in fields(Network))
