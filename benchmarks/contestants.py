@@ -35,6 +35,7 @@ NOISE = 0.1
 SIGNAL = 4.3
 LANGEVIN_STEPS = (0.0005, 0.002)  # every weight whitened, prior N(0, 1); .005 is past the edge of stability
 PHI = {"linear": lambda x: x, "tanh": jnp.tanh, "relu": jax.nn.relu}
+ADJUSTED_ACCEPTANCE = 0.9  # what BlackJAX recommends for its adjusted MCLMC
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -221,13 +222,15 @@ def run_blackjax(algorithm, coordinates, options, seed=0):
     """BlackJAX on the log density of our weights or fields: its own warm-up takes about a third of the time.
 
     "nuts" and "hmc" (10 leapfrogs) with window adaptation of step size and diagonal mass; "mclmc" with its own tuning,
-    unadjusted, every 10th step kept.
+    unadjusted, every 10th step kept; "adjusted_mclmc" the same with a Metropolis test after each trajectory, whose
+    length is random.
     """
     import blackjax
 
     network, task = chain_problem(options)
     clock = CLOCKS[options.clock]
     space = build_coordinates(coordinates, network, task)
+    adjusted = algorithm == "adjusted_mclmc"
     every = 10 if algorithm == "mclmc" else 1
     extra = {"num_integration_steps": 10} if algorithm == "hmc" else {}
     with jax.enable_x64(coordinates != "weights"):
@@ -244,7 +247,7 @@ def run_blackjax(algorithm, coordinates, options, seed=0):
                 if site["type"] == "sample" and not site["is_observed"]
             }
 
-        kernel = getattr(blackjax, algorithm).build_kernel()
+        kernel = _adjusted_kernel(blackjax) if adjusted else getattr(blackjax, algorithm).build_kernel()
 
         def warm(key, number):
             start_key, key = jax.random.split(key)
@@ -256,6 +259,12 @@ def run_blackjax(algorithm, coordinates, options, seed=0):
                     mclmc_kernel=kernel, num_steps=number * 10 // 3, state=state, rng_key=key, logdensity_fn=logdensity
                 )
                 return state, (tuned.inverse_mass_matrix, tuned.L, tuned.step_size)
+            if adjusted:
+                state = blackjax.mcmc.adjusted_mclmc_dynamic.init(position, logdensity, key)
+                state, tuned, _ = blackjax.adjusted_mclmc_find_L_and_step_size(
+                    kernel, logdensity, num_steps=5 * number, state=state, rng_key=key, target=ADJUSTED_ACCEPTANCE
+                )  # a tenth of the steps for each of its two phases
+                return state, (tuned.step_size, tuned.inverse_mass_matrix, tuned.L / tuned.step_size)
             adaptation = blackjax.window_adaptation(
                 getattr(blackjax, algorithm),
                 logdensity,
@@ -269,6 +278,17 @@ def run_blackjax(algorithm, coordinates, options, seed=0):
             if algorithm == "mclmc":
                 state, _ = kernel(key, state, logdensity, *tuned)
                 return state, 2  # gradients of its integrator
+            if adjusted:
+                step_size, inverse_mass, length = tuned
+                state, info = kernel(
+                    key,
+                    state,
+                    logdensity,
+                    step_size,
+                    inverse_mass_matrix=inverse_mass,
+                    integration_steps_params=(length,),
+                )
+                return state, 2 * info.num_integration_steps
             state, info = kernel(key, state, logdensity, *tuned, *extra.values())
             return state, info.num_integration_steps
 
@@ -320,6 +340,16 @@ def run_blackjax(algorithm, coordinates, options, seed=0):
     # Warm-up counts in the time, so its gradients count as well, at the rate of the draws that were kept.
     gradients *= 1 + warm_seconds / (seconds - warm_seconds)
     return measure(f"BlackJAX {algorithm}, {coordinates}", *stacked, gradients, seconds, compile_seconds)
+
+
+def _adjusted_kernel(blackjax):
+    """Of adjusted MCLMC: the number of steps of a trajectory is uniform, with the mean that tuning has found."""
+    rescale = blackjax.mcmc.adjusted_mclmc.rescale
+
+    def number_of_steps(key, mean):
+        return jnp.clip(jnp.round(jax.random.uniform(key) * rescale(mean) + 0.5), min=1).astype(int)
+
+    return blackjax.mcmc.adjusted_mclmc_dynamic.build_kernel(integration_steps_fn=number_of_steps)
 
 
 def machine_name():

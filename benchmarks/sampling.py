@@ -81,7 +81,7 @@ def run_chain_task(options):
     ]
     if importlib.util.find_spec("blackjax"):
         for coordinates, repeats in (("fields", few), ("weights", once)):
-            for algorithm in ("nuts", "hmc", "mclmc"):
+            for algorithm in ("nuts", "hmc", "mclmc", "adjusted_mclmc"):
                 contestants.append((partial(run_blackjax, algorithm, coordinates, options), repeats))
     else:
         print("blackjax is not installed: its rows are left out\n")
