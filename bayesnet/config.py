@@ -55,7 +55,15 @@ def default_tables() -> dict[str, dict[str, Any]]:
     fields = inspect.signature(Network).parameters
     arguments = inspect.signature(sample).parameters
     network = {"width": 512, **{name: fields[name].default for name in NETWORK_FIELDS[1:]}}
-    excluded = ("network", "task", "progress", "checkpoint", "priors", "tuning")  # the last two are for Python
+    excluded = (
+        "network",
+        "task",
+        "progress",
+        "checkpoint",
+        "priors",
+        "tuning",
+        "phases",
+    )  # the last three are for Python
     return {
         "task": {"name": "digits", **_task_arguments("digits")},
         "network": network,

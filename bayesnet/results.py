@@ -311,7 +311,7 @@ def version_of(package: str) -> str:
 
 
 def _statistics(task: Task, settings: Settings, record: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    names = ("acceptance_rate", "n_steps", "diverging", "energy", "lp", "step_size", "moved")
+    names = ("acceptance_rate", "n_steps", "diverging", "energy", "lp", "step_size", "moved", "jumped")
     stats = {name: record[name] for name in names if name in record}
     if settings.sampler == "langevin":
         stats["loss"] = losses(task, record["prediction"])

@@ -23,10 +23,12 @@ from bayesnet.samplers.checkpoints import describe_run, open_checkpoint
 from bayesnet.samplers.engine import Settings
 from bayesnet.samplers.memory_need import require_record_memory, require_state_memory
 from bayesnet.samplers.moments import AUTO, EVERY, MOMENTS, choose_form
+from bayesnet.samplers.phase_jumps import Phases, find_phases
 from bayesnet.samplers.tuning import Tuning
 from bayesnet.weight_draws import KEPT, kept_group
 from theory import arguments
 from theory.network import Network
+from theory.solution import Solution
 from theory.task import Task
 
 __all__ = ["make_settings", "network_of", "sample", "task_of", "version_of"]
@@ -62,6 +64,7 @@ def sample(
     progress: bool | None = None,
     priors: Mapping[str, Any] | None = None,
     tuning: Tuning = Tuning(),
+    phases: Solution | None = None,
 ) -> xr.DataTree:
     """Sample the posterior of a network on a task, with NumPyro's NUTS unless told otherwise.
 
@@ -113,6 +116,9 @@ def sample(
             for leak and degrees. The network's own values of them do not matter. Not of Langevin. In muP noise and
             gains need priors that are narrow beside the width: a wide network prefers to call a few targets noise.
         tuning: numbers that steer warm-up and samplers, each documented with the reason for its value.
+        phases: the solution of `theory.solve` for this network and task, whose stable ``branches`` are phases that the
+            chains jump between, so that each phase is met as often as it weighs (`bayesnet.samplers.phase_jumps`). In
+            kernel coordinates only, and without ``priors``.
 
     Returns:
         An ArviZ-shaped DataTree (`bayesnet.to_arviz` hands it to any version of ArviZ):
@@ -125,7 +131,8 @@ def sample(
           overlap, (chain, step, pattern, step_bis, pattern_bis); the attribute ``kernels`` says so;
         - posterior_predictive: ``y`` (chain, draw, observation), new targets y = f + noise;
         - sample_stats: acceptance_rate, n_steps, tree_depth, diverging, energy, lp, step_size, and where steps are tied
-          by nothing ``moved``, whether there was more than a gauge move; of Langevin n_steps, lp, step_size,
+          by nothing ``moved``, whether there was more than a gauge move; where there are ``phases`` ``jumped``, whether
+          the draw was reached by a jump; of Langevin n_steps, lp, step_size,
           ``training_time`` and ``loss``, sum (y - f)^2 / 2 over the supervised entries;
         - log_likelihood: ``y`` (chain, draw, observation), ln p(y_i | y_-i, Phi), for leave-one-out comparison;
         - observed_data, constant_data: the task; latents: the latent numbers of the kept draws;
@@ -177,6 +184,7 @@ def sample(
         tuning=tuning,
     )
     seed = arguments.seed("seed", seed)
+    jumps = None if phases is None else _phases(network, task, settings, phases, unknown)
     require_state_memory(replace(settings, chain_method=_method(settings)), network, task)
     directory = None
     if checkpoint is not None:
@@ -187,6 +195,8 @@ def sample(
             del run["kernels"]
         if unknown is not None:
             run["priors"] = unknown.fingerprints()
+        if jumps is not None:
+            run["phases"] = jumps.fingerprint()
         directory = open_checkpoint(checkpoint, describe_run(network.to_dict(), task, run, seed, installed_versions()))
     settings = replace(settings, chain_method=_method(settings))
     lanes = open_lanes(settings, directory)
@@ -199,12 +209,23 @@ def sample(
         disable=hidden,
         leave=False,
     ) as bar:
-        chains = run_chains(network, task, settings, seed, lanes, _shown_on(bar), unknown)
+        chains = run_chains(network, task, settings, seed, lanes, _shown_on(bar), unknown, jumps)
     tree = assemble(network, task, settings, seed, chains, unknown)
     for name in settings.keep:
         if name in KEPT:
             _keep(tree, name)
     return tree
+
+
+def _phases(network: Network, task: Task, settings: Settings, solution: Solution, priors: Priors | None) -> Phases:
+    """Where chains may jump between phases."""
+    if settings.coordinates != "kernels" or priors is not None:
+        with_priors = " with priors" if priors is not None else ""
+        raise ValueError(
+            f"phases is given, but coordinates is {settings.coordinates!r}{with_priors}; chains jump between phases in "
+            "coordinates 'kernels' without priors only; elsewhere bayesnet.weigh_phases tells what each phase weighs"
+        )
+    return find_phases(network, task, solution)
 
 
 def _keep(tree: xr.DataTree, name: str) -> None:

@@ -123,13 +123,15 @@ def latent_signs(network: Network, task: Task) -> np.ndarray:
 
     All ones where none is a symmetry of the posterior; of several the first.
     """
+    return latent_images(network, task)[:2][-1]
+
+
+def latent_images(network: Network, task: Task) -> np.ndarray:
+    """The same of every sign change that is a symmetry, after the one that changes nothing, (images, n (n+1) / 2)."""
     n = task.entries * network.layers
-    images = mirror_signs(network, task)
-    if not len(images):
-        return np.ones(n * (n + 1) // 2)
-    signs = np.repeat(images[0], task.patterns)
+    signs = np.repeat(np.vstack([np.ones(n // task.patterns), *mirror_signs(network, task)]), task.patterns, axis=1)
     rows, columns = np.tril_indices(n, -1)
-    return np.concatenate([np.ones(n), signs[rows] * signs[columns]])
+    return np.hstack([np.ones_like(signs), signs[:, rows] * signs[:, columns]])
 
 
 _linear = BUILT_IN["linear"].function

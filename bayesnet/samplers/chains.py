@@ -23,6 +23,7 @@ from bayesnet.priors import LATENT, Priors
 from bayesnet.samplers.checkpoints import Lane, pack, unpack
 from bayesnet.samplers.engine import BLOCK, Machine, Settings, build_machine
 from bayesnet.samplers.moments import MOMENTS, Moments, Recorder
+from bayesnet.samplers.phase_jumps import Phases
 from theory.jax_settings import own_settings
 from theory.model import Model, build_model
 from theory.network import Network
@@ -81,6 +82,7 @@ def run_chains(
     lanes: Sequence[Lane],
     progress: Progress = lambda draws, record: None,
     priors: Priors | None = None,
+    phases: Phases | None = None,
 ) -> Chains:
     """Run all chains to their end.
 
@@ -89,6 +91,7 @@ def run_chains(
         lanes: of `open_lanes`.
         progress: called after each block with the number of draws in it and what was recorded of them.
         priors: of numbers of the network; it has their medians.
+        phases: that the chains may jump between.
 
     Raises:
         FloatingPointError: if a log density stops being finite, naming the chain, the draw and the likely cause.
@@ -109,7 +112,7 @@ def run_chains(
     compiled, stop = threading.Event(), threading.Event()
     failures: list[BaseException] = []
     recorder = Recorder(network, task, settings.num_samples) if settings.kernels == MOMENTS else None
-    problem = model, mirror, groups
+    problem = model, mirror, groups, phases
     sums: dict[int, Moments | None] = {}
 
     def announce(draws: int, record: dict[str, np.ndarray]) -> None:
@@ -200,7 +203,7 @@ def _follow(
     machine: Machine,
     settings: Settings,
     schedule: list[Block],
-    problem: tuple[Model, jax.Array | None, SiteGroups | None],
+    problem: tuple[Model, jax.Array | None, SiteGroups | None, Phases | None],
     recorder: Recorder | None,
     keys: jax.Array,
     members: np.ndarray | int,
@@ -211,10 +214,10 @@ def _follow(
 ) -> Moments | None:
     """One chain, or several in lockstep with a leading axis of ``keys``, through what is left of the schedule.
 
-    ``problem``: the model, the signs of its mirror image and the groups of its sites, for the `Machine`. With a
-    ``recorder`` the moments of the kernels are part of the state and are returned.
+    ``problem``: the model, the signs of its mirror image, the groups of its sites and its phases, for the `Machine`.
+    With a ``recorder`` the moments of the kernels are part of the state and are returned.
     """
-    model, mirror, groups = problem
+    model, mirror, groups, phases = problem
     together = keys.ndim == 2
     chains = keys.shape[0] if together else 1
     # JAX computes in the background. A program that is handed the result of another one that failed, for want of memory
@@ -238,7 +241,7 @@ def _follow(
                 chain = finished(machine.fit(chain, model))
             weight = np.choose(np.remainder(members, 2), block.weights)
             chain, record = finished(
-                machine.advance(chain, keys[..., 1], model, weight, block.first, block.number, groups)
+                machine.advance(chain, keys[..., 1], model, weight, block.first, block.number, groups, phases)
             )
             # Draws lead, whether or not chains come before them.
             draws = {

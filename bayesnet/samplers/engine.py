@@ -38,15 +38,16 @@ from bayesnet.samplers.frames import (
     wall_energy,
 )
 from bayesnet.samplers.langevin import langevin_dynamics
+from bayesnet.samplers.phase_jumps import propose
 from bayesnet.samplers.split_hmc import split_hmc
 from bayesnet.samplers.tuning import Tuning
 from theory.model import Array
 from theory.network import Network
 from theory.task import Task
 
-# Folded into the key of a state for its gauge move, and for the reflection of its frame: beyond all numbers of keys
-# that samplers split it into.
-GAUGE, REFLECTION = 2**20, 2**20 + 1
+# Folded into the key of a state for its gauge move, the reflection of its frame and its jump between phases: beyond all
+# numbers of keys that samplers split it into.
+GAUGE, REFLECTION, JUMP = 2**20, 2**20 + 1, 2**20 + 2
 BLOCK = 25  # draws of one call of a compiled program: its overhead is gone at ten, and an interrupt waits for one block
 
 
@@ -89,9 +90,10 @@ class Machine:
     """The compiled pieces of a run.
 
     ``start(key, model, mirror) -> chain``, with a frame where ``mirror`` (of `plain_frame`) is given;
-    ``advance(chain, key, model, weight, first, number, groups) -> chain, record``, with a gauge move after each draw
-    where ``groups`` (of `site_groups`) are given, whose values are part of the program (and ``moved``, whether the
-    sampler itself has moved, is recorded); ``fit(chain, model) -> chain``,
+    ``advance(chain, key, model, weight, first, number, groups, phases) -> chain, record``, with a gauge move after each
+    draw where ``groups`` (of `site_groups`) are given, whose values are part of the program (and ``moved``, whether the
+    sampler itself has moved, is recorded), and a jump where ``phases`` are (and ``jumped`` is recorded);
+    ``fit(chain, model) -> chain``,
     in a better frame; ``latents(chain)``. Chains in lockstep have one more axis in front of chain and key; it is shared
     out over ``devices`` devices.
     """
@@ -151,31 +153,55 @@ class Machine:
             energy, z_grad = jax.value_and_grad(potential(model, weight, frame))(z)
             return Chain(state._replace(z=z, z_grad=z_grad, potential_energy=energy), frame)
 
-        def advance(chain, key, model, weight, first, number, groups=None):
+        def jump(chain, model, weight, phases):
+            state, frame = chain
+            propose_key, accept_key, sigma_key = random.split(random.fold_in(state.rng_key, JUMP), 3)
+            flat, unravel = ravel_pytree(place(frame, state.z))
+            there, ratio = propose(phases, flat, propose_key)
+            other, z = lower(frame, unravel(there), sigma_key)
+            energy, z_grad = jax.value_and_grad(potential(model, weight, other))(z)
+            # Without the walls, which are laws of sigma given the latents, drawn anew at the other end.
+            gain = state.potential_energy - wall_energy(frame, state.z) - energy + wall_energy(other, z)
+            jumped = jnp.log(random.uniform(accept_key, dtype=flat.dtype)) < gain + ratio
+            arrived = Chain(state._replace(z=z, z_grad=z_grad, potential_energy=energy), other)
+            return jax.tree.map(lambda to, back: jnp.where(jumped, to, back), arrived, chain), jumped
+
+        def advance(chain, key, model, weight, first, number, groups=None, phases=None):
             energy, gradient = jax.value_and_grad(potential(model, weight, chain.frame))(chain.sampler.z)
             chain = chain._replace(sampler=chain.sampler._replace(potential_energy=energy, z_grad=gradient))
 
-            def observe(chain, index, moved):
+            def observe(chain, index, events):
                 state, frame = chain
                 seen = space.observe(model, place(frame, state.z), random.fold_in(key, index))
-                seen |= {} if groups is None else {"moved": moved}
-                return {**seen, **statistics(state), "lp": wall_energy(frame, state.z) - state.potential_energy}
+                return {
+                    **seen,
+                    **events,
+                    **statistics(state),
+                    "lp": wall_energy(frame, state.z) - state.potential_energy,
+                }
 
             def move(chain):
                 frame, state = chain.frame, step(chain.sampler, (model, weight, chain.frame), {})
                 moved = jnp.any(ravel_pytree(state.z)[0] != ravel_pytree(chain.sampler.z)[0])
                 if frame is not None:
                     frame, state = redraw_reflection(frame, state, random.fold_in(state.rng_key, REFLECTION))
-                chain = Chain(state, frame)
-                return (chain if groups is None else regauge(chain, model, weight, groups)), moved
+                chain, events = Chain(state, frame), {}
+                if groups is not None:
+                    chain, events["moved"] = regauge(chain, model, weight, groups), moved
+                if phases is not None:
+                    chain, events["jumped"] = jump(chain, model, weight, phases)
+                return chain, events
+
+            def draw(chain, index):
+                chain, events = move(chain)
+                return chain, observe(chain, index, events)
 
             def one_draw(index, carry):
                 chain, record = carry
-                chain, moved = move(chain)
-                seen = observe(chain, first + index, moved)
+                chain, seen = draw(chain, first + index)
                 return chain, jax.tree.map(lambda store, value: store.at[index].set(value), record, seen)
 
-            shapes = jax.eval_shape(observe, chain, first, jnp.asarray(False))
+            _, shapes = jax.eval_shape(draw, chain, first)
             record = jax.tree.map(lambda leaf: jnp.zeros((BLOCK, *leaf.shape), leaf.dtype), shapes)
             return lax.fori_loop(0, number, one_draw, (chain, record))
 
@@ -192,7 +218,7 @@ class Machine:
         self.latents: Callable = jax.jit(latents)
         if settings.chain_method == "vectorized":
             self.start = _in_lockstep(start, (True, False, False), devices)
-            self.advance = _in_lockstep(advance, (True, True, False, True, False, False, False), devices)
+            self.advance = _in_lockstep(advance, (True, True, False, True, False, False, False, False), devices)
             self.fit = _in_lockstep(fit, (True, False), devices)
             self.latents = _in_lockstep(latents, (True,), devices)
         self.fit = _one_thread_at_a_time(self.fit)  # chains come to it first in the middle of their warm-up

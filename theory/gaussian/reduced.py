@@ -71,16 +71,16 @@ class Reduced:
     unexplained: float
 
     @classmethod
-    def of(cls, model: Model) -> Reduced:
-        """The reduction of a model."""
-        rotation = pattern_directions(model)
-        directions = model.patterns if rotation is None else rotation.shape[1]
-        maps = SiteMaps.of(model, directions)
+    def of(cls, model: Model, directions: np.ndarray | None = None) -> Reduced:
+        """The reduction of a model; with ``directions`` V (P, k), orthonormal, of its network in those alone."""
+        rotation = pattern_directions(model) if directions is None else directions
+        number = model.patterns if rotation is None else rotation.shape[1]
+        maps = SiteMaps.of(model, number)
         drive = np.array(model.drive)
         if rotation is not None:
             blocks = drive.reshape((model.sites, model.patterns) * 2)
             drive = np.einsum("spuq,pi,qj->siuj", blocks, rotation, rotation, optimize=True)
-            drive = drive.reshape((model.sites * directions,) * 2)
+            drive = drive.reshape((model.sites * number,) * 2)
         drive = maps.mix(drive)
         prior = maps.accumulate(drive)
         scale = scale_of(prior)
@@ -88,17 +88,17 @@ class Reduced:
         if np.linalg.eigvalsh(prior / np.outer(scale, scale))[0] > NEARLY_FOLLOWS:
             mixed = maps.shift if maps.mixing is not None else None
             powers = () if mixed is None else _powers(mixed, maps.sites)
-            return cls(maps, drive, rotation, everything, None, None, powers, **_data(model, rotation, None))
+            return cls(maps, drive, rotation, everything, None, None, powers, **data_of(model, rotation, None))
         if maps.shift is not None:
             basis, inverse = white_basis(drive, maps.shift, maps.sites, scale, prior)
             powers = _powers(inverse @ maps.shift @ basis, maps.sites)
             root = inverse @ root_of(drive)
-            data = _data(model, rotation, basis)
+            data = data_of(model, rotation, basis)
             return cls(maps, root @ root.T, rotation, everything, basis, None, powers, **data)
         live, _ = causal_factor(prior, PIVOT_FLOOR["float64"])
         inverse = np.linalg.inv(np.linalg.cholesky(prior[np.ix_(live, live)]))
         basis = prior[:, live] @ inverse.T
-        return cls(maps, drive, rotation, live, basis, inverse, (), **_data(model, rotation, basis))
+        return cls(maps, drive, rotation, live, basis, inverse, (), **data_of(model, rotation, basis))
 
     @property
     def entries(self) -> int:
@@ -229,8 +229,8 @@ def pattern_directions(model: Model) -> np.ndarray | None:
     return None if kept.all() else vectors[:, kept]
 
 
-def _data(model: Model, rotation: np.ndarray | None, basis: np.ndarray | None) -> dict[str, Any]:
-    """What `Reduced` holds of the targets."""
+def data_of(model: Model, rotation: np.ndarray | None, basis: np.ndarray | None) -> dict[str, Any]:
+    """What `Reduced` holds of the targets, given Q and L."""
     supervised, targets = np.asarray(model.supervised), np.asarray(model.targets)
     correlation = np.asarray(model.readout)[:: model.patterns, :: model.patterns]
     noise, unexplained = float(model.noise), 0.0

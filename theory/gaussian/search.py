@@ -10,12 +10,14 @@ reached less than all stable points. No second derivatives are ever stored, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from theory.clock import time_is_up
 from theory.gaussian.curvatures import lowest_curvatures
+from theory.gaussian.data_directions import data_directions, lifted
 from theory.gaussian.kernel_energy import Points
 from theory.gaussian.reduced import Reduced
 from theory.gaussian.saddle_point import SaddlePoint, by_entry, reduced_kernel
@@ -53,11 +55,20 @@ class LinearProblem:
         settings: of the search.
     """
 
-    def __init__(self, model: Model, images: np.ndarray, settings: GaussianSettings = GaussianSettings()) -> None:
-        """``images`` are the sign changes of sites that turn saddle points into others (`theory.symmetry`)."""
+    def __init__(
+        self,
+        model: Model,
+        images: np.ndarray,
+        settings: GaussianSettings = GaussianSettings(),
+        directions: np.ndarray | None = None,
+    ) -> None:
+        """``images`` are the sign changes of sites that turn saddle points into others (`theory.symmetry`).
+
+        With ``directions`` V (P, k) the network is asked for in those directions of patterns alone.
+        """
         self.model, self.settings = model, settings
-        self.reduced = Reduced.of(model)
-        self._symmetric = len(images) > 0
+        self.reduced = Reduced.of(model, directions)
+        self._images, self._whole = images, directions is None
         self._signs = [np.ones(self.reduced.entries), *map(self._signs_of_numbers, images)]
 
     @RESOLVED
@@ -91,11 +102,15 @@ class LinearProblem:
         region = self.settings.trust_region
         if not self.reduced.entries:
             return [self._silent()]
-        first = [self._lazy().kernel, *([coherent_starts(self.reduced, self.settings)] if self._symmetric else [])]
-        first += [reduced_kernel(kernel, self.reduced)[None] for kernel in kernels]
         queue = _Queue(self.reduced, self.settings)
-        queue.put(np.concatenate(first), region.products)
-        queue.put(random_starts(self.reduced, starts, seed, self.settings), region.random)
+        few = self._in_few_directions(starts, seed)
+        if few is None:
+            first = [self._lazy().kernel, coherent_starts(self.reduced, self.settings, len(self._images) > 0)]
+            queue.put(np.concatenate(first), region.products)
+            queue.put(random_starts(self.reduced, starts, seed, self.settings), region.random)
+        else:
+            queue.put(few, region.products)
+        queue.put(np.array([reduced_kernel(kernel, self.reduced) for kernel in kernels]), region.products)
         found: list[Found] = []
         while len(queue) and not (found and time_is_up()):
             ends, finished = queue.searched()
@@ -106,18 +121,32 @@ class LinearProblem:
                 known = [*(each.point.kernel for each in found), *(ends.kernel[j] for j in new)]
                 if not self._among(ends.kernel[i], known, self.settings.roughly):
                     new.append(i)
-            for point in self._polished(descend(ends.at(new), region)) if new else []:
+            for point in self._polished(descend(ends.at(new), region), downhill=few is None) if new else []:
                 if self._among(point.point.kernel, [each.point.kernel for each in found], self.settings.same):
                     continue
                 found.append(point)
                 downhill = point.directions[point.curvatures[: len(point.directions)] < -self.settings.same]
-                if len(downhill):
-                    queue.put(self._kicked(point, region.kick * downhill).kernel, region.downhill)
+                if len(downhill) and few is None:
+                    kicks = region.kick * downhill
+                    # A few directions hold many phases, and searches there are quick: both ways.
+                    kicks = kicks if self._whole else np.concatenate([kicks, -kicks])
+                    queue.put(self._kicked(point, kicks).kernel, region.downhill)
             if not len(queue):
                 queue.resume(min((float(each.point.value) for each in found if each.stable), default=np.inf))
         if not found:
             raise RuntimeError(why_unresolved(self.model))
         return found
+
+    def _in_few_directions(self, starts: int, seed: int) -> np.ndarray | None:
+        """Kernels (S, m, m) close to the saddle points, found in few directions of patterns; None where all count."""
+        directions = data_directions(self.model, self.reduced, self.settings) if self._whole else None
+        if directions is None:
+            return None
+        region = replace(self.settings.trust_region, stationary=self.settings.nearly)
+        by_pattern = directions if self.reduced.patterns is None else self.reduced.patterns @ directions
+        few = LinearProblem(self.model, self._images, replace(self.settings, trust_region=region), by_pattern)
+        kernels = [few.reduced.expand(found.point.kernel) for found in few.find(starts, seed)]
+        return np.array([self.reduced.contract(lifted(kernel, directions, self.reduced)) for kernel in kernels])
 
     def _lazy(self) -> Points:
         return Points(self.reduced, self.reduced.lazy_kernel()[None])
@@ -129,15 +158,15 @@ class LinearProblem:
     def _kicked(self, found: Found, steps: np.ndarray) -> Points:
         return found.point.moved(steps, steps @ found.point.kernel_precision)
 
-    def _polished(self, ends: Points) -> list[Found]:
-        """What lies where searches have come to rest."""
+    def _polished(self, ends: Points, downhill: bool = True) -> list[Found]:
+        """What lies where searches have come to rest, and in which directions it goes downhill if that is asked for."""
         settings, region = self.settings, self.settings.trust_region
         polished = []
         for number in range(len(ends)):
             point = ends.at(number)
             try:
                 curvatures, directions = lowest_curvatures(point, 1, region.sign, region)
-                if curvatures[0] < 0:
+                if downhill and curvatures[0] < 0:
                     number_of = settings.unstable_directions
                     curvatures, directions = lowest_curvatures(point, number_of, region.precise, region)
             except np.linalg.LinAlgError:  # numbers beyond double precision: nothing is known

@@ -22,6 +22,8 @@ class TrustRegionSettings(ShortRepr):
         in_step: the same in one step.
         forcing: of the gradient that a step may leave, at most; less near the end, so that it converges quadratically.
         accepted: decrease of a step, relative to what the quadratic model promises.
+        trusted, doubted: the same from which the radius is doubled, and below which it becomes a quarter (Nocedal and
+            Wright, algorithm 4.1).
         rounding: of the value, relative.
         shortest: radius, relative to sqrt(m), at which a search is given up.
         stalled: steps in a row that gain no more than rounding error and do not halve the smallest residual.
@@ -46,6 +48,8 @@ class TrustRegionSettings(ShortRepr):
     in_step: int = 300
     forcing: float = 0.1
     accepted: float = 1e-4
+    trusted: float = 0.75
+    doubted: float = 0.25
     rounding: float = 1e-13
     shortest: float = 1e-12
     stalled: int = 3
@@ -75,6 +79,11 @@ class GaussianSettings(ShortRepr):
         roughly: the same before polishing.
         unstable_directions: of an unstable point, along which a search goes on, at most.
         coherence: correlation between any two steps of the noise that a coherent start has.
+        many: entries from which patterns are looked at in the few directions that the data act through first.
+        fewer: of the entries that the few directions may have, at most, for that to be worth it.
+        strengths: of the lazy kernels that the duals are guessed from: features that are learned are stronger.
+        alike: singular value of the guessed duals, relative to the largest, below which a direction adds nothing.
+        nearly: residual at which the searches in those directions end: less than `same` by far, and no more is needed.
         stronger: factor of the targets under which it comes to rest first: broken branches have no rival there.
     """
 
@@ -87,3 +96,8 @@ class GaussianSettings(ShortRepr):
     unstable_directions: int = 4
     coherence: float = 0.6
     stronger: float = 1.5
+    many: int = 48
+    fewer: float = 0.5
+    strengths: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0)
+    alike: float = 1e-3
+    nearly: float = 1e-9

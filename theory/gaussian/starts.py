@@ -12,18 +12,21 @@ from theory.gaussian.trust_region import descend
 from theory.gaussian.white_numbers import causal_factor
 
 
-def coherent_starts(reduced: Reduced, settings: GaussianSettings) -> np.ndarray:
+def coherent_starts(reduced: Reduced, settings: GaussianSettings, symmetric: bool) -> np.ndarray:
     """Where a broken branch is likely that the symmetric one, being stable, does not lead to: steps that correlate.
 
     As they are, and as they come to rest under stronger targets, where broken branches have no rival: kernels
-    (2, m, m), or none where the correlated one is no kernel.
+    (2, m, m), or none where the correlated one is no kernel or signs are no symmetry.
     """
+    none = np.empty((0, reduced.entries, reduced.entries))
+    if not symmetric:
+        return none
     live, factor = causal_factor(reduced.expand(reduced.lazy_kernel()), PIVOT_FLOOR["float64"])
     site, within = np.divmod(live, reduced.maps.directions)
     coherent = np.where(site[:, None] == site, 1.0, settings.coherence) * (within[:, None] == within)
     start = Points(reduced, reduced.contract(factor @ coherent @ factor.T)[None])
     if not np.isfinite(start.value).all():
-        return np.empty((0, reduced.entries, reduced.entries))
+        return none
     stronger = Points(reduced.with_targets(settings.stronger), start.kernel)
     end = descend(stronger, settings.trust_region, settings.trust_region.rough)
     return np.concatenate([start.kernel, end.kernel])

@@ -90,8 +90,8 @@ def _stepped(search: _Search, settings: TrustRegionSettings) -> _Search:
     slack = settings.rounding * (1 + np.abs(points.value))
     gained = points.value - trial.value
     accepted = gained >= settings.accepted * promised - slack
-    larger = np.where((length > 0.9 * radius) & (gained > 0.5 * promised), 3 * radius, radius)
-    radius = np.where(accepted, larger, np.fmin(radius, length) / 4)
+    larger = np.where((length > 0.9 * radius) & (gained > settings.trusted * promised), 2 * radius, radius)
+    radius = np.where(gained < settings.doubted * promised - slack, np.fmin(radius, length) / 4, larger)
     if not accepted.any():
         return search._replace(radius=radius, taken=taken + products)
     if accepted.all():

@@ -8,6 +8,7 @@ from small_problems import chain, generic_network, generic_task
 
 from theory import Network, Task, log_evidence, solve
 from theory.gaussian.curvatures import lowest_curvatures
+from theory.gaussian.data_directions import data_directions, lifted
 from theory.gaussian.kernel_energy import Points, positive_inverse
 from theory.gaussian.reduced import Reduced
 from theory.gaussian.saddle_point import by_entry
@@ -217,6 +218,55 @@ def test_targets_that_are_scaled():
     np.testing.assert_allclose(scaled.targets, again.targets)
     assert scaled.unexplained == pytest.approx(again.unexplained)
     assert scaled.unexplained > 0
+
+
+def _told_apart(outputs=1, patterns=16, steps=3, known=(-1,), inputs_at=(0,)):
+    """Random patterns, shown at some steps and told apart at others."""
+    rng = np.random.default_rng(0)
+    inputs, targets = np.zeros((patterns, steps, patterns)), np.full((patterns, steps, outputs), np.nan)
+    for step in inputs_at:
+        inputs[:, step] = rng.normal(size=(patterns, patterns))
+    for step in known:
+        targets[:, step] = rng.choice([-2.0, 2.0], size=(patterns, outputs))
+    return Task(inputs, targets)
+
+
+@pytest.mark.parametrize(
+    ("network", "task"),
+    [
+        (Network.rnn(1), _told_apart()),
+        (Network.dnn(1), _told_apart(outputs=2)),
+        (Network.rnn(1, bias_gain=0.5, leak=0.7), _told_apart(known=(1, 2), inputs_at=(0, 1))),
+    ],
+)
+def test_few_directions_of_patterns_hold_every_phase(network, task):
+    """What is found by way of few directions is what a search over all of them finds, and more; to rounding error."""
+    model = build_model(network, task)
+    images = sign_changes(model)
+    few, whole = (LinearProblem(model, images, GaussianSettings(many=many)) for many in (48, 10**6))
+    directions = data_directions(model, few.reduced, few.settings)
+    assert directions.shape[1] <= 10
+    assert data_directions(model, whole.reduced, whole.settings) is None
+    by_few, by_whole = few.find_saddle_points(4, 0), whole.find_saddle_points(4, 0)
+    assert max(found.residual for found in by_few) < 1e-10
+    values = np.array([[found.free_energy, found.stable] for found in by_few])
+    for found in by_whole:
+        assert np.min(np.abs(values - [found.free_energy, found.stable]).max(axis=1)) < 1e-8
+
+
+def test_a_kernel_in_few_directions_is_lifted_to_all():
+    """It keeps what is known in those directions and is a kernel; the prior's is lifted to the prior's."""
+    model = build_model(Network.rnn(1), _told_apart())
+    reduced = LinearProblem(model, sign_changes(model)).reduced
+    directions = data_directions(model, reduced, GaussianSettings())
+    every = np.kron(np.eye(3), directions)
+    prior = reduced.expand(reduced.lazy_kernel())
+    root = np.random.default_rng(0).normal(size=(every.shape[1], 2 * every.shape[1]))
+    small = root @ root.T
+    whole = lifted(small, directions, reduced)
+    np.testing.assert_allclose(every.T @ whole @ every, small, atol=1e-8 * small.max())
+    assert np.linalg.eigvalsh(whole).min() > -1e-9 * whole.max()
+    np.testing.assert_allclose(lifted(every.T @ prior @ every, directions, reduced), prior, atol=1e-9)
 
 
 @pytest.mark.slow
