@@ -33,8 +33,8 @@ Sample, solve, compare, report.
 
 Without FILE: the digits task (8 handwritten zeros and ones, 3 steps), RNN and DNN at width 512.
 FILE may be a TOML configuration (`bayesnet config` prints the default one, to be edited) or a task archive .npz with
-the arrays inputs (patterns, steps[, input dimensions]), targets (patterns, steps[, outputs]) and, optionally, supervised
-(patterns, steps).
+the arrays inputs (patterns, steps[, input dimensions]), targets (patterns, steps[, outputs]) and, optionally,
+supervised (patterns, steps).
 A theory that cannot be had is a sentence in the report; the posterior stands without it."""
 
 EPILOG = """\

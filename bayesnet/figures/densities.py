@@ -59,7 +59,7 @@ def invariants(runs: Sequence[Run]) -> tuple[list[Observable], int, int]:
 def invariants_picture(runs: Sequence[Run]) -> Picture:
     """The density of each invariant, all networks in one panel; the theory's value is a dashed line."""
     chosen, kernels, pairs = invariants(runs)
-    shown = [observable for observable in chosen if not _vanishes(observable, runs)]
+    shown = _seen(chosen, runs)
     along = target_direction(runs[0].task) is not None
     caption = (
         "Densities over all draws, each scaled to a peak of 1, of kernels Φ and of overlaps between steps "
@@ -96,13 +96,19 @@ def invariants_picture(runs: Sequence[Run]) -> Picture:
     return draw("Invariants of the posterior", caption, build)
 
 
-def _vanishes(observable: Observable, runs: Sequence[Run]) -> bool:
-    """Whether nothing of it is there to be seen, in draws and theory of all networks."""
-    return not any(
-        evaluate_observables(run.posterior, [observable])[observable.label].any()
-        or (run.solution is not None and observable.evaluate(run.solution.kernel, run.solution.prediction) != 0)
-        for run in runs
-    )
+def _seen(chosen: Sequence[Observable], runs: Sequence[Run]) -> list[Observable]:
+    """Those that do not vanish in draws and theory of all networks."""
+    try:
+        drawn = [evaluate_observables(run.posterior, chosen) for run in runs]
+    except ValueError:
+        return list(chosen)  # the figure will say why they cannot be had
+    solved = [run.solution for run in runs if run.solution is not None]
+    return [
+        observable
+        for observable in chosen
+        if any(values[observable.label].any() for values in drawn)
+        or any(observable.evaluate(solution.kernel, solution.prediction) != 0 for solution in solved)
+    ]
 
 
 def _meaning_of_lines(runs: Sequence[Run]) -> str:
@@ -126,9 +132,9 @@ def _exact(run: Run) -> bool:
 def _covered(run: Run, shown: Sequence[Observable]) -> str:
     if run.solution is None:
         return f"{run.name}: no theory, hence no line."
-    inside = 0
+    inside, drawn = 0, evaluate_observables(run.posterior, shown)
     for observable in shown:
-        draws = evaluate_observables(run.posterior, [observable])[observable.label]
+        draws = drawn[observable.label]
         value = observable.evaluate(run.solution.kernel, run.solution.prediction)
         low, high = np.percentile(draws, [BAND[0], BAND[-1]])
         # The square of a fluctuating number is never zero: there only the upper end can tell.
