@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import tqdm
 
-from theory.progress import in_notebook, widgets_shown
+from theory.progress import watched, widgets_shown
 
 
 def progress_shown(asked: bool | None) -> bool:
     """What the user asked for; by default where somebody watches: a terminal, or a notebook."""
-    return (sys.stderr.isatty() or in_notebook()) if asked is None else asked
+    return watched() if asked is None else asked
 
 
 def progress_bar(**options: Any) -> tqdm.tqdm:

@@ -13,9 +13,10 @@ from contextvars import ContextVar
 from typing import Any
 
 from theory import arguments
-from theory.progress import progress_line
+from theory.progress import progress_line, watched
 
-Progress = bool | Callable[[str], None]
+Progress = bool | Callable[[str], None] | None
+PATIENCE = 10.0  # seconds before, and between, lines that nobody has asked for: by then one wonders
 
 
 class Clock:
@@ -28,8 +29,11 @@ class Clock:
 
     def __init__(self, time_limit: float | None, progress: Progress) -> None:
         self.time_limit, self.ran_out = time_limit, False
-        self._say = progress if callable(progress) else (progress_line() if progress else None)
+        self._asked = progress is not None
+        shown = watched() if progress is None else bool(progress)
+        self._say = progress if callable(progress) else (progress_line() if shown else None)
         self._begin = time.monotonic()
+        self._next = 0.0 if self._asked else PATIENCE
 
     @property
     def elapsed(self) -> float:
@@ -44,8 +48,9 @@ class Clock:
 
     def report(self, stage: str) -> None:
         """Say where the search stands."""
-        if self._say is not None:
+        if self._say is not None and self.elapsed >= self._next:
             self._say(f"{self.elapsed:7.1f} s  {stage}")
+            self._next = 0.0 if self._asked else self.elapsed + PATIENCE
 
 
 _CURRENT: ContextVar[Clock | None] = ContextVar("clock of the search", default=None)
@@ -91,6 +96,6 @@ def check(time_limit: Any, progress: Any) -> tuple[float | None, Progress]:
     limit = None if time_limit is None else arguments.real("time_limit", time_limit)
     if limit is not None and limit <= 0:
         raise ValueError(f"time_limit is {time_limit!r}; it must be a positive, finite number of seconds, or None")
-    if not callable(progress):
+    if progress is not None and not callable(progress):
         return limit, arguments.flag("progress", progress)
     return limit, progress

@@ -20,7 +20,7 @@ from functools import lru_cache
 import jax
 import numpy as np
 
-from theory import arguments
+from theory import arguments, residuals
 from theory.jax_settings import own_settings
 from theory.kernel_action import bordered_matrix, linear_curvature, pairs_of, sampled_curvature, symmetric_of
 from theory.kernels import flat_of
@@ -128,9 +128,14 @@ def require_stable(solution: Solution) -> None:
     """Refuse what no Gaussian law surrounds.
 
     Raises:
-        ValueError: if the solution is no saddle point, or an unstable one.
+        ValueError: if the solution is no saddle point, or an unstable one, or was not found at all.
     """
     arguments.instance("solution", solution, Solution)
+    if solution.residual > residuals.ANYWHERE:
+        raise ValueError(
+            f"solution was not solved: its equations are violated by {solution.residual:.2g} (at most "
+            f"{residuals.ANYWHERE:g} of sqrt(Phi_ii Phi_jj) is allowed), and its kernel is no answer"
+        )
     if solution.kind != "saddle point" or not solution.stable:
         raise ValueError("solution is not a stable saddle point; fluctuations are Gaussian around a stable one only")
 

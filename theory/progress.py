@@ -18,18 +18,25 @@ def widgets_shown() -> bool:
     return in_notebook() and importlib.util.find_spec("ipywidgets") is not None
 
 
+def watched() -> bool:
+    """Whether somebody watches: the standard error is a terminal, or this is a notebook."""
+    return sys.stderr.isatty() or in_notebook()
+
+
 def progress_line() -> Callable[[str], None]:
     """A function that shows a line of text: printed to the standard error one below the other, or a widget in a
     notebook, which shows the last one."""
     if not widgets_shown():
         return lambda line: print(line, file=sys.stderr, flush=True)
-    import ipywidgets
-    from IPython.display import display
-
-    label = ipywidgets.Label()
-    display(label)
+    labels: list = []  # a widget, from the first line on
 
     def show(line: str) -> None:
-        label.value = line
+        import ipywidgets
+        from IPython.display import display
+
+        if not labels:
+            labels.append(ipywidgets.Label())
+            display(labels[0])
+        labels[0].value = line
 
     return show

@@ -28,7 +28,7 @@ def solve(
     settings: Settings = DEFAULT,
     start: Any = None,
     time_limit: float | None = None,
-    progress: clock.Progress = False,
+    progress: clock.Progress = None,
 ) -> Solution:
     r"""Solve the saddle-point equations at infinite width.
 
@@ -61,7 +61,8 @@ def solve(
             some longer. What has been reached then is returned: the best saddle point so far, or where the search
             stood, with its residual, its error and ``converged`` False. None for as many as it needs.
         progress: True prints where the search stands to the standard error, line by line (in a notebook that has
-            ipywidgets a widget shows the last line); a function is called with each line instead.
+            ipywidgets a widget shows the last line); a function is called with each line instead. By default a line
+            is shown every ten seconds, in notebooks and where the standard error is a terminal.
 
     Returns:
         The `Solution` of smallest free energy; ``branches`` lists every saddle point found. Where the sign symmetry

@@ -34,6 +34,7 @@ from bayesnet.models.kernel_space import bartlett_sites, kernel_model, latent_im
 from theory import arguments
 from theory.jax_settings import own_settings
 from theory.kernels import flat_of
+from theory.memory import require_memory
 from theory.model import Array, Model, build_model, preactivation_cov
 from theory.network import Network
 from theory.response import factorise, inverse_factor
@@ -69,17 +70,20 @@ def find_phases(network: Network, task: Task, solution: Solution) -> Phases:
 
     Raises:
         ValueError: if the solution is of another problem, or fewer than two phases are left, so that there is nowhere
-            to jump.
+            to jump; if the phases do not fit into memory.
     """
     arguments.instance("phases", solution, Solution)
     if replace(solution.network, width=network.width) != network or solution.task != task:
         raise ValueError("phases is the solution of another network or task than those that are sampled")
+    latents = task.entries * network.layers * (task.entries * network.layers + 1) // 2
+    branches = [branch for branch in solution.branches or (solution,) if branch.stable]
+    require_memory("phases", 16.0 * len(branches) * latents**2, "give fewer branches, or sample without phases")
     with own_settings():
         model = build_model(network, task).on_device()
         energy = _energy(model, network.width)
         found = []
-        for branch in solution.branches or (solution,):
-            mode = _mode(energy, _latents(model, flat_of(branch.kernel), network.width)) if branch.stable else None
+        for branch in branches:
+            mode = _mode(energy, _latents(model, flat_of(branch.kernel), network.width))
             if mode is not None:
                 found += [(image * mode[0], image[:, None] * mode[1]) for image in latent_images(network, task)]
         distinct: list[tuple[np.ndarray, np.ndarray]] = []

@@ -10,7 +10,7 @@ from noise_energy import hessian, kernel_of_coordinates, pack
 from scipy.special import gammaln, logsumexp
 from small_problems import as_general, chain, repeated, weighted_networks
 
-from theory import Network, log_bayes_factor, log_evidence, nngp, solve
+from theory import Network, fluctuations, log_bayes_factor, log_evidence, nngp, predict, sensitivity, solve
 from theory.model import build_model, target_cov
 from theory.response import factorise, inverse_factor
 
@@ -145,3 +145,19 @@ def test_refusals():
         log_evidence(nngp(Network.rnn(8), chain(2, 1.0)))
     with pytest.raises(ValueError, match="stable saddle point"):
         log_evidence(solve(Network.rnn(8), chain(3, 4.3), starts=0).branches[1])
+
+
+def test_what_was_not_solved_has_no_evidence_and_no_fluctuations():
+    """A search that was cut short returns where it stood: numbers made of that would look like any others."""
+    solution = solve(Network.rnn(50), chain(2, 1.0))
+    cut_short = replace(solution, residual=0.5, converged=False)
+    for ask in (
+        log_evidence,
+        fluctuations,
+        sensitivity,
+        lambda answer: log_bayes_factor(solution, answer),
+        lambda answer: predict(answer, chain(2, 2.0)),
+    ):
+        with pytest.raises(ValueError, match=r"solution was not solved: its equations are violated by 0\.5"):
+            ask(cut_short)
+    assert np.isfinite(log_evidence(replace(solution, residual=1e-3, converged=False)).log_evidence)

@@ -1,6 +1,7 @@
 """Searches that are cut short: what they return is said not to be converged, with an error that covers the truth."""
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -50,6 +51,20 @@ def test_larger_sets_are_left_where_the_time_is_up(monkeypatch):
     assert solution.status == "imprecise"
     assert "16384 points" in solution.message
     assert "stopped by the time limit of 100 s" in solution.message
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_long_search_speaks_up_where_somebody_watches(watched, monkeypatch):
+    """Unasked: after ten seconds, and then every ten."""
+    now, lines = [0.0], []
+    monkeypatch.setattr(clock, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(clock, "watched", lambda: watched)
+    monkeypatch.setattr(clock, "progress_line", lambda: lines.append)
+    with clock.timed(None, None):
+        for second in range(0, 32, 2):
+            now[0] = float(second)
+            clock.report("searching")
+    assert [line.split()[0] for line in lines] == (["10.0", "20.0", "30.0"] if watched else [])
 
 
 def test_progress_goes_where_it_is_asked_for(capsys):
