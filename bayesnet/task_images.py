@@ -177,13 +177,17 @@ def image_near(solution: Solution, posterior: xr.DataTree) -> Solution:
 
 
 def values_of(rows: list[Row], kernel: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """The observables of the rows, (..., K)."""
+    """The observables of the rows, (..., K); K may be zero, where no step is left to be observed."""
+    if not rows:
+        return np.empty((*prediction.shape[:-3], 0))
     return np.stack([row.observable.evaluate(kernel, prediction) for row in rows], axis=-1)
 
 
 def _turned(
     values: np.ndarray, rows: list[Row], images: TaskImages, toward: Solution | None, outside: bool
 ) -> TurnedDraws | None:
+    if not rows:
+        return None
     action = Action.on(rows, images)
     flat = values.reshape(-1, values.shape[-1])
     scaled = flat * _weights(flat, action)

@@ -76,7 +76,8 @@ def test_the_same_numbers_under_other_settings(settings, plain):
     with set_globally(settings):
         found = results()
     for name, values in plain.items():
-        np.testing.assert_array_equal(np.asarray(found[name]), np.asarray(values), err_msg=name)
+        # Up to the order in which threads add: a busy machine shares sums out otherwise.
+        np.testing.assert_allclose(np.asarray(found[name]), np.asarray(values), rtol=1e-13, err_msg=name)
 
 
 def test_a_checkpoint_goes_on_under_other_settings(tmp_path):

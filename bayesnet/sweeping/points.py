@@ -44,6 +44,7 @@ NOT_SETTINGS = (
     "tuning",
     "start",
     "time_limit",
+    "phases",
 )
 POINT_VARIABLES = ("outcome", "error", "point_seed", "seconds")  # known of every point, whatever is measured
 Record = dict[str, Any]
