@@ -92,7 +92,8 @@ def find_phases(network: Network, task: Task, solution: Solution) -> Phases:
                 distinct.append((centre, factor))
     if len(distinct) < 2:
         raise ValueError(
-            "phases holds one stable saddle point whose posterior has a mode at this width; at least two are needed"
+            "phases has fewer than two stable saddle points and mirror images next to which the posterior has a mode "
+            f"at width {network.width}: there is nowhere to jump"
         )
     return Phases(*(np.array(part) for part in zip(*distinct, strict=True)))
 

@@ -104,12 +104,11 @@ class LinearProblem:
             return [self._silent()]
         queue = _Queue(self.reduced, self.settings)
         few = self._in_few_directions(starts, seed)
-        if few is None:
-            first = [self._lazy().kernel, coherent_starts(self.reduced, self.settings, len(self._images) > 0)]
-            queue.put(np.concatenate(first), region.products)
-            queue.put(random_starts(self.reduced, starts, seed, self.settings), region.random)
-        else:
+        if few is not None:
             queue.put(few, region.products)
+        if not len(queue):
+            few = None
+            self._put_starts(queue, starts, seed)
         queue.put(np.array([reduced_kernel(kernel, self.reduced) for kernel in kernels]), region.products)
         found: list[Found] = []
         while len(queue) and not (found and time_is_up()):
@@ -133,9 +132,19 @@ class LinearProblem:
                     queue.put(self._kicked(point, kicks).kernel, region.downhill)
             if not len(queue):
                 queue.resume(min((float(each.point.value) for each in found if each.stable), default=np.inf))
+            if not len(queue) and few is not None and not any(each.stable for each in found):
+                few = None  # the directions were none of those that count
+                self._put_starts(queue, starts, seed)
         if not found:
             raise RuntimeError(why_unresolved(self.model))
         return found
+
+    def _put_starts(self, queue: _Queue, starts: int, seed: int) -> None:
+        """Starts that ask for no knowledge of the problem."""
+        region = self.settings.trust_region
+        first = [self._lazy().kernel, coherent_starts(self.reduced, self.settings, len(self._images) > 0)]
+        queue.put(np.concatenate(first), region.products)
+        queue.put(random_starts(self.reduced, starts, seed, self.settings), region.random)
 
     def _in_few_directions(self, starts: int, seed: int) -> np.ndarray | None:
         """Kernels (S, m, m) close to the saddle points, found in few directions of patterns; None where all count."""
@@ -145,7 +154,10 @@ class LinearProblem:
         region = replace(self.settings.trust_region, stationary=self.settings.nearly)
         by_pattern = directions if self.reduced.patterns is None else self.reduced.patterns @ directions
         few = LinearProblem(self.model, self._images, replace(self.settings, trust_region=region), by_pattern)
-        kernels = [few.reduced.expand(found.point.kernel) for found in few.find(starts, seed)]
+        try:
+            kernels = [few.reduced.expand(found.point.kernel) for found in few.find(starts, seed)]
+        except RuntimeError:  # nothing is found there
+            return None
         return np.array([self.reduced.contract(lifted(kernel, directions, self.reduced)) for kernel in kernels])
 
     def _lazy(self) -> Points:

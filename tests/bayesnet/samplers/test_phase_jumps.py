@@ -92,7 +92,7 @@ def test_jumps_that_are_impossible_are_refused():
     with pytest.raises(ValueError, match="phases is list; it must be a Solution"):
         bn.sample(network, task, phases=[solution])
     alone = bn.tasks.chain(3, 0.1)
-    with pytest.raises(ValueError, match="phases holds one stable saddle point"):
+    with pytest.raises(ValueError, match="phases has fewer than two stable saddle points"):
         bn.sample(network, alone, phases=theory.solve(network, alone))
 
 

@@ -7,6 +7,7 @@ from noise_energy import gradient, hessian, pack
 from small_problems import chain, generic_network, generic_task
 
 from theory import Network, Task, log_evidence, solve
+from theory.gaussian import search
 from theory.gaussian.curvatures import lowest_curvatures
 from theory.gaussian.data_directions import data_directions, lifted
 from theory.gaussian.kernel_energy import Points, positive_inverse
@@ -252,6 +253,20 @@ def test_few_directions_of_patterns_hold_every_phase(network, task):
     values = np.array([[found.free_energy, found.stable] for found in by_few])
     for found in by_whole:
         assert np.min(np.abs(values - [found.free_energy, found.stable]).max(axis=1)) < 1e-8
+
+
+@pytest.mark.parametrize("useful", [True, False])
+def test_directions_that_miss_the_data_do_no_harm(useful, monkeypatch):
+    """Nothing found in them, or starts without data: the lowest stable saddle point is found all the same."""
+    model = build_model(Network.rnn(1), _told_apart())
+    problem = LinearProblem(model, sign_changes(model))
+    best = min(found.free_energy for found in problem.find_saddle_points(4, 0))
+    other = np.linalg.qr(np.random.default_rng(0).normal(size=(16, 2)))[0]
+    monkeypatch.setattr(search, "data_directions", lambda *arguments: other)
+    if not useful:
+        monkeypatch.setattr(search, "lifted", lambda kernel, directions, reduced: np.full((48, 48), np.nan))
+    found = problem.find_saddle_points(4, 0)
+    assert min(each.free_energy for each in found) == pytest.approx(best, abs=1e-9)
 
 
 def test_a_kernel_in_few_directions_is_lifted_to_all():
