@@ -1,7 +1,8 @@
 """Phases that coexist, and what each weighs.
 
-Near a first-order transition the posterior of a wide network has several separate phases. A chain keeps to the one that
-its warm-up ended in, so that the share of the chains in a phase says nothing of its weight; its evidence does.
+Near a first-order transition the posterior of a wide network has several separate phases. A chain that does not jump
+(`sample(phases=)`) keeps to the one that its warm-up ended in, so that the share of the chains in a phase says nothing
+of its weight; its evidence does.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def sample(
           ``readout`` as `Weights` describes them, completed with ``seed``; where ``keep`` asks for them;
         - priors: quantiles of the priors, where there are any;
         - attributes: network (the medians of the priors in place of the parameters that have any), settings, seed,
-          versions, device, wall time in seconds, ``bias`` where there is one, ``priors`` in words.
+          versions, device, wall time in seconds, ``bias`` where there is one, ``priors`` and ``phases`` in words.
 
         Steps, patterns and outputs are counted from 1. An entry that no input has reached has no variance and no
         overlap: zero is stored, and ``constant_data.has_input`` is False there.
@@ -211,6 +211,8 @@ def sample(
     ) as bar:
         chains = run_chains(network, task, settings, seed, lanes, _shown_on(bar), unknown, jumps)
     tree = assemble(network, task, settings, seed, chains, unknown)
+    if jumps is not None:
+        tree.attrs["phases"] = f"chains jump between {len(jumps.centres)} phases and mirror images"
     for name in settings.keep:
         if name in KEPT:
             _keep(tree, name)

@@ -123,7 +123,7 @@ class EvidenceCurve:
         phases, solutions = [], []
         try:
             for task in self.tasks:
-                solution = solve(network, task, **self._settings)
+                solution = solve(network, task, progress=False, **self._settings)
                 solutions.append(solution)
                 if not solution.stable:
                     return Point(-np.inf, trouble=f"no stable saddle point was found: {solution.message}")

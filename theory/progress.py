@@ -20,7 +20,8 @@ def widgets_shown() -> bool:
 
 def watched() -> bool:
     """Whether somebody watches: the standard error is a terminal, or this is a notebook."""
-    return sys.stderr.isatty() or in_notebook()
+    # Programs without a console have no standard error.
+    return (sys.stderr is not None and sys.stderr.isatty()) or in_notebook()
 
 
 def progress_line() -> Callable[[str], None]:

@@ -19,6 +19,7 @@ Source: Tjelmeland and Hegstad 2001, "Mode jumping proposals in MCMC".
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -43,6 +44,7 @@ from theory.task import Task
 
 NEWTON = 20  # steps to a mode, at most: from a saddle point, which is O(1/N) away, three or four are taken
 AT_REST = 1e-8  # of a Newton step, in standard deviations of the prior
+APART = 1e-3  # the same between two modes: less is one mode, whose image it is
 
 
 class Phases(NamedTuple):
@@ -58,7 +60,8 @@ class Phases(NamedTuple):
 
     def fingerprint(self) -> str:
         """What tells these phases from others."""
-        return hashlib.sha256(np.asarray(self.centres, float).round(6).tobytes()).hexdigest()[:16]
+        rounded = np.asarray(self.centres, float).round(6) + 0.0  # no minus zero, whose sign is rounding error
+        return hashlib.sha256(rounded[np.lexsort(rounded.T[::-1])].tobytes()).hexdigest()[:16]
 
 
 def find_phases(network: Network, task: Task, solution: Solution) -> Phases:
@@ -75,20 +78,28 @@ def find_phases(network: Network, task: Task, solution: Solution) -> Phases:
     arguments.instance("phases", solution, Solution)
     if replace(solution.network, width=network.width) != network or solution.task != task:
         raise ValueError("phases is the solution of another network or task than those that are sampled")
-    latents = task.entries * network.layers * (task.entries * network.layers + 1) // 2
+    images = latent_images(network, task)
     branches = [branch for branch in solution.branches or (solution,) if branch.stable]
-    require_memory("phases", 16.0 * len(branches) * latents**2, "give fewer branches, or sample without phases")
+    require_memory("phases", 8.0 * len(branches) * images.size * images.shape[1], "sample without phases")
     with own_settings():
         model = build_model(network, task).on_device()
         energy = _energy(model, network.width)
+        slope, curvature = jax.jit(jax.grad(energy)), jax.jit(jax.hessian(energy))
         found = []
         for branch in branches:
-            mode = _mode(energy, _latents(model, flat_of(branch.kernel), network.width))
-            if mode is not None:
-                found += [(image * mode[0], image[:, None] * mode[1]) for image in latent_images(network, task)]
+            try:
+                centre, factor = _mode(slope, curvature, _latents(model, flat_of(branch.kernel), network.width))
+            except np.linalg.LinAlgError:
+                warnings.warn(
+                    f"phases: next to the saddle point of free energy {branch.free_energy:.6g} the posterior has no "
+                    f"mode at width {network.width}; no chain jumps there",
+                    stacklevel=4,
+                )
+                continue
+            found += [(image * centre, image[:, None] * factor) for image in images]
         distinct: list[tuple[np.ndarray, np.ndarray]] = []
         for centre, factor in found:
-            if all(np.max(np.abs(centre - other)) > 1e-3 for other, _ in distinct):
+            if all(np.max(np.abs(centre - other)) > APART for other, _ in distinct):
                 distinct.append((centre, factor))
     if len(distinct) < 2:
         raise ValueError(
@@ -138,7 +149,7 @@ def _energy(model: Model, width: int) -> Callable:
 
 
 def _latents(model: Model, kernel: np.ndarray, width: int) -> np.ndarray:
-    """The Bartlett factor of a kernel (n, n) in a row, (d,); white noise that nothing depends on is at its mode."""
+    """The Bartlett factor of a kernel (n, n) in a row, (d,); white noise that nothing depends on is near its mode."""
     inverse = inverse_factor(factorise(np.asarray(preactivation_cov(model, jnp.asarray(kernel)))))
     live = np.diagonal(inverse) > 0
     white = np.where(np.outer(live, live), inverse @ kernel @ inverse.T, np.eye(len(kernel)))
@@ -147,17 +158,13 @@ def _latents(model: Model, kernel: np.ndarray, width: int) -> np.ndarray:
     return np.asarray(ravel_pytree(dict(zip(("bartlett_diagonal", "bartlett_lower"), sites, strict=True)))[0])
 
 
-def _mode(energy: Callable, x: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """The mode next to x and a factor of the covariance there; None where the energy has no minimum."""
-    slope, curvature = jax.jit(jax.grad(energy)), jax.jit(jax.hessian(energy))
+def _mode(slope: Callable, curvature: Callable, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mode next to x and a factor of the covariance there; LinAlgError where the energy has no minimum."""
     for _ in range(NEWTON):
         hessian = np.asarray(curvature(x))
-        try:
-            np.linalg.cholesky(hessian)
-        except np.linalg.LinAlgError:
-            return None
+        np.linalg.cholesky(hessian)  # positive definite, or not
         step = np.linalg.solve(hessian, np.asarray(slope(x)))
         x = x - step
         if np.max(np.abs(step)) < AT_REST:
             return x, np.linalg.cholesky(np.linalg.inv(hessian))
-    return None
+    raise np.linalg.LinAlgError("Newton's method does not come to rest")

@@ -159,7 +159,7 @@ def _measure(point: Point) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
         return
     order, observables = order_parameter(network, task), default_observables(network, task)
     if point.measure in THEORY:
-        solution = solve(network, task, seed=seed, **point.solving or {})
+        solution = solve(network, task, seed=seed, progress=False, **point.solving or {})
         scalars = _describe(solution)
         scalars["order_parameter"] = float(order.evaluate(solution.kernel, solution.prediction))
         table = pd.DataFrame(index=[o.label for o in observables])

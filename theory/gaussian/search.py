@@ -2,9 +2,11 @@
 
 Searches within a trust region (`theory.gaussian.trust_region`) from the lazy limit, which keeps to the symmetric
 branch, from coherent steps and from random starts, then from every saddle point found along its directions of negative
-curvature. They run on the numbers that the kernel depends on (`theory.gaussian.reduced`), however many patterns there
-are, and several together where those are few. A search that does not come to rest soon is given up, unless it has
-reached less than all stable points. No second derivatives are ever stored, and nothing is compiled.
+curvature; where patterns are many, in the few directions that the data act through (`theory.gaussian.data_directions`),
+and from what is found there in all. They run on the numbers that the kernel depends on (`theory.gaussian.reduced`),
+however many patterns there are, and several together where those are few. A search that does not come to rest soon is
+given up, unless it has reached less than all stable points. No second derivatives are ever stored, and nothing is
+compiled.
 """
 
 from __future__ import annotations
@@ -75,7 +77,8 @@ class LinearProblem:
     def find_saddle_points(self, starts: int, seed: int, kernels: Sequence[np.ndarray] = ()) -> list[SaddlePoint]:
         """Every distinct one reached from the starts and from unstable directions of those found.
 
-        Besides ``starts`` random ones, the lazy limit, coherent steps and ``kernels``, (n, n) each.
+        Besides ``starts`` random ones, the lazy limit, coherent steps and ``kernels``, (n, n) each; all but the last
+        in few directions of patterns where these are many.
         """
         return [self._by_entry(found) for found in self.find(starts, seed, kernels)]
 

@@ -79,12 +79,15 @@ class GaussianSettings(ShortRepr):
         roughly: the same before polishing.
         unstable_directions: of an unstable point, along which a search goes on, at most.
         coherence: correlation between any two steps of the noise that a coherent start has.
-        many: entries from which patterns are looked at in the few directions that the data act through first.
-        fewer: of the entries that the few directions may have, at most, for that to be worth it.
-        strengths: of the lazy kernels that the duals are guessed from: features that are learned are stronger.
-        alike: singular value of the guessed duals, relative to the largest, below which a direction adds nothing.
+        stronger: factor of the targets under which that start comes to rest first: broken branches have no rival there.
+        many: entries from which patterns are looked at in the few directions that the data act through first: below
+            that the whole search takes less than half a second.
+        fewer: of the entries that the few directions may have, at most: searches of half the entries cost an eighth.
+        strengths: of the lazy kernels that the duals are guessed from: kernels at saddle points are up to some hundred
+            times as strong along the targets.
+        alike: singular value of the guessed duals, relative to the largest, below which a direction adds nothing: the
+            saddle points that are found start residuals of 1e-3 or less.
         nearly: residual at which the searches in those directions end: less than `same` by far, and no more is needed.
-        stronger: factor of the targets under which it comes to rest first: broken branches have no rival there.
     """
 
     trust_region: TrustRegionSettings = TrustRegionSettings()

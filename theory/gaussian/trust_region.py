@@ -91,7 +91,8 @@ def _stepped(search: _Search, settings: TrustRegionSettings) -> _Search:
     gained = points.value - trial.value
     accepted = gained >= settings.accepted * promised - slack
     larger = np.where((length > 0.9 * radius) & (gained > settings.trusted * promised), 2 * radius, radius)
-    radius = np.where(gained < settings.doubted * promised - slack, np.fmin(radius, length) / 4, larger)
+    # Numbers that are none count as no gain.
+    radius = np.where(gained >= settings.doubted * promised - slack, larger, np.fmin(radius, length) / 4)
     if not accepted.any():
         return search._replace(radius=radius, taken=taken + products)
     if accepted.all():

@@ -75,6 +75,7 @@ def test_both_images_under_a_relabelling_are_met_alike():
     solution = theory.solve(network, task)
     posterior = bn.sample(network, task, num_warmup=50, num_samples=150, phases=solution, progress=False)
     assert posterior["sample_stats"]["jumped"].mean() > 0.3
+    assert posterior.attrs["phases"] == "chains jump between 2 phases and mirror images"
     kernel = posterior["posterior"]["kernel"].to_numpy()
     above = (np.trace(kernel[:, :, 0, :, 1], axis1=2, axis2=3) > 0).astype(float)
     error = bn.diagnostics.summarise_draws({"above": above})["mcse"].iloc[0]
