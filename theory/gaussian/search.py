@@ -131,7 +131,7 @@ class LinearProblem:
                 if len(downhill) and few is None:
                     kicks = region.kick * downhill
                     # A few directions hold many phases, and searches there are quick: both ways.
-                    kicks = kicks if self._whole else np.concatenate([kicks, -kicks])
+                    kicks = kicks if self._whole else np.concatenate([kicks, *self._other_ways(point, kicks)])
                     queue.put(self._kicked(point, kicks).kernel, region.downhill)
             if not len(queue):
                 queue.resume(min((float(each.point.value) for each in found if each.stable), default=np.inf))
@@ -141,6 +141,14 @@ class LinearProblem:
         if not found:
             raise RuntimeError(why_unresolved(self.model))
         return found
+
+    def _other_ways(self, found: Found, kicks: np.ndarray) -> list[np.ndarray]:
+        """The opposite kicks (1, m, m) each, but where a mirror image makes the one of the other."""
+        kernel = found.point.kernel
+        turns = [np.outer(signs, signs) for signs in self._signs[1:]]
+        turns = [turn for turn in turns if np.allclose(kernel * turn, kernel, atol=self.settings.same)]
+        size = self.settings.same * np.max(np.abs(kicks))
+        return [-kick[None] for kick in kicks if not any(np.max(np.abs(kick * t + kick)) < size for t in turns)]
 
     def _put_starts(self, queue: _Queue, starts: int, seed: int) -> None:
         """Starts that ask for no knowledge of the problem."""
