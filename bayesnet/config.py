@@ -56,15 +56,8 @@ def default_tables() -> dict[str, dict[str, Any]]:
     fields = inspect.signature(Network).parameters
     arguments = inspect.signature(sample).parameters
     network = {"width": 512, **{name: fields[name].default for name in NETWORK_FIELDS[1:]}}
-    excluded = (
-        "network",
-        "task",
-        "progress",
-        "checkpoint",
-        "priors",
-        "tuning",
-        "phases",
-    )  # the last three are for Python
+    in_python = {"priors", "tuning", "phases"}  # what no table can hold
+    excluded = {"network", "task", "progress", "checkpoint"} | in_python
     return {
         "task": {"name": "digits", **_task_arguments("digits")},
         "network": network,

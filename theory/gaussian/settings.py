@@ -83,8 +83,8 @@ class GaussianSettings(ShortRepr):
         many: entries from which patterns are looked at in the few directions that the data act through first: below
             that the whole search takes less than half a second.
         fewer: of the entries that the few directions may have, at most: searches of half the entries cost an eighth.
-        strengths: of the lazy kernels that the duals are guessed from: kernels at saddle points are up to some hundred
-            times as strong along the targets.
+        strengths: of the lazy kernels that the duals are guessed from: features that are learned are stronger. At 12
+            steps of 20 patterns 755 second derivatives polish the lowest saddle point without the last, 33 with it.
         alike: singular value of the guessed duals, relative to the largest, below which a direction adds nothing: the
             saddle points that are found start residuals of 1e-3 or less.
         nearly: residual at which the searches in those directions end: less than `same` by far, and no more is needed.
