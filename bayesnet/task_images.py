@@ -1,9 +1,9 @@
 r"""Symmetries of a task that draws break: every draw is looked at in the image nearest to one reference.
 
-A permutation of the patterns that leaves the task as it is (`theory.relabelling.images_of_task`) leaves the posterior
-as it is too. Chains may settle in modes that are images of one another; what one says of a pattern another then says of
-the pattern's image. They agree all the same, as they do in mirror modes (`bayesnet.chain_agreement.mirror_modes`). With
-the default observables x of a draw, standardised, and a reference R, the image to look at is
+A permutation of the patterns that leaves the task as it is (`theory.task_symmetries`) leaves the posterior as it is
+too. Chains may settle in modes that are images of one another; what one says of a pattern another then says of the
+pattern's image. They agree all the same, as they do in mirror modes (`bayesnet.chain_agreement.mirror_modes`). With the
+default observables x of a draw, standardised, and a reference R, the image to look at is
 
     g = argmax_g  < g x, R >,        which is the image nearest to R.
 
@@ -22,9 +22,10 @@ import xarray as xr
 
 from bayesnet.observables import Row, default_rows
 from bayesnet.results import from_outside, has_moments, network_of, task_of
-from theory.relabelling import TaskImages, images_of_task, relabel
+from theory.relabelling import relabel
 from theory.search.branch_solution import relabelled
 from theory.solution import Solution
+from theory.task_symmetries import TaskImages, images_of_task
 
 APART = 2.0  # standard deviations: closer than that two Gaussian modes hardly leave a gap that chains have to cross
 FEWEST = 20  # draws of all chains from which a broken symmetry can be told

@@ -12,6 +12,8 @@ W -> -W, h_t -> (-1)^t h_t. A leak, a shared bias, or shared inputs at steps of 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import scipy.sparse.csgraph
 
@@ -35,14 +37,15 @@ def has_sign_symmetry(network: Network, task: Task) -> bool:
     return bool(len(mirror_signs(network, task)))
 
 
+@lru_cache(maxsize=16)
 def mirror_signs(network: Network, task: Task) -> np.ndarray:
     """The sign changes of the sites that give other kernels and leave the posterior as it is, (images, sites), +-1.
 
     Up to those that change nothing: signs common to all sites that weights tie. Empty where there are none.
     """
-    if not network.phi.odd:
-        return np.ones((0, 0))
-    return sign_changes(build_model(network, task))
+    signs = sign_changes(build_model(network, task)) if network.phi.odd else np.ones((0, 0))
+    signs.setflags(write=False)  # the next call gets the same array
+    return signs
 
 
 def sign_changes(model: Model, fixed: np.ndarray | None = None) -> np.ndarray:

@@ -19,7 +19,8 @@ from theory import Network, Solution, Task
 from theory.jax_settings import own_settings
 from theory.kernels import flat_of, outputs_of
 from theory.model import build_model, output_law
-from theory.relabelling import images_of_task, relabel
+from theory.relabelling import relabel
+from theory.task_symmetries import images_of_task
 
 STEPS = 2
 SETTINGS = {"sampler": "hmc", "num_samples": 500, "max_tree_depth": 10}

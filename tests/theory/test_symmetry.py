@@ -1,5 +1,6 @@
 """The relabelling symmetry: when there is one, and that its images are saddle points."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 
 import theory
 from theory import Network, Solution, Task
-from theory.relabelling import find_relabelling, opposite_patterns, relabel, symmetries_of_task
+from theory.relabelling import find_relabelling, opposite_patterns, relabel
 from theory.search.branch_solution import relabelled_images
 from theory.symmetry import has_sign_symmetry
+from theory.task_symmetries import images_of_task, symmetries_of_task
 
 
 def endpoint(targets, inputs=None, steps=3, everywhere=False):
@@ -138,13 +140,47 @@ def test_permutations_that_leave_a_task_as_it_is():
     """All inputs turned; of orthogonal patterns any two of equal targets, or of opposite ones together."""
     (turned,) = symmetries_of_task(matching())
     np.testing.assert_array_equal(turned, [3, 2, 1, 0])
-    found = {tuple(each.tolist()) for each in symmetries_of_task(endpoint([1.0, 1.0, -1.0]))}
-    assert found == {(1, 0, 2)}
-    found = {tuple(each.tolist()) for each in symmetries_of_task(endpoint([1.0, 1.0, -1.0, -1.0]))}
-    assert found == {(1, 0, 2, 3), (0, 1, 3, 2), (1, 0, 3, 2), (2, 3, 0, 1), (3, 2, 1, 0)}
+    found = {tuple(each.tolist()) for each in images_of_task(endpoint([1.0, 1.0, -1.0])).permutations}
+    assert found == {(0, 1, 2), (1, 0, 2)}
     assert symmetries_of_task(endpoint([1.0, -2.0])) == []
-    assert len(symmetries_of_task(endpoint([1.0] * 8))) == 24
     assert symmetries_of_task(endpoint([1.0] * 65)) == []
+
+
+def circulant(values):
+    """Patterns in a ring, inputs at two steps: x_1mu . x_2nu depends on nu - mu only."""
+    patterns = len(values)
+    inputs = np.zeros((patterns, 3, patterns))
+    inputs[:, 0], inputs[:, 1] = np.eye(patterns), [np.roll(values, shift) for shift in range(patterns)]
+    return Task(inputs, np.tile([np.nan, np.nan, 1.0], (patterns, 1)))
+
+
+@pytest.mark.parametrize(
+    ("task", "order", "odd"),
+    [
+        (endpoint([1.0] * 6), 720, 0),
+        (endpoint([0.0] * 4), 24, 0),
+        (endpoint([1.0, 1.0, 1.0, 2.0, 2.0, 3.0]), 12, 0),
+        (endpoint([1.0, 1.0, 1.0, -1.0, -1.0, -1.0]), 72, 36),
+        (endpoint([1.0] * 4 + [-1.0] * 4), 1152, 576),
+        (circulant([0.5, 0.2, 0.1, 0.3, 0.4]), 5, 0),  # no symmetry of a ring with a direction is an exchange
+        (endpoint([1.0] * 7), 720, 0),  # of 5040 those that keep the first pattern in place
+    ],
+    ids=["six alike", "no targets", "three groups", "two signs", "most", "ring", "too many"],
+)
+def test_the_symmetries_of_a_task_are_a_group(task, order, odd):
+    """Each member keeps inputs and targets, no two are the same, and products of two are members."""
+    permutations, signs = images_of_task(task)
+    members = {tuple(each): sign for each, sign in zip(permutations.tolist(), signs, strict=True)}
+    assert len(permutations) == len(members) == order
+    assert np.sum(signs < 0) == odd
+    np.testing.assert_array_equal(permutations[0], np.arange(task.patterns))
+    rng = np.random.default_rng(0)
+    for one, other in rng.integers(order, size=(200, 2)):
+        product = tuple(permutations[one][permutations[other]].tolist())
+        assert members[product] == signs[one] * signs[other]
+    for pi, sign in zip(permutations[:100], signs, strict=False):
+        np.testing.assert_allclose(task.input_kernel[:, pi][..., pi], task.input_kernel, atol=1e-12)
+        np.testing.assert_array_equal(task.targets[pi], sign * task.targets)
 
 
 def test_a_saddle_point_that_breaks_a_symmetry_of_its_task_has_an_image():
@@ -161,6 +197,27 @@ def test_a_saddle_point_that_breaks_a_symmetry_of_its_task_has_an_image():
     np.testing.assert_allclose(image.prediction[::-1, 1, 0], kernel[1, :, 2] @ dual)
     symmetric = (kernel + image.kernel) / 2
     assert not relabelled_images(replace(solution, kernel=symmetric))
+
+
+def test_all_images_of_a_broken_symmetry_are_listed():
+    """A kernel that tells three interchangeable patterns apart has six; one that singles out one of them three."""
+    network = Network(100, activation="tanh", bias_gain=0.5)
+    outputs = np.zeros((3, 3, 1))
+
+    def kernels(of_patterns):
+        kernel = np.einsum("ts,mn->tmsn", np.eye(3) + 0.5, np.diag(of_patterns) + 0.2)
+        solution = Solution(
+            network, endpoint([1.0] * 3), kernel, kernel, kernel, 0.5, outputs, outputs, 1e-9, True, True, "found"
+        )
+        images = [solution, *relabelled_images(solution)]
+        return {tuple(np.diagonal(each.kernel[0, :, 0]).round(6).tolist()) for each in images}, images
+
+    seen, images = kernels([1.0, 2.0, 3.0])
+    assert seen == set(itertools.permutations((1.8, 3.3, 4.8)))
+    assert len(images) == 6
+    assert all(each.message.count("relabelled") == 1 for each in images[1:])
+    assert len(kernels([1.0, 1.0, 3.0])[1]) == 3
+    assert len(kernels([1.0, 1.0, 1.0])[1]) == 1
 
 
 def test_images_of_an_odd_activation():

@@ -13,17 +13,20 @@ from theory.extension import extend_kernel
 from theory.jax_settings import own_settings
 from theory.kernels import flat_of, kernel_of, largest_relative, outputs_of, scale_of
 from theory.model import output_law, preactivation_cov
-from theory.relabelling import find_relabelling, relabel, symmetries_of_task
+from theory.relabelling import find_relabelling, relabel
 from theory.search.branch import Branch
 from theory.search.posed import Posed
 from theory.search.problem import Problem
 from theory.solution import Solution, error_of_repetitions
 from theory.symmetry import apply_signs, mirror_signs, preferred_signs
+from theory.task_symmetries import symmetries_of_task
 from theory.ties import tied_entries
 from theory.units import times
 
+RELABELLED = "; patterns relabelled"
 # Difference of kernels, relative to their scale, beyond which an image counts as another saddle point.
 SAME_IMAGE = 0.1
+MOST_IMAGES = 63  # of one saddle point: a broken symmetry singles out one pattern or splits the patterns in two
 
 
 def branch_solution(branch: Branch, posed: Posed) -> Solution:
@@ -121,16 +124,25 @@ def _between_groups(kernel: np.ndarray, mean: np.ndarray, problem: Problem) -> n
 
 
 def relabelled_images(solution: Solution) -> list[Solution]:
-    """The images under `theory.relabelling`, as far as they are other saddle points than this and its mirror images."""
-    known, everywhere = [solution], -np.ones(len(solution.kernel))
+    """The images under all symmetries that relabel patterns, `MOST_IMAGES` at most.
+
+    Only images that are other saddle points than the solution, its mirror images and each other. Products of the
+    symmetries of the task (`theory.task_symmetries`) and of the saddle points (`theory.relabelling`) are among them.
+    """
+    everywhere = -np.ones(len(solution.kernel))
     turns = [(permutation, everywhere) for permutation in symmetries_of_task(solution.task)]
     found = find_relabelling(solution.network, solution.task)
-    if found is not None and same_saddle_point(solution, relabel(solution.kernel, found.permutation, everywhere)):
-        turns += [(found.permutation, signs) for signs in found.signs]
-    for permutation, signs in turns:
-        kernel = relabel(solution.kernel, permutation, signs)
-        if not any(same_saddle_point(other, kernel) for other in known):
-            known.append(relabelled(solution, permutation, signs))
+    mirrors = mirror_signs(solution.network, solution.task)
+    known, fresh = [solution], [solution]
+    while fresh and len(known) <= MOST_IMAGES:
+        last, own = fresh.pop(0), []
+        if found is not None and not _differ(last, relabel(last.kernel, found.permutation, everywhere), mirrors):
+            own = [(found.permutation, signs) for signs in found.signs]
+        for permutation, signs in turns + own:
+            kernel = relabel(last.kernel, permutation, signs)
+            if all(_differ(other, kernel, mirrors) for other in known) and len(known) <= MOST_IMAGES:
+                fresh.append(relabelled(last, permutation, signs))
+                known.append(fresh[-1])
     return known[1:]
 
 
@@ -145,22 +157,21 @@ def relabelled(solution: Solution, permutation: np.ndarray, signs: np.ndarray) -
         **images,
         prediction=outputs_of(solution.model.read_out(law.mean), solution.task),
         dual=outputs_of(solution.model.read_out(law.dual), solution.task),
-        message=f"{solution.message}; patterns relabelled",
+        message=solution.message.removesuffix(RELABELLED) + RELABELLED,
     )
 
 
 def same_saddle_point(solution: Solution, kernel: np.ndarray) -> bool:
     """Whether a kernel is the solution's or that of a mirror image of it, within its error."""
-    turns = (np.ones(len(kernel)), *mirror_signs(solution.network, solution.task))
-    return any(not _differ(solution, apply_signs(kernel, signs)) for signs in turns)
+    return not _differ(solution, kernel, mirror_signs(solution.network, solution.task))
 
 
-def _differ(solution: Solution, kernel: np.ndarray) -> bool:
-    """Whether a kernel is another one than the solution's, beyond its error."""
+def _differ(solution: Solution, kernel: np.ndarray, mirrors: np.ndarray) -> bool:
+    """Whether a kernel is another one than the solution's and those of its mirror images, beyond its error."""
     scale = scale_of(flat_of(solution.kernel))
-    error = flat_of(solution.standard_error)
-    change = flat_of(np.abs(kernel - solution.kernel))
-    return bool(np.any(change > SAME_IMAGE * np.outer(scale, scale) + 5 * error))
+    bound = SAME_IMAGE * np.outer(scale, scale) + 5 * flat_of(solution.standard_error)
+    turns = (np.ones(len(kernel)), *mirrors)
+    return all(bool(np.any(flat_of(np.abs(apply_signs(kernel, e) - solution.kernel)) > bound)) for e in turns)
 
 
 def _largest(residuals: list[float]) -> float:
