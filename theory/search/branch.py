@@ -53,7 +53,7 @@ class Branch:
     @property
     def exact(self) -> bool:
         """Whether there is no statistical error."""
-        return self.found is None or self.found.problem.exact
+        return self.found is None or (self.found.problem.exact and not self.found.flows)
 
 
 class Found(NamedTuple):
@@ -66,6 +66,8 @@ class Found(NamedTuple):
             (`BranchSettings.kept_neurons`, n).
         means: <phi(h)> of each, (n,).
         together: whether the sets of draws were solved together, and each one's root is known to first order.
+        flows: neurons of each of the long flows (`theory.search.long_flow`) that were averaged; zero where roots were
+            sought.
     """
 
     problem: Problem
@@ -73,6 +75,7 @@ class Found(NamedTuple):
     neurons: tuple[np.ndarray, ...]
     means: tuple[np.ndarray, ...]
     together: bool
+    flows: int = 0
 
 
 def mirror_images(model: Model, phi: Activation) -> np.ndarray:
@@ -94,8 +97,13 @@ def same_branch(one: Branch, other: Branch, settings: BranchSettings) -> bool:
 
 def is_near(kernel: np.ndarray, branch: Branch, settings: BranchSettings) -> bool:
     """Whether a kernel (n, n) is that of a branch, likewise."""
-    first, second = kernel, np.mean([root.kernel for root in branch.roots], axis=0)
-    scale = scale_of(first)
-    if len(mirror_images(branch.model, branch.phi)):
-        first, second = np.abs(first), np.abs(second)
-    return bool(np.max(np.abs(first - second) / np.outer(scale, scale)) < settings.same)
+    mean = np.mean([root.kernel for root in branch.roots], axis=0)
+    return are_near(kernel, mean, branch.model, branch.phi, settings)
+
+
+def are_near(one: np.ndarray, other: np.ndarray, model: Model, phi: Activation, settings: BranchSettings) -> bool:
+    """Whether two kernels (n, n) of a model are those of one branch, likewise."""
+    scale = scale_of(one)
+    if len(mirror_images(model, phi)):
+        one, other = np.abs(one), np.abs(other)
+    return bool(np.max(np.abs(one - other) / np.outer(scale, scale)) < settings.same)

@@ -56,7 +56,7 @@ def branch_solution(branch: Branch, posed: Posed) -> Solution:
     law = jax.tree.map(np.asarray, output_law(model, jnp.asarray(kernel)))
     residual = _largest([root.residual for root in branch.roots])
     relative_error = largest_relative(error, kernel)
-    solved = residual <= (residuals.EXACT if branch.found is None else residuals.STATED)
+    solved = residual <= _bearable(branch)
     energies = np.array(branch.energies)
     preactivation, activity, output = posed.units
     return Solution(
@@ -174,6 +174,13 @@ def _differ(solution: Solution, kernel: np.ndarray, mirrors: np.ndarray) -> bool
     return all(bool(np.any(flat_of(np.abs(apply_signs(kernel, e) - solution.kernel)) > bound)) for e in turns)
 
 
+def _bearable(branch: Branch) -> float:
+    """The residual up to which a branch counts as solved; that of long flows is a statistical one."""
+    if branch.found is None:
+        return residuals.EXACT
+    return residuals.ANYWHERE if branch.found.flows else residuals.STATED
+
+
 def _largest(residuals: list[float]) -> float:
     """Their maximum; a residual that is not a number counts as infinite."""
     return float(np.max(np.where(np.isfinite(residuals), residuals, np.inf)))
@@ -187,6 +194,8 @@ def _message(
     if found is not None:
         sets = f"on {len(branch.roots)} independent sets of {found.problem.points} points"
         text += " by quadrature" if branch.exact else f" {sets}"
+        if found.flows:
+            text += f", from long flows of {found.flows} neurons, which find no unstable ones"
         if found.together:
             text += " solved together, as some have no root of their own"
     text += f", stationarity residual {residual:.1e}"
@@ -195,7 +204,7 @@ def _message(
     if found is not None and left_out > 0:
         text += f"; {left_out} entries follow from earlier ones to within {found.problem.floor:g} of their variance"
     if not solved:
-        text += f"; NOT CONVERGED: the residual exceeds {residuals.EXACT if found is None else residuals.STATED:g}"
+        text += f"; NOT CONVERGED: the residual exceeds {_bearable(branch):g}"
         text += f", kernel entries are known to {relative_error:.2g} of sqrt(Phi_ii Phi_jj) at best"
     elif relative_error > tolerance:
         text += f"; NOT CONVERGED: the standard error exceeds the tolerance {tolerance:g}; use more points"

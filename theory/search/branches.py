@@ -12,6 +12,9 @@ Groups of at most three independent entries are integrated on a tensor grid inst
 two grids take the place of the repetitions and their difference that of the error. Unshared weights make one group
 of each step, and so does the symmetric branch where neither inputs nor readouts tie sites
 (`theory.search.symmetry_breaking`).
+
+Where so many entries are tied that the slope of the equations would not fit into memory, long flows take the place of
+2. and 3. (`theory.search.long_flow`).
 """
 
 from __future__ import annotations
@@ -29,14 +32,13 @@ from theory.gaussian.saddle_point import SaddlePoint
 from theory.gaussian.search import LinearProblem
 from theory.model import Model
 from theory.search.branch import Branch, Options, is_near, mirror_images, oddness, same_branch
+from theory.search.long_flow import branches_of_flows, needs_flows
 from theory.search.problem import LostError, Problem, State
-from theory.search.settings import BranchSettings
 from theory.search.solve_branch import solve_branch
 from theory.search.starts import Start, come_to_rest, leave_symmetric
 from theory.search.stationarity import Root
 from theory.search.symmetry_breaking import decoupled_model
 from theory.seeds import part
-from theory.ties import tied_entries
 
 FLOWING, SOLVING, SYMMETRIC, LEAVING, LED = range(5)  # places of `theory.seeds.part`
 
@@ -51,16 +53,17 @@ def find_branches(model: Model, phi: Activation, options: Options, images: np.nd
         images: the `mirror_images` of the model, where they are known.
 
     Raises:
-        ValueError: if more entries are tied to one another than fit, or if the kernels are not finite.
+        ValueError: if the kernels are not finite.
     """
     images = mirror_images(model, phi) if images is None else images
     if phi.linear:
         linear = LinearProblem(model, images, options.settings.gaussian)
         points = linear.find_saddle_points(options.starts, options.seed, options.kernels)
         return [_gaussian_branch(point, model, phi) for point in points]
-    _check_size(model, options.settings.branches)
     flows, seed = options.settings.flow, options.seed
     independent, coherent = Start(), Start(flows.coherence, flows.first_targets)
+    if needs_flows(model, options.settings.branches):
+        return branches_of_flows(model, phi, options, (independent, coherent) if len(images) else (independent,))
 
     solved = partial(_solved, model, options)
 
@@ -115,6 +118,8 @@ def branches_from(
         known: branches of this model.
     """
     found: list[Branch] = []
+    if needs_flows(model, options.settings.branches):
+        return branches_of_flows(model, phi, options, [Start(0.0, 1.0, kernel) for kernel in kernels], known)
     for number, kernel in enumerate(kernels):
         if time_is_up():
             break
@@ -145,13 +150,18 @@ def _solved(model: Model, options: Options, problem: Problem, state: State, seed
 def follow_branch(branch: Branch, model: Model, options: Options, points: int | None = None) -> Branch | None:
     """The branch on a model that differs at most in its numbers; None where it has turned unstable or ended.
 
-    Of a linear network, where that happens, what lies below it. ``points`` in a set may be others than before.
+    Of a linear network, and of one solved by long flows, where that happens, what lies below it. ``points`` in a set
+    may be others than before.
     """
     found = branch.found
     if found is None:
         root = branch.roots[0]
         linear = LinearProblem(model, mirror_images(model, branch.phi), options.settings.gaussian)
         return _gaussian_branch(linear.follow(root.kernel), model, branch.phi)
+    if found.flows:
+        start = Start(0.0, 1.0, np.mean([root.kernel for root in branch.roots], axis=0))
+        led = branches_of_flows(model, branch.phi, options._replace(points=points or found.problem.points), [start])
+        return led[0] if led else None
     broken = options.settings.branches.broken
     cut = decoupled_model(model) if found.problem.model is not branch.model else model
     problem = replace(found.problem.with_model(cut), points=points or found.problem.points)
@@ -169,14 +179,3 @@ def _gaussian_branch(point: SaddlePoint, model: Model, phi: Activation) -> Branc
     """The `Branch` of a linear network in closed form."""
     root = Root(point.kernel, point.conjugate, point.residual, 1.0, point.distance)
     return Branch(model, phi, (root,), (point.free_energy,), point.stable)
-
-
-def _check_size(model: Model, settings: BranchSettings) -> None:
-    """The slope of the stationarity equations is a dense matrix of the pairs of tied entries."""
-    sizes = [len(entries) for entries in tied_entries(model)]
-    if sum(size * (size + 1) for size in sizes) > settings.most_unknowns:
-        raise ValueError(
-            f"task has {sum(sizes)} (step, pattern) entries, {max(sizes)} of which shared weights tie together; if the "
-            "activation is not linear the theory takes at most 108 that are tied together, fewer if there are several "
-            "such groups"
-        )

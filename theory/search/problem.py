@@ -165,6 +165,13 @@ def slope_on_laws(problem: Problem, state: State, laws: Laws) -> np.ndarray:
     """The `theory.search.stationarity.violation_slope` at a state."""
     scale = scale_of(state.kernel)
     unknowns = pack(state.kernel, state.conjugate, scale, problem.layout)
+    most = problem.settings.branches.most_unknowns
+    if unknowns.size > most:
+        raise ValueError(
+            f"network and task have {unknowns.size} unknowns, n (n + 1) for each group of n entries that weights tie "
+            f"together; a transition and its branches are followed with at most {most} of them unless the "
+            "activation is linear"
+        )
     slope = violation_slope(unknowns, scale, problem.model, laws, problem.layout, problem.settings.roots)
     if not np.isfinite(slope).all():
         raise LostError("the slope of the stationarity equations is not finite")

@@ -103,6 +103,35 @@ class FlowSettings(ShortRepr):
 
 
 @dataclass(frozen=True, repr=False)
+class LongFlowSettings(ShortRepr):
+    """The flows that take the place of roots where too many entries are tied (`theory.search.long_flow`).
+
+    Attributes:
+        points_per_neuron: the points of a set are so many times the neurons of a flow: over its time a flow is averaged
+            over more than that many independent states of each neuron.
+        first_time: how long a first flow runs: a quarter for the targets to rise, another to settle, and half to
+            average over.
+        time: of those that start where it ends: a third to part from it, the rest to average over.
+        step: of the first flow; 0.2 is stable where few patterns are supervised.
+        hottest: mean square, relative to the one of equilibrium, of the momentum of a collective motion z -> S z above
+            which the step is halved: these motions are the stiff ones, and too long a step heats them without bound.
+        least_step: to which the step is halved.
+        pull: as in `FlowSettings`, times the square of the largest eigenvalue of the kernel that it leads to, relative
+            to its scale: the motion along it is as stiff as that.
+        chunk: steps between two looks at the clock and at the heat.
+    """
+
+    points_per_neuron: int = 8
+    first_time: float = 80.0
+    time: float = 120.0
+    step: float = 0.2
+    hottest: float = 1.5
+    least_step: float = 0.01
+    pull: float = 72.0
+    chunk: int = 20
+
+
+@dataclass(frozen=True, repr=False)
 class BranchSettings(ShortRepr):
     """What counts as a branch, and as another one (`theory.search.branches`).
 
@@ -112,7 +141,8 @@ class BranchSettings(ShortRepr):
         same: difference of kernels, relative to their scale, below which two branches count as one.
         kept_neurons: draws of each law that are kept for extending kernels.
         grid_draws: independent sets of them from a grid.
-        most_unknowns: of the stationarity equations; the square of 12,000 takes 1.2 GB.
+        most_unknowns: of the stationarity equations, n (n + 1) for n tied entries; the square of 12,000 takes 1.2 GB.
+            Beyond, long flows take the place of roots.
         dense_unknowns: up to which all eigenvalues of the stability map are taken; beyond, they take longer than the
             rest of the solution, and Arnoldi's method takes the largest.
         arnoldi: its relative precision.
@@ -207,6 +237,7 @@ class Settings(ShortRepr):
         roots: how roots of the stationarity equations are found.
         refreshes: when laws are made anew.
         flow: how starts are found.
+        long_flow: how saddle points of many tied entries are found.
         branches: what counts as a branch.
         paths: how branches are followed to a transition.
         gaussian: how linear networks are solved.
@@ -218,6 +249,7 @@ class Settings(ShortRepr):
     roots: RootSettings = RootSettings()
     refreshes: RefreshSettings = RefreshSettings()
     flow: FlowSettings = FlowSettings()
+    long_flow: LongFlowSettings = LongFlowSettings()
     branches: BranchSettings = BranchSettings()
     paths: PathSettings = PathSettings()
     gaussian: GaussianSettings = GaussianSettings()

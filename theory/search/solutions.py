@@ -117,7 +117,7 @@ def gather(posed: Posed, found: list[Branch]) -> Solution:
 
 def _larger_sets(solution: Solution, found: list[Branch], points: int, posed: Posed) -> int | None:
     """How many points may bring a solution to its tolerance; None if it has, or no number within reach would."""
-    if solution.converged or all(branch.exact for branch in found):
+    if solution.converged or all(branch.exact or (branch.found and branch.found.flows) for branch in found):
         return None
     sets, draws = posed.options.settings.sets, posed.options.settings.draws
     solved = solution.residual <= residuals.STATED and solution.stable

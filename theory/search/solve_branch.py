@@ -48,11 +48,11 @@ def solve_branch(problem: Problem, model: Model, state: State, randomisations: i
             return solve_branch(coarsened, model, state, randomisations, part(seed, AGAIN))
     energies, neurons, means = [], [], []
     for number, (root, laws) in enumerate(zip(solved_on, sets, strict=True)):
-        energies.append(_free_energy(problem, root, laws, part(seed, INTEGRATING, number)))
-        means.append(_mean_activity(problem, root, laws))
+        energies.append(free_energy_on_laws(problem, root, laws, part(seed, INTEGRATING, number)))
+        means.append(mean_activity(problem, root, laws))
         # A grid has no independent repetitions, but what is drawn from it has.
         for repetition in range(settings.branches.grid_draws if exact and number == 0 else 1 - exact):
-            neurons.append(_neurons(problem, root, laws, part(seed, PICKING, number, repetition)))
+            neurons.append(neurons_of(problem, root, laws, part(seed, PICKING, number, repetition)))
     between = softest_of(problem, solved_on[-1], sets[-1], model).eigenvalue
     judged = 1 if time_is_up() else len(sets)  # each takes as long as many steps of a search
     stable = between < 1 and is_stable(
@@ -66,7 +66,7 @@ def _all_solved(problem: Problem, roots: Sequence[Root]) -> bool:
     return all(root.residual <= problem.tolerance for root in roots)
 
 
-def _neurons(problem: Problem, root: Root, laws: Laws, seed: int) -> np.ndarray:
+def neurons_of(problem: Problem, root: Root, laws: Laws, seed: int) -> np.ndarray:
     """Draws of h of equal weight, independent between groups, (`BranchSettings.kept_neurons`, n)."""
     rng, count = np.random.default_rng(seed), problem.settings.branches.kept_neurons
     draws = np.zeros((count, len(root.kernel)))
@@ -78,7 +78,7 @@ def _neurons(problem: Problem, root: Root, laws: Laws, seed: int) -> np.ndarray:
     return draws
 
 
-def _mean_activity(problem: Problem, root: Root, laws: Laws) -> np.ndarray:
+def mean_activity(problem: Problem, root: Root, laws: Laws) -> np.ndarray:
     """<phi(h)>, (n,); it joins the groups."""
     mean = np.zeros(len(root.kernel))
     if not problem.phi.odd:
@@ -87,7 +87,8 @@ def _mean_activity(problem: Problem, root: Root, laws: Laws) -> np.ndarray:
     return mean
 
 
-def _free_energy(problem: Problem, root: Root, laws: Laws, seed: int) -> float:
+def free_energy_on_laws(problem: Problem, root: Root, laws: Laws, seed: int) -> float:
+    """F of a root: the divergence of its laws from the prior, and the data term."""
     total = float(data_term(problem.model, jnp.asarray(root.kernel)))
     for _, law, cov, conjugate in each_law(problem, root, laws):
         total += law.divergence(cov, conjugate, seed)

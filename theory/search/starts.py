@@ -37,10 +37,7 @@ def come_to_rest(
     pull = no_pull(model.entries)
     if towards is not None:
         pull = Pull(jnp.asarray(towards), jnp.asarray(scale_of(towards)), jnp.asarray(settings.pull))
-    rng = np.random.default_rng(part(seed, 0))
-    independent = rng.normal(size=(model.entries, settings.neurons))
-    common = np.tile(rng.normal(size=(model.patterns, settings.neurons)), (model.sites, 1))
-    noise = np.sqrt(1 - coherence) * independent + np.sqrt(coherence) * common
+    noise = first_noise(model, coherence, settings.neurons, np.random.default_rng(part(seed, 0)))
     steps, step, key = settings.steps * 2**attempt, settings.step / 2**attempt, key_of(part(seed, 1))
     settled = flow(model, noise, key, phi.function, steps, step, first_targets, pull, settings.friction)
     kernel, response = map(np.asarray, settled)
@@ -50,11 +47,18 @@ def come_to_rest(
             "or use an activation that grows more slowly"
         )
     problem = make_problem(model, phi, kernel, options.points, options.settings)
-    return problem, _first_state(problem, kernel, response)
+    return problem, first_state(problem, kernel, response)
 
 
-def _first_state(problem: Problem, kernel: np.ndarray, response: np.ndarray) -> State:
-    """The `State` where the flow came to rest."""
+def first_noise(model: Model, coherence: float, neurons: int, rng: np.random.Generator) -> np.ndarray:
+    """Noise z (n, M) of neurons, correlated by ``coherence`` between any two sites."""
+    independent = rng.normal(size=(model.entries, neurons))
+    common = np.tile(rng.normal(size=(model.patterns, neurons)), (model.sites, 1))
+    return np.sqrt(1 - coherence) * independent + np.sqrt(coherence) * common
+
+
+def first_state(problem: Problem, kernel: np.ndarray, response: np.ndarray) -> State:
+    """The `State` where a flow came to rest, from its kernel and response Q, (n, n)."""
     layout = problem.layout
     kernel = np.where(layout.between, 0, kernel)
     cov = problem.cov(kernel)
