@@ -105,7 +105,18 @@ def branches_of_flows(
         if not any(near(rest.kernel, other.kernel) for other in scouted):
             scouted.append(rest)
             found += _repeated(model, phi, options, rest, seed)
-    return found
+    # What is known less well than to the difference between two branches may be another one's flow on its way.
+    same = options.settings.branches.same
+    return [branch for branch in found if _largest_error(branch) < same] or found[:1]
+
+
+def _largest_error(branch: Branch) -> float:
+    """The largest relative standard error of a branch's kernel, also by what is left of the time."""
+    kernels = np.array([root.kernel for root in branch.roots])
+    scale = scale_of(kernels.mean(axis=0))
+    scatter = kernels.std(axis=0, ddof=1) / np.sqrt(len(kernels))
+    error = np.maximum(scatter, branch.roots[0].distance if branch.roots[0].distance is not None else 0.0)
+    return float(np.max(error / np.outer(scale, scale)))
 
 
 def _repeated(model: Model, phi: Activation, options: Options, rest: Rest, seed: int) -> list[Branch]:

@@ -123,7 +123,7 @@ class LongFlowSettings(ShortRepr):
 
     points_per_neuron: int = 8
     first_time: float = 80.0
-    time: float = 120.0
+    time: float = 60.0
     step: float = 0.2
     hottest: float = 1.5
     least_step: float = 0.01

@@ -16,6 +16,7 @@ from theory.relabelling import find_relabelling
 from theory.search.branch import Branch, Options, is_near
 from theory.search.branch_solution import branch_solution, relabelled_images, same_saddle_point
 from theory.search.branches import branches_from, find_branches, follow_branch
+from theory.search.long_flow import needs_flows
 from theory.search.nearly_images import nearly_images
 from theory.search.posed import Posed, pose
 from theory.seeds import part
@@ -81,7 +82,7 @@ def _other_starts(posed: Posed, found: list[Branch]) -> list[np.ndarray]:
     """Kernels (n, n) to start from besides: those given, and images of the best stable branch that are near others."""
     starts, phi = list(posed.options.kernels), posed.network.phi
     stable = [branch for branch in found if branch.stable]
-    if stable:
+    if stable and not needs_flows(posed.part, posed.options.settings.branches):  # a flow more takes minutes
         best = min(stable, key=lambda branch: branch.energies[0])
         kernel = np.mean([root.kernel for root in best.roots], axis=0)
         relabelled = find_relabelling(posed.network, posed.task) is not None

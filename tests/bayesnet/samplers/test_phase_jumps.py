@@ -8,6 +8,7 @@ from jax import random
 
 import bayesnet as bn
 import theory
+from bayesnet.samplers import chains
 from bayesnet.samplers.phase_jumps import Phases, propose
 
 PLACES = np.linspace(-8.0, 8.0, 4001)
@@ -95,6 +96,59 @@ def test_jumps_that_are_impossible_are_refused():
     alone = bn.tasks.chain(3, 0.1)
     with pytest.raises(ValueError, match="phases has fewer than two stable saddle points"):
         bn.sample(network, alone, phases=theory.solve(network, alone))
+
+
+def test_a_killed_run_with_jumps_goes_on_bitwise(tmp_path, monkeypatch):
+    """Two mirror images between which chains jump; stopped in the draws, and read back once it is complete."""
+    network, task = bn.Network.rnn(64), bn.tasks.chain(3, 4.0)
+    run = {"num_warmup": 50, "num_samples": 75, "num_chains": 2, "progress": False}
+    run["phases"] = theory.solve(network, task)
+    whole = bn.sample(network, task, **run)
+    add = chains.Lane.add
+
+    def failing(lane, *arguments, **records):
+        if lane.blocks == 3:
+            raise InterruptedError
+        add(lane, *arguments, **records)
+
+    monkeypatch.setattr(chains.Lane, "add", failing)
+    with pytest.raises(InterruptedError):
+        bn.sample(network, task, checkpoint=tmp_path, **run)
+    monkeypatch.setattr(chains.Lane, "add", add)
+    for _ in ("resumed", "read back"):
+        again = bn.sample(network, task, checkpoint=tmp_path, **run)
+        assert again["posterior"].equals(whole["posterior"])
+    with pytest.raises(ValueError, match=r"^checkpoint .*another run"):
+        bn.sample(network, task, checkpoint=tmp_path, **{**run, "phases": None})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "how"),
+    [
+        (bn.Network.rnn(64), {"chain_method": "vectorized"}),
+        (bn.Network.rnn(64), {"sampler": "hmc"}),
+        (bn.Network.rnn(64), {"precision": "float32"}),
+        (bn.Network.rnn(512, layers=2), {}),
+    ],
+    ids=["lockstep", "hmc", "float32", "two layers"],
+)
+def test_jumps_however_the_chains_run(network, how):
+    """Mirror images are met alike, and what does not tell them apart has the mean that it has without jumps."""
+    task = bn.tasks.chain(3, 8.0)
+    solution = theory.solve(network, task)
+    sites = len(solution.kernel)
+    flips = theory.symmetry.flipped_pairs(theory.symmetry.mirror_signs(network, task), sites)
+    pair = np.unravel_index(np.argmax(flips * np.abs(solution.kernel[:, 0, :, 0])), (sites, sites))
+    run = {"num_warmup": 300, "num_samples": 500, "coordinates": "kernels", "progress": False}
+    plain = bn.sample(network, task, seed=1, **run)
+    jumping = bn.sample(network, task, seed=2, phases=solution, **run, **how)
+    assert jumping["sample_stats"]["jumped"].mean() > 0.9
+    first, second = (each["posterior"]["overlap"].to_numpy()[:, :, pair[0], 0, pair[1], 0] for each in (plain, jumping))
+    table = bn.diagnostics.summarise_draws({"plain": first**2, "jumping": second**2})
+    mean, error = table["mean"].to_numpy(), table["mcse"].to_numpy()
+    assert abs(mean[0] - mean[1]) < 4 * np.hypot(error[0], error[1])
+    assert abs(np.mean(second > 0) - 0.5) < 0.02  # every jump is accepted: draws alternate
 
 
 @pytest.mark.slow

@@ -81,6 +81,23 @@ def test_steps_that_are_too_long_are_halved():
     assert np.abs(rest.kernel).max() < 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["rnn", "dnn"])
+def test_long_flows_agree_with_roots(kind):
+    """Five patterns in six steps, whose roots are known: kernels within five errors, free energies to a per cent."""
+    inputs, targets = np.zeros((5, 6, 10)), np.full((5, 6), np.nan)
+    inputs[:, 0], targets[:, -1] = np.random.default_rng(0).normal(size=(5, 10)), [1, -1, 1, -1, 1]
+    network = getattr(theory.Network, kind)(1, activation="tanh", recurrent_gain=GAIN)
+    task = theory.Task(inputs, targets)
+    flows, roots = (theory.solve(network, task, settings=settings) for settings in (FLOWS, theory.Settings()))
+    assert flows.converged
+    assert roots.converged
+    error = np.hypot(flows.standard_error, roots.standard_error)
+    assert np.all(np.abs(flows.kernel - roots.kernel) <= 5 * error + 1e-12)
+    assert flows.free_energy == pytest.approx(roots.free_energy, rel=0.01)
+    assert flows.relative_error < 0.01
+
+
 def test_kernels_by_site_are_those_of_the_whole_construction():
     """Of a network that shares nothing, with their derivatives in the noise and in the covariance of the inputs."""
     model, phi = problem_of(theory.Network.dnn(1, activation="tanh"), chain(3, [1.0, -1.0], 2))
