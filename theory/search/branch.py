@@ -66,7 +66,7 @@ class Found(NamedTuple):
             (`BranchSettings.kept_neurons`, n).
         means: <phi(h)> of each, (n,).
         together: whether the sets of draws were solved together, and each one's root is known to first order.
-        flows: neurons of each of the long flows (`theory.search.long_flow`) that were averaged; zero where roots were
+        flows: neurons of each long flow that was averaged (`theory.search.flow_branches`); zero where roots were
             sought.
     """
 

@@ -14,7 +14,7 @@ of each step, and so does the symmetric branch where neither inputs nor readouts
 (`theory.search.symmetry_breaking`).
 
 Where so many entries are tied that the slope of the equations would not fit into memory, long flows take the place of
-2. and 3. (`theory.search.long_flow`).
+2. and 3. (`theory.search.flow_branches`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from theory.gaussian.saddle_point import SaddlePoint
 from theory.gaussian.search import LinearProblem
 from theory.model import Model
 from theory.search.branch import Branch, Options, is_near, mirror_images, oddness, same_branch
-from theory.search.long_flow import branches_of_flows, needs_flows
+from theory.search.flow_branches import branches_of_flows, follow_flow
+from theory.search.long_flow import needs_flows
 from theory.search.problem import LostError, Problem, State
 from theory.search.solve_branch import solve_branch
 from theory.search.starts import Start, come_to_rest, leave_symmetric
@@ -159,9 +160,7 @@ def follow_branch(branch: Branch, model: Model, options: Options, points: int | 
         linear = LinearProblem(model, mirror_images(model, branch.phi), options.settings.gaussian)
         return _gaussian_branch(linear.follow(root.kernel), model, branch.phi)
     if found.flows:
-        start = Start(0.0, 1.0, np.mean([root.kernel for root in branch.roots], axis=0))
-        led = branches_of_flows(model, branch.phi, options._replace(points=points or found.problem.points), [start])
-        return led[0] if led else None
+        return follow_flow(branch, model, options._replace(points=points or found.problem.points))
     broken = options.settings.branches.broken
     cut = decoupled_model(model) if found.problem.model is not branch.model else model
     problem = replace(found.problem.with_model(cut), points=points or found.problem.points)

@@ -104,7 +104,7 @@ class FlowSettings(ShortRepr):
 
 @dataclass(frozen=True, repr=False)
 class LongFlowSettings(ShortRepr):
-    """The flows that take the place of roots where too many entries are tied (`theory.search.long_flow`).
+    """The flows that take the place of roots where too many entries are tied (`theory.search.flow_branches`).
 
     Attributes:
         points_per_neuron: the points of a set are so many times the neurons of a flow: over its time a flow is averaged

@@ -118,10 +118,11 @@ def gather(posed: Posed, found: list[Branch]) -> Solution:
 
 def _larger_sets(solution: Solution, found: list[Branch], points: int, posed: Posed) -> int | None:
     """How many points may bring a solution to its tolerance; None if it has, or no number within reach would."""
-    if solution.converged or all(branch.exact or (branch.found and branch.found.flows) for branch in found):
+    if solution.converged or all(branch.exact for branch in found):
         return None
     sets, draws = posed.options.settings.sets, posed.options.settings.draws
-    solved = solution.residual <= residuals.STATED and solution.stable
+    flows = all(branch.found is not None and branch.found.flows for branch in found)
+    solved = solution.residual <= (residuals.ANYWHERE if flows else residuals.STATED) and solution.stable
     wanted = (solution.relative_error / (sets.safety * posed.tolerance)) ** 2 if solved else sets.growth
     larger = (2 if wanted <= 2 else sets.growth) * points
     entries = max(len(entries) for entries in tied_entries(posed.part))
