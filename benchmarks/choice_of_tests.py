@@ -60,7 +60,10 @@ def add_executed(lines: dict[str, dict[int, dict[str, list[str]]]], name: str, d
     known = {f"test_{test}" for test in re.findall(r"^def test_(\w+)", (tree / name).read_text(), re.M)}
     for file in data.glob("covered*"):
         covered = coverage.CoverageData(str(file))
-        covered.read()
+        try:
+            covered.read()
+        except coverage.exceptions.DataError:  # of a process that a test has killed
+            continue
         for module in covered.measured_files():
             of_module = lines.setdefault(str(Path(module).relative_to(tree)), {})
             for line, contexts in covered.contexts_by_lineno(module).items():
@@ -105,8 +108,8 @@ def record() -> None:
 def recorded_tests(module: str, line: int, budget: float) -> list[str] | None:
     """The tests that execute a line, of files that take `budget` seconds together, or None without a record.
 
-    Those of the module's own name come first, then the quickest files; within a file those that execute the line, then
-    the others, as a test may execute what an earlier one has traced.
+    Files of the module's own name come first, then those of its subpackage, then the quickest ones; within a file those
+    tests that execute the line, then the others, as a test may run what an earlier one has traced.
     """
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {"digests": {}}
     if record["digests"].get(module) != digest(module):
@@ -121,10 +124,18 @@ def recorded_tests(module: str, line: int, budget: float) -> list[str] | None:
     for executed in [str(line)] if str(line) in lines else of_statement:
         for file, tests in lines.get(executed, {}).items():
             found[file] = [*found.get(file, []), *tests]
-    own = f"test_{Path(module).stem}.py"
-    files = sorted(found, key=lambda file: (Path(file).name != own, record["seconds"][file]))
-    spent = [sum(record["seconds"][file] for file in files[:n]) for n in range(len(files))]
-    chosen = [file for file, before in zip(files, spent, strict=True) if before < budget]
+    name, folder = f"test_{Path(module).stem}.py", Path("tests", module).parent
+    folders = [folder] if len(folder.parts) > 2 else []  # those of a package as a whole are many
+
+    def rank(file: str) -> tuple[bool, bool, float]:
+        return Path(file).name != name, Path(file).parent not in folders, record["seconds"][file]
+
+    chosen, spent = [], 0.0
+    for file in sorted(found, key=rank):
+        spent += record["seconds"][file]
+        if chosen and spent > budget:
+            break
+        chosen.append(file)
     return [name for file in chosen for name in [*dict.fromkeys(f"{file}::{test}" for test in found[file]), file]]
 
 

@@ -6,11 +6,10 @@ A mutant is one small change in a line that computes: an operator, a comparison,
 transpose, a sum for a mean. Messages, type hints, docstrings, checks of arguments, defaults, constants of modules,
 figures, reports, the looks of plots and the command line are left out, and no two mutants share a line. Each is written
 into a temporary copy of the tree, so that a run that is killed leaves none behind, and meets the tests that execute its
-line, the files of its module's own name first, then the quickest, up to `--seconds` of them. What records which these
-are is `benchmarks/choice_of_tests.py`; without a record they are chosen by names. What the tests do not catch is
-reported with its diff: not executed by any fast test, or survived, which is to say equivalent to the original, caught
-by a file that was not run, or missed. Mutants that take more than twice the time, as endless loops do, are counted
-apart.
+line, those of its module first, then the quickest, up to `--seconds` of them. What records which these are is
+`benchmarks/choice_of_tests.py`; without a record they are chosen by names. What the tests do not catch is reported with
+its diff: not executed by any fast test, or survived, which is to say equivalent to the original, caught by a file that
+was not run, or missed. Mutants that take more than twice the time, as endless loops do, are counted apart.
 """
 
 import argparse
