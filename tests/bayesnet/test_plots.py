@@ -76,6 +76,15 @@ def test_predictions_show_theory_bands_and_targets(solution, draws):
     assert len({lines[name].get_color() for name in ("mine", "RNN, theory")}) == 2
 
 
+def test_what_is_known_of_the_truth_is_shown_beside_the_targets():
+    """Also where a part of it is unknown."""
+    task = bn.Task(np.ones((1, 3, 1)), [[[0.5], [np.nan], [1.0]]], [[False, False, True]])
+    ax = bn.plots.prediction(theory.nngp(RNN, task), ax=axes())
+    lines = {line.get_label(): line.get_xydata().tolist() for line in ax.get_lines()}
+    assert lines["target"] == [[3.0, 1.0]]
+    assert lines["truth, not supervised"][0] == [1.0, 0.5]
+
+
 def kernels_of(draws):
     return draws["posterior"]["kernel"].to_numpy().reshape(-1, 3, 3)
 

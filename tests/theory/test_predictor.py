@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_problems import as_general, chain, repeated, sequence
+from small_problems import as_general, chain, generic_new_patterns, generic_task, repeated, sequence
 
 from theory import Network, Task, fluctuations, nngp, predict, solve
+from theory.extension import joint_model
 from theory.kernels import outputs_of
 from theory.model import build_model, output_law
 
@@ -134,6 +135,19 @@ def test_the_lazy_limit_is_a_gaussian_process(scaling):
         cov = output_law(model, jnp.asarray(joint.kernel.reshape(16, 16))).cov
     expected = outputs_of(np.diagonal(cov)[:, None], joint.task)[2:]
     np.testing.assert_allclose(found.variance, np.broadcast_to(expected, found.variance.shape), rtol=1e-9)
+    kappa = 0.1 / 50 if scaling == "mup" else 0.1
+    np.testing.assert_allclose(found.observation_variance - found.variance, kappa, rtol=1e-9)
+
+
+def test_each_new_pattern_meets_the_trained_ones_alone():
+    """Also the only one."""
+    network, trained, new = Network.rnn(8), generic_task(), generic_new_patterns()
+    both = joint_model(network, trained, new)
+    for number in range(2):
+        alone = joint_model(network, trained, Task(new.inputs[[number]], new.targets[[number]]))
+        np.testing.assert_array_equal(alone.model.drive, np.asarray(both.model.drive)[[number]])
+        np.testing.assert_array_equal(alone.trained, both.trained)
+        assert (alone.new, alone.outputs) == (both.new, both.outputs)
 
 
 def test_nothing_to_score():
