@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 import bayesnet as bn
 import theory
 from bayesnet.eigenvalue_cloud import prior_cloud
+from bayesnet.plots.curves import kernel_density
 from bayesnet.plots.style import COLOURS, observable_label
 
 TASK = bn.tasks.chain(steps=3, signal=4.3)
@@ -234,3 +235,10 @@ def test_without_axes_a_figure_is_made(solution):
 def test_bad_input_is_named(solution, call, message):
     with pytest.raises(ValueError, match=message):
         call(solution)
+
+
+@pytest.mark.parametrize(("value", "width"), [(3.0, 3e-3), (-2.0, 2e-3), (0.0, 1e-6)])
+def test_draws_that_are_all_equal_are_a_peak_that_can_be_seen(value, width):
+    at, heights = kernel_density(np.full(7, value))
+    np.testing.assert_allclose(at - value, [-width, 0, width], rtol=1e-9)
+    assert heights.tolist() == [0, 1, 0]
