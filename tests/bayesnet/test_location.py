@@ -12,7 +12,7 @@ import bayesnet as bn
 import theory
 from bayesnet.diagnostics import evaluate_observables
 from bayesnet.location import normal_scores
-from bayesnet.location_remarks import readout_size
+from bayesnet.location_remarks import _on_what_patterns_share, readout_size
 from bayesnet.observables import default_observables
 from bayesnet.predicted_spread import predicted_draws
 
@@ -201,6 +201,13 @@ def test_scores():
     assert (np.diff(normal_scores(grid[:, None], skewed[:, None])[:, 0]) >= 0).all()
     constant = normal_scores(np.array([[2.0], [2.1], [1.0]]), np.full((50, 1), 2.0))[:, 0]
     assert constant.tolist() == [0.0, 1e9, -1e9]
+
+
+@pytest.mark.parametrize(("beyond", "named"), [(0.99, False), (1.01, True)])
+def test_what_patterns_share_counts_beyond_three_spreads(beyond, named):
+    """Of the draws of the posterior, 0.2 and 0.1 either side."""
+    remarks = _on_what_patterns_share(np.full(2, 0.2 + 0.3 * beyond), np.array([0.1, 0.2, 0.3]))
+    assert [("in common, 20% in the posterior" in remark) for remark in remarks] == [True] * named
 
 
 def test_refusals(digits, chain_posterior):

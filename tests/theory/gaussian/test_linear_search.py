@@ -191,6 +191,16 @@ def test_a_branch_is_followed_over_an_unstable_one():
     assert below.free_energy < symmetric.free_energy - 1e-3
 
 
+def test_a_phase_that_no_unstable_direction_leads_to_needs_no_random_start():
+    """Between spinodal, .9654, and instability, 1.0022, the symmetric branch of six steps is stable."""
+    symmetric, broken = sorted(
+        solve(Network.rnn(100), chain(6, 0.98), starts=0).branches, key=lambda one: abs(one.kernel[0, 0, 1, 0])
+    )
+    assert symmetric.stable
+    assert broken.stable
+    assert abs(symmetric.kernel[0, 0, 1, 0]) < 1e-6 < 0.1 < abs(broken.kernel[0, 0, 1, 0])
+
+
 def test_an_inverse_by_products():
     root = np.random.default_rng(0).normal(size=(150, 200))
     matrix = root @ root.T
