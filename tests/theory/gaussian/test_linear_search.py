@@ -12,7 +12,7 @@ from theory.gaussian.curvatures import lowest_curvatures
 from theory.gaussian.data_directions import data_directions, lifted
 from theory.gaussian.kernel_energy import Points, positive_inverse
 from theory.gaussian.reduced import Reduced
-from theory.gaussian.saddle_point import by_entry
+from theory.gaussian.saddle_point import by_entry, reduced_kernel
 from theory.gaussian.search import LinearProblem
 from theory.gaussian.settings import GaussianSettings, TrustRegionSettings
 from theory.gaussian.starts import random_starts
@@ -123,6 +123,22 @@ def test_solutions_are_stationary_in_other_coordinates(name):
             at = pack(np.linalg.cholesky(inverse @ kernel @ inverse.T))
             np.testing.assert_allclose(gradient(at, model), 0, atol=1e-10)
             assert branch.stable == (np.linalg.eigvalsh(np.asarray(hessian(at, model)))[0] > 0)
+
+
+@pytest.mark.parametrize("name", ["chain", "every term"])
+def test_how_far_a_kernel_is_from_rest_is_told_where_it_is_not_there(name):
+    """To first order; nothing at the saddle point itself, and no more than the kernel where nothing was found."""
+    network, task = PROBLEMS[name]
+    model = build_model(network, task)
+    reduced, kernel = Reduced.of(model), flat_of(solve(network, task, starts=0).kernel)
+    at_rest = reduced_kernel(kernel, reduced)
+    moved = at_rest * (1 + 1e-5 * np.cos(np.add.outer(np.arange(len(at_rest)), np.arange(len(at_rest)))))
+    assert by_entry(Points(reduced, at_rest), model, stable=True).distance is None
+    near = by_entry(Points(reduced, moved), model, stable=True)
+    away = np.abs(near.kernel - kernel)
+    np.testing.assert_allclose(near.distance, away, atol=1e-2 * away.max())
+    far = by_entry(points_of(name), model, stable=True)
+    np.testing.assert_allclose(far.distance, np.outer(*2 * [np.sqrt(np.diagonal(far.kernel))]))
 
 
 def test_searches_together_end_where_each_ends_alone():
