@@ -217,6 +217,13 @@ def test_a_phase_that_no_unstable_direction_leads_to_needs_no_random_start():
     assert abs(symmetric.kernel[0, 0, 1, 0]) < 1e-6 < 0.1 < abs(broken.kernel[0, 0, 1, 0])
 
 
+def test_the_best_that_was_reached_is_returned_where_the_time_is_up(monkeypatch):
+    """Of the symmetric branch and the broken one, of less free energy, that searches have come to before."""
+    monkeypatch.setattr(search, "time_is_up", lambda: True)
+    (only,) = solve(Network.rnn(100), chain(6, 0.98), starts=0).branches
+    assert abs(only.kernel[0, 0, 1, 0]) > 0.1
+
+
 def test_an_inverse_by_products():
     root = np.random.default_rng(0).normal(size=(150, 200))
     matrix = root @ root.T
