@@ -203,6 +203,17 @@ def test_scores():
     assert constant.tolist() == [0.0, 1e9, -1e9]
 
 
+@pytest.mark.parametrize("scaling", ["mup", "standard"])
+def test_the_size_of_the_readout_in_closed_form(scaling):
+    """One supervised entry: the mean square of V grows by gv^2 Phi (y / A)^2, A = kappa + gv^2 Phi, over N."""
+    network = bn.Network.rnn(50, scaling=scaling, readout_gain=1.3, noise=0.2)
+    solve = theory.solve if scaling == "mup" else theory.nngp
+    solution = solve(network, bn.tasks.chain(3, 1.5))
+    signal = 1.3**2 * float(solution.kernel[2, 0, 2, 0])
+    learned = signal * (1.5 / (0.2 + signal)) ** 2 / (1 if scaling == "mup" else 50)
+    assert readout_size(solution, 50) == pytest.approx(np.sqrt(1 + learned), rel=1e-9)
+
+
 @pytest.mark.parametrize(("beyond", "named"), [(0.99, False), (1.01, True)])
 def test_what_patterns_share_counts_beyond_three_spreads(beyond, named):
     """Of the draws of the posterior, 0.2 and 0.1 either side."""
