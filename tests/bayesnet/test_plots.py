@@ -130,6 +130,9 @@ def test_the_order_parameter_along_the_signal(solution, followed, draws):
     assert up.get_ydata()[-1] == pytest.approx(kernel[1, 2] ** 2 / (kernel[1, 1] * kernel[2, 2]), rel=1e-6)
     squares = draws["posterior"]["overlap"].to_numpy().reshape(-1, 3, 3)[:, *np.triu_indices(3, 1)] ** 2
     assert ax.containers[0].lines[0].get_ydata()[0] == pytest.approx(squares.max(axis=1).mean())
+    for label, name in ((None, "RNN"), ("mine", "mine")):
+        told = bn.plots.overlap_along(followed, {4.3: draws}, label=label, ax=axes()).get_legend().get_texts()
+        assert [text.get_text() for text in told] == [f"{name}, theory", f"{name}, draws (90%)"]
 
 
 def test_the_prior_is_a_source_and_colours_follow_one_another():
