@@ -10,6 +10,7 @@ import scipy.stats
 
 import bayesnet as bn
 import theory
+from bayesnet.comparison import judge
 from bayesnet.diagnostics import evaluate_observables
 from bayesnet.location import normal_scores
 from bayesnet.location_remarks import _on_what_patterns_share, readout_size
@@ -247,3 +248,6 @@ def test_a_single_network_without_a_predicted_spread_is_not_judged(digits):
     assert "unreliable" not in many["verdict"].to_numpy()
     assert "differ" in many["verdict"].to_numpy()
     np.testing.assert_allclose(many["mcse"], many["sd"] / 4)
+    for number, table in ((1, one), (16, many)):
+        message = judge(bn.from_weights(solution.network, task, weights[:number]), table).message
+        assert ("a single network cannot be judged" in message) == (number == 1)
