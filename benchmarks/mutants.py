@@ -4,21 +4,23 @@
 
 A mutant is one small change in a line that computes: an operator, a comparison, a constant, a bound of a slice, a
 transpose, a sum for a mean. Messages, type hints, docstrings, checks of arguments, defaults, constants of modules,
-figures, reports and the command line are left out, and no two mutants share a line. Each is written into a temporary
-copy of the tree, so that a run that is killed leaves none behind, and meets the test files that are most likely to see
-it: those of its module's own name or that import it, those that mention its public names or those of modules that
-import it, and the generic cases. What these do not catch is reported as survived, with its diff: equivalent to the
-original, caught by a file that was not run (--all runs all that mention the module), or missed. Mutants that run out of
-time are counted apart.
+figures, reports, the looks of plots and the command line are left out, and no two mutants share a line. Each is written
+into a temporary copy of the tree, so that a run that is killed leaves none behind, and meets the tests that execute its
+line, those of its module first, then the quickest, up to `--seconds` of them. What records which these are is
+`benchmarks/choice_of_tests.py`; without a record they are chosen by names. What the tests do not catch is reported with
+its diff: not executed by any fast test, or survived, which is to say equivalent to the original, caught by a file that
+was not run, or missed. Mutants that take more than twice the time, as endless loops do, are counted apart.
 """
 
 import argparse
 import ast
+import contextlib
 import difflib
 import os
 import random
 import re
-import shutil
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,12 +30,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
+from choice_of_tests import ROOT, copy_of_the_tree, named_tests, recorded_tests
+
+MEMORY = 12 * 2**30  # bytes of addresses: what asks for more ends with an error
 LEFT_OUT = re.compile(r"figures|report|__init__|__main__|cli\.py|commands\.py|config\.py|arguments\.py|style\.py")
-SLOW_TO_START = {"test_examples.py", "test_gpu.py", "test_imports.py", "test_documentation.py", "test_dask.py"}
-THEORY, POSTERIORS = "tests/theory/test_generic_case.py", "tests/bayesnet/test_generic_posteriors.py"
-GENERIC = {"theory": [THEORY, POSTERIORS], "bayesnet": [POSTERIORS]}
-MENTIONED = 4  # test files besides the generic ones
+# Arguments that compute nothing: a check of zip, and how figures look.
+LOOKS = {"strict", "linewidth", "markersize", "fontsize", "alpha", "zorder", "capsize", "figsize", "dpi", "pad"}
 # What stands in the source, and what takes its place.
 SWAPS = {ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*"), ast.Pow: ("**", "*")}
 SWAPS |= {ast.Mod: ("%", "//"), ast.FloorDiv: ("//", "%"), ast.And: ("and", "or"), ast.Or: ("or", "and")}
@@ -41,6 +43,7 @@ SWAPS |= {ast.Lt: ("<", ">="), ast.GtE: (">=", "<"), ast.Gt: (">", "<="), ast.Lt
 SWAPS |= {ast.NotEq: ("!=", "=="), ast.In: ("in", "not in"), ast.NotIn: ("not in", "in"), ast.Is: ("is", "is not")}
 FUNCTIONS = {"sum": "mean", "mean": "sum", "max": "min", "min": "max", "any": "all", "all": "any", "sqrt": "square"}
 FUNCTIONS |= {"argmax": "argmin", "argmin": "argmax", "zeros": "ones", "exp": "log", "maximum": "minimum"}
+BUILTINS = {"max", "min", "any", "all"}
 
 
 class Mutant(NamedTuple):
@@ -62,7 +65,7 @@ def computing(node: ast.AST) -> Iterator[ast.AST]:
         for child in value if isinstance(value, list) else [value]:
             is_check = isinstance(child, ast.Call) and ast.unparse(child.func).startswith(("arguments.", "isinstance"))
             told = field in ("annotation", "returns", "decorator_list", "bases", "defaults", "kw_defaults")
-            told |= isinstance(child, ast.keyword) and child.arg == "strict"
+            told |= isinstance(child, ast.keyword) and child.arg in LOOKS
             told |= isinstance(child, ast.AnnAssign) and isinstance(node, ast.ClassDef)
             if isinstance(child, ast.AST) and not (told or is_check or isinstance(child, skipped)):
                 yield child
@@ -108,9 +111,11 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
             yield from (replaced(*place(bound), f"{of(bound)} + 1") for bound in (node.lower, node.upper) if bound)
         elif isinstance(node, ast.Attribute) and node.attr == "T":
             yield replaced(*place(node), of(node.value))
-        elif isinstance(node, ast.Call) and of(node.func).split(".")[-1] in FUNCTIONS:
-            end, name = place(node.func)[1], of(node.func).split(".")[-1]
-            yield replaced(end - len(name), end, FUNCTIONS[name])
+        elif isinstance(node, ast.Call):
+            end, (before, _, name) = place(node.func)[1], of(node.func).rpartition(".")
+            # What stands alone is a builtin, and neither the builtins nor math know all of these names.
+            if name in FUNCTIONS and (before != "math" or name == "exp") and (before or name in BUILTINS):
+                yield replaced(end - len(name), end, FUNCTIONS[name])
         if sides and type(sides[1]) in SWAPS:
             old, new = SWAPS[type(sides[1])]
             at = source.find(old, place(sides[0])[1], place(sides[2])[0])
@@ -135,26 +140,33 @@ def sample(number: int, seed: int, only: str) -> list[Mutant]:
     return [rng.choice(found[line]) for line in rng.sample(sorted(found), len(found))][:number]
 
 
-def tests_for(module: str, everything: bool) -> list[str]:
-    """The test files that may see a mutant of a module, the most specific one first, then the generic cases."""
-    dotted = "from " + module.removesuffix(".py").replace("/", ".") + " import"
-    sources = [*ROOT.glob("theory/**/*.py"), *ROOT.glob("bayesnet/**/*.py")]
-    names = public_names(ROOT / module)
-    indirect = {name for path in sources if dotted in path.read_text() for name in public_names(path)}
-    scores = {}
-    for path in ROOT.glob("tests/**/test_*.py"):
-        words, own = re.findall(r"\w+", path.read_text()), path.stem == f"test_{Path(module).stem}"
-        mentions = sum(word in names for word in words) + 0.1 * sum(word in indirect for word in words)
-        scores[str(path.relative_to(ROOT))] = 1000 * (own + (dotted in path.read_text())) + mentions
-    generic = GENERIC[module.split("/")[0]]
-    ranked = sorted((name for name in scores if scores[name] > 0), key=lambda name: (-scores[name], name))
-    special = [name for name in ranked if name not in generic and Path(name).name not in SLOW_TO_START]
-    return [*special[:1], *generic, *special[1 : None if everything else MENTIONED]]
-
-
-def public_names(path: Path) -> set[str]:
-    body = ast.parse(path.read_text()).body
-    return {n.name for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")}
+def verdict_of(tests: list[str], tree: Path, environment: dict[str, str], seconds: float) -> tuple[str, list[str]]:
+    """Whether tests catch what has been changed in a tree, and which one did."""
+    environment = {
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9",
+        **environment,
+    }  # programs are read, none is kept
+    command = [sys.executable, "-m", "pytest", "-n0", "-qx", "-p", "no:cacheprovider", "-p", "choice_of_tests", *tests]
+    running = subprocess.Popen(
+        command,
+        cwd=tree,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)),
+    )
+    try:
+        told = running.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        return "out of time", []
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)  # with the processes that tests have started
+        running.wait()
+    if running.returncode > 2:  # not the mutant's fault
+        sys.exit(told)
+    return "caught" if running.returncode else "survived", re.findall(r"^(?:FAILED|ERROR) (\S+)", told, re.M)
 
 
 def main() -> None:
@@ -163,30 +175,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="go on from this one")
     parser.add_argument("--only", default="", help="part of the path of the modules to change")
-    parser.add_argument("--timeout", type=float, default=300, help="seconds for each mutant")
-    parser.add_argument("--all", action="store_true", help="run every test file that mentions the module")
+    parser.add_argument("--seconds", type=float, default=300, help="of tests for each mutant")
+    parser.add_argument("--all", action="store_true", help="where nothing is recorded: all that mention the module")
     options = parser.parse_args()
-    counts = {"caught": 0, "survived": 0, "out of time": 0}
+    counts = {"caught": 0, "survived": 0, "not executed": 0, "out of time": 0}
     with tempfile.TemporaryDirectory() as work:
-        tree = Path(work, "tree")
-        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", ".pytest_cache", "__pycache__"))
-        environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-        environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "compiled"))
+        tree, environment = copy_of_the_tree(work)
         mutants = sample(options.number, options.seed, options.only)
         for number, mutant in list(enumerate(mutants))[options.first :]:
-            before, started, by = (ROOT / mutant.path).read_text(), time.monotonic(), []
+            before, started = (ROOT / mutant.path).read_text(), time.monotonic()
             after = mutant.apply(before)
+            tests = recorded_tests(mutant.path, before.count("\n", 0, mutant.start) + 1, options.seconds)
+            if tests is None:
+                tests = named_tests(mutant.path, options.all)
             (tree / mutant.path).write_text(after)
-            plain = [sys.executable, "-m", "pytest", "-n0", "-qx", "-p", "no:cacheprovider"]
-            how = {"cwd": tree, "env": environment, "timeout": options.timeout, "stdout": subprocess.PIPE, "text": True}
-            try:
-                ended = subprocess.run([*plain, *tests_for(mutant.path, options.all)], **how)
-                if ended.returncode > 2:  # not the mutant's fault
-                    sys.exit(ended.stdout)
-                verdict = "caught" if ended.returncode else "survived"
-                by = re.findall(r"^(?:FAILED|ERROR) (\S+)", ended.stdout, re.M)
-            except subprocess.TimeoutExpired:
-                verdict = "out of time"
+            verdict, by = verdict_of(tests, tree, environment, 2 * options.seconds) if tests else ("not executed", [])
             (tree / mutant.path).write_text(before)
             counts[verdict] += 1
             diff = [*difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)][2:]

@@ -1,5 +1,6 @@
 """Small posteriors and solutions that several test modules share, each sampled or solved once."""
 
+import jax
 import pytest
 
 import bayesnet as bn
@@ -18,7 +19,13 @@ def small_task():
 @pytest.fixture(scope="session")
 def posteriors(small_task):
     networks = {"RNN": bn.Network.rnn(256), "DNN": bn.Network.dnn(256)}
-    return {name: bn.sample(network, small_task, **QUICK) for name, network in networks.items()}
+    # Chains of programs that are compiled otherwise are other chains: these are the same in whatever file comes first.
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        return {name: bn.sample(network, small_task, **QUICK) for name, network in networks.items()}
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,15 @@
 """Several devices: chains in lockstep are shared out, in a sweep too, and draw what they draw on one."""
 
+import functools
 import os
 import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
+import tqdm
 
-from bayesnet import Network, sample, tasks
+from bayesnet import Network, sample, sampling, tasks
 from bayesnet.samplers import engine
 
 RUN = {"num_warmup": 0, "num_samples": 6, "num_latents": 6, "sampler": "hmc", "chain_method": "vectorized", "seed": 3}
@@ -67,14 +69,16 @@ np.savez(sys.argv[1] + "/two.npz", kernel=tree["posterior"]["kernel"], lp=tree["
 """
 
 
-def test_chains_on_two_devices_draw_what_they_draw_on_one(tmp_path):
+def test_chains_on_two_devices_draw_what_they_draw_on_one(tmp_path, capsys, monkeypatch):
     """Two forced host devices in a process of their own. Equal up to rounding, which depends on the batch."""
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", TWO_DEVICES, str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     two = np.load(tmp_path / "two.npz")
-    one = sample(Network(8, activation="tanh"), tasks.chain(2, 1.5), **RUN)
+    monkeypatch.setattr(sampling, "progress_bar", functools.partial(tqdm.tqdm, mininterval=0, miniters=1))
+    one = sample(Network(8, activation="tanh"), tasks.chain(2, 1.5), progress=True, **RUN)
+    assert "24/24" in capsys.readouterr().err  # the draws of all chains are counted
     np.testing.assert_allclose(two["kernel"], one["posterior"]["kernel"], rtol=1e-9)
     np.testing.assert_allclose(two["lp"], one["sample_stats"]["lp"], rtol=1e-9)
 

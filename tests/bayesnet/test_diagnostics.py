@@ -5,7 +5,7 @@ import pytest
 
 import bayesnet as bn
 from bayesnet.comparison import judge
-from bayesnet.diagnostics import check_gates, summarise, summarise_draws
+from bayesnet.diagnostics import _bfmi, check_gates, summarise, summarise_draws
 from bayesnet.observables import default_observables, overlaps, target_direction
 from theory.symmetry import apply_signs, mirror_signs
 
@@ -174,3 +174,11 @@ def test_summarise_has_one_row_for_each_observable(posteriors, small_task):
     labels = [observable.label for observable in default_observables(bn.Network.rnn(256), small_task)]
     assert list(table.index) == labels
     assert list(table.columns) == ["mean", "sd", "mcse", "r_hat", "ess_bulk", "ess_tail"]
+
+
+def test_energy_bfmi_of_few_draws():
+    """Mean squared change over variance; two draws have both, one has neither, and frozen ones no variance."""
+    energy = np.array([[0.0, 1.0], [2.0, 2.0]])
+    assert _bfmi(energy).tolist() == [2.0, np.inf]
+    assert _bfmi(energy[:, :1]).tolist() == [np.inf, np.inf]
+    np.testing.assert_allclose(_bfmi(np.array([[0.0, 1.0, 3.0]])), [2.5 / (7 / 3)])

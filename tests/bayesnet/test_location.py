@@ -10,9 +10,10 @@ import scipy.stats
 
 import bayesnet as bn
 import theory
+from bayesnet.comparison import judge
 from bayesnet.diagnostics import evaluate_observables
 from bayesnet.location import normal_scores
-from bayesnet.location_remarks import readout_size
+from bayesnet.location_remarks import _on_what_patterns_share, readout_size
 from bayesnet.observables import default_observables
 from bayesnet.predicted_spread import predicted_draws
 
@@ -203,6 +204,24 @@ def test_scores():
     assert constant.tolist() == [0.0, 1e9, -1e9]
 
 
+@pytest.mark.parametrize("scaling", ["mup", "standard"])
+def test_the_size_of_the_readout_in_closed_form(scaling):
+    """One supervised entry: the mean square of V grows by gv^2 Phi (y / A)^2, A = kappa + gv^2 Phi, over N."""
+    network = bn.Network.rnn(50, scaling=scaling, readout_gain=1.3, noise=0.2)
+    solve = theory.solve if scaling == "mup" else theory.nngp
+    solution = solve(network, bn.tasks.chain(3, 1.5))
+    signal = 1.3**2 * float(solution.kernel[2, 0, 2, 0])
+    learned = signal * (1.5 / (0.2 + signal)) ** 2 / (1 if scaling == "mup" else 50)
+    assert readout_size(solution, 50) == pytest.approx(np.sqrt(1 + learned), rel=1e-9)
+
+
+@pytest.mark.parametrize(("beyond", "named"), [(0.99, False), (1.01, True)])
+def test_what_patterns_share_counts_beyond_three_spreads(beyond, named):
+    """Of the draws of the posterior, 0.2 and 0.1 either side."""
+    remarks = _on_what_patterns_share(np.full(2, 0.2 + 0.3 * beyond), np.array([0.1, 0.2, 0.3]))
+    assert [("in common, 20% in the posterior" in remark) for remark in remarks] == [True] * named
+
+
 def test_refusals(digits, chain_posterior):
     weights, task, solution = digits
     tree = bn.from_weights(solution.network, task, weights[:1])
@@ -229,3 +248,6 @@ def test_a_single_network_without_a_predicted_spread_is_not_judged(digits):
     assert "unreliable" not in many["verdict"].to_numpy()
     assert "differ" in many["verdict"].to_numpy()
     np.testing.assert_allclose(many["mcse"], many["sd"] / 4)
+    for number, table in ((1, one), (16, many)):
+        message = judge(bn.from_weights(solution.network, task, weights[:number]), table).message
+        assert ("a single network cannot be judged" in message) == (number == 1)

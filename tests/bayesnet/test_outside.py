@@ -1,6 +1,7 @@
 """Networks from outside: the samples' own weights give the samples again, and other notations the same network."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -54,10 +55,11 @@ def torch_rnn(state, inputs):
 @pytest.mark.parametrize("scaling", ["mup", "standard"])
 def test_weights_of_draws_give_the_draws_again(scaling):
     """Every term of the model: kernels, outputs, densities, groups and latent numbers of a run in weights."""
-    network, task = generic_network(6, "all", scaling=scaling), generic_task()
+    network, task, started = generic_network(6, "all", scaling=scaling), generic_task(), time.perf_counter()
     posterior = bn.sample(network, task, "weights", **FEW)
     weights = [bn.draw_weights(posterior, chain, draw) for chain in range(2) for draw in range(2)]
     tree = bn.from_weights(network, task, weights)
+    assert 0 < tree.attrs["wall_time"] + posterior.attrs["wall_time"] < time.perf_counter() - started
     assert set(tree.children) == set(posterior.children)
     assert json.loads(tree.attrs["network"]) == json.loads(posterior.attrs["network"])
     kept = posterior["latents"]["latent_draw"].to_numpy()

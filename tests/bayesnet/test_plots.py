@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 import bayesnet as bn
 import theory
 from bayesnet.eigenvalue_cloud import prior_cloud
+from bayesnet.plots.curves import kernel_density
 from bayesnet.plots.style import COLOURS, observable_label
 
 TASK = bn.tasks.chain(steps=3, signal=4.3)
@@ -76,6 +77,15 @@ def test_predictions_show_theory_bands_and_targets(solution, draws):
     assert len({lines[name].get_color() for name in ("mine", "RNN, theory")}) == 2
 
 
+def test_what_is_known_of_the_truth_is_shown_beside_the_targets():
+    """Also where a part of it is unknown."""
+    task = bn.Task(np.ones((1, 3, 1)), [[[0.5], [np.nan], [1.0]]], [[False, False, True]])
+    ax = bn.plots.prediction(theory.nngp(RNN, task), ax=axes())
+    lines = {line.get_label(): line.get_xydata().tolist() for line in ax.get_lines()}
+    assert lines["target"] == [[3.0, 1.0]]
+    assert lines["truth, not supervised"][0] == [1.0, 0.5]
+
+
 def kernels_of(draws):
     return draws["posterior"]["kernel"].to_numpy().reshape(-1, 3, 3)
 
@@ -120,6 +130,9 @@ def test_the_order_parameter_along_the_signal(solution, followed, draws):
     assert up.get_ydata()[-1] == pytest.approx(kernel[1, 2] ** 2 / (kernel[1, 1] * kernel[2, 2]), rel=1e-6)
     squares = draws["posterior"]["overlap"].to_numpy().reshape(-1, 3, 3)[:, *np.triu_indices(3, 1)] ** 2
     assert ax.containers[0].lines[0].get_ydata()[0] == pytest.approx(squares.max(axis=1).mean())
+    for label, name in ((None, "RNN"), ("mine", "mine")):
+        told = bn.plots.overlap_along(followed, {4.3: draws}, label=label, ax=axes()).get_legend().get_texts()
+        assert [text.get_text() for text in told] == [f"{name}, theory", f"{name}, draws (90%)"]
 
 
 def test_the_prior_is_a_source_and_colours_follow_one_another():
@@ -225,3 +238,10 @@ def test_without_axes_a_figure_is_made(solution):
 def test_bad_input_is_named(solution, call, message):
     with pytest.raises(ValueError, match=message):
         call(solution)
+
+
+@pytest.mark.parametrize(("value", "width"), [(3.0, 3e-3), (-2.0, 2e-3), (0.0, 1e-6)])
+def test_draws_that_are_all_equal_are_a_peak_that_can_be_seen(value, width):
+    at, heights = kernel_density(np.full(7, value))
+    np.testing.assert_allclose(at - value, [-width, 0, width], rtol=1e-9)
+    assert heights.tolist() == [0, 1, 0]

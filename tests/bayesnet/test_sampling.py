@@ -9,10 +9,13 @@ import jax
 import jax.monitoring
 import numpy as np
 import pytest
+import scipy.stats
 import tqdm
 import xarray as xr
+from numpyro.infer.util import log_density
 
 from bayesnet import Network, Task, Tuning, results, sample, sample_prior, sampling, tasks
+from bayesnet.models.coordinates import build_coordinates
 from bayesnet.observables import default_observables
 from bayesnet.samplers import chains, engine
 from theory.causal import propagate
@@ -151,6 +154,21 @@ def test_latents_reproduce_their_kernels(posterior):
             kernel = np.asarray(propagate(model, z, TANH.phi.function, TANH.width).kernel)
             stored = posterior["posterior"]["kernel"].values[chain, latents["latent_draw"].values[latent]]
             np.testing.assert_allclose(stored.reshape(kernel.shape), kernel, rtol=1e-12, atol=1e-12)
+
+
+def test_the_log_density_is_that_of_the_latents(posterior, wide):
+    """Of fields written out, white noise and likelihood; of kernels that of NumPyro, with frames and their walls."""
+    z, drawn = posterior["latents"]["z"].values, posterior["latents"]["latent_draw"].values
+    prior = scipy.stats.norm.logpdf(z).sum(axis=(2, 3, 4))
+    likelihood = posterior["posterior"]["log_likelihood_marginal"].values[:, drawn]
+    np.testing.assert_allclose(posterior["sample_stats"]["lp"].values[:, drawn], prior + likelihood, rtol=1e-9)
+    with jax.enable_x64(True):
+        model = build_model(WIDE, tasks.chain(3, 4.3)).on_device()
+        density = build_coordinates("kernels", WIDE, tasks.chain(3, 4.3)).model
+        for chain, latent in np.ndindex(2, 2):
+            latents = {name: values.values[chain, latent] for name, values in wide["latents"].data_vars.items()}
+            found = wide["sample_stats"]["lp"].values[chain, wide["latents"]["latent_draw"].values[latent]]
+            assert found == pytest.approx(float(log_density(density, (model,), {}, latents)[0]), rel=1e-9)
 
 
 def test_kept_fields_and_weights_reproduce_their_kernels():

@@ -14,7 +14,7 @@ from bayesnet.observables import default_observables, default_rows, directed_ker
 from bayesnet.plots.sources import aligned_predictions, mean_of
 from bayesnet.results import _moment_data, build_tree
 from bayesnet.samplers.moments import Recorder
-from bayesnet.task_images import Action, image_near, turned_draws, turned_toward, values_of
+from bayesnet.task_images import Action, _exchange, image_near, turned_draws, turned_toward, values_of
 from theory import Network, Solution, Task
 from theory.jax_settings import own_settings
 from theory.kernels import flat_of, outputs_of
@@ -250,3 +250,8 @@ def test_labels_of_observables_that_were_recorded():
     )
     for label, values in every.items():
         np.testing.assert_allclose(recorded[label], values, atol=1e-12)
+
+
+def test_exchanged_patterns_are_told_as_cycles_counted_from_one():
+    assert _exchange(np.array([0, 1, 2])) == "as drawn"
+    assert _exchange(np.array([1, 0, 2, 4, 5, 3])) == "with patterns exchanged, (1 2)(4 5 6)"

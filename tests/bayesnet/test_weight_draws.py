@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from literal_network import run
-from small_problems import generic_network, generic_task
+from small_problems import Dense, generic_network, generic_task
 
 import bayesnet as bn
 from bayesnet.eigenvalue_cloud import eigenvalue_cloud, learned_spectra, predicted_by
@@ -72,6 +72,20 @@ def test_sampled_weights_are_returned_as_they_are(scaling):
     for chain, position in np.ndindex(outputs.shape[:2]):
         _, answers = run(network, task, bn.draw_weights(posterior, chain, position))
         np.testing.assert_allclose(answers, outputs[chain, position], atol=1e-10)
+
+
+@pytest.mark.parametrize("scaling", ["mup", "standard"])
+def test_readouts_drawn_back_have_the_law_of_the_regression(scaling):
+    """Mean and variance of the outputs at every entry, given the fields: 5 MCSE."""
+    network, task = generic_network(8, "W and V", scaling=scaling), generic_task()
+    rng, number = np.random.default_rng(0), 400
+    fields = rng.normal(size=(task.entries, 8))
+    drawn = [run(network, task, weights_given_fields(network, task, fields, fields, rng))[1] for _ in range(number)]
+    outputs = np.array(drawn).swapaxes(1, 2).reshape(number, task.entries, -1)
+    law, kernel = Dense(network, task), fields @ fields.T / 8
+    mean, variance = law.mean(kernel), law.variance(kernel)[:, None]
+    assert (np.abs(outputs.mean(axis=0) - mean) < 5 * np.sqrt(variance / number)).all()
+    np.testing.assert_allclose(outputs.var(axis=0) / variance, 1, atol=5 * np.sqrt(2 / number))
 
 
 def test_shapes_seeds_and_refusals(chain_posterior):

@@ -11,6 +11,7 @@ from scipy.special import gammaln, logsumexp
 from small_problems import as_general, chain, repeated, weighted_networks
 
 from theory import Network, fluctuations, log_bayes_factor, log_evidence, nngp, predict, sensitivity, solve
+from theory.evidence import mirror_images
 from theory.model import build_model, target_cov
 from theory.response import factorise, inverse_factor
 
@@ -161,3 +162,21 @@ def test_what_was_not_solved_has_no_evidence_and_no_fluctuations():
         with pytest.raises(ValueError, match=r"solution was not solved: its equations are violated by 0\.5"):
             ask(cut_short)
     assert np.isfinite(log_evidence(replace(solution, residual=1e-3, converged=False)).log_evidence)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_mirror_images_are_counted_in_any_units(unit):
+    """Of broken kernels one; none of those that a sign leaves as they are, up to rounding or their standard error."""
+    lazy = nngp(Network.rnn(300), chain(3, 4.3))
+    apart = np.zeros((3, 3))
+    apart[0, 1] = apart[1, 0] = unit
+
+    def images(kernel, error=0.0):
+        shape = lazy.kernel.shape
+        return mirror_images(replace(lazy, kernel=kernel.reshape(shape), standard_error=np.full(shape, error * unit)))
+
+    diagonal = unit * np.diag([1.0, 2.0, 3.0])
+    assert images(diagonal) == 0
+    assert images(diagonal + 0.3 * apart) == 1
+    assert images(diagonal + 1e-5 * apart) == 0
+    assert images(diagonal + 0.3 * apart, error=0.1) == 0

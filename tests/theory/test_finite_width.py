@@ -132,3 +132,13 @@ def test_forty_entries():
     expected = in_noise_coordinates(solution)
     found = 500 * flat(fluctuations(solution).kernel_cov, 40)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("patterns", [1, 2])
+def test_kernels_are_drawn_where_patterns_are_one(patterns):
+    """Of one step: all entries of a drawn kernel are equal, and vary about that of the saddle point."""
+    solution = solve(Network.rnn(100), Task(np.ones((patterns, 1, 1)), np.ones((patterns, 1, 1))))
+    drawn = fluctuations(solution).draw_kernels(200).reshape(200, -1)
+    np.testing.assert_allclose(drawn, np.broadcast_to(drawn[:, :1], drawn.shape), rtol=1e-6)
+    np.testing.assert_allclose(drawn.mean(), solution.kernel.ravel()[0], rtol=0.1)
+    assert 0.05 < drawn[:, 0].std() / drawn.mean() < 0.3  # about sqrt(2 / N)

@@ -1,5 +1,7 @@
 """Fits against evidences that are integrals over one kernel, against networks with weights, and at their limits."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -10,6 +12,7 @@ from small_problems import chain
 
 import theory
 from theory import Network, Task
+from theory.evidence_climb import best_start
 from theory.evidence_curve import EvidenceCurve
 
 OUTPUTS = 12
@@ -218,3 +221,22 @@ def test_bad_arguments(changes, message):
         theory.fit(network, **{"task": chain(3, 1.0), "over": ["noise"], **changes})
     with pytest.raises(ValueError, match=r"^network is"):
         theory.fit(3, chain(3, 1.0), ["noise"])
+
+
+@pytest.mark.parametrize(("names", "scan", "seen"), [(("noise",), 5, 6), (("noise", "leak"), 3, 9)])
+def test_the_climb_begins_at_the_best_of_the_points_that_are_scanned(names, scan, seen):
+    """The network's own and ``scan`` for each parameter, up to the next power of two where there are several."""
+    met = []
+
+    class Curve:
+        bounds = np.array([[-3.0, 3.0], [0.0, 1.0]])[: len(names)]
+
+        def at(self, point):
+            met.append(np.asarray(point))
+            return SimpleNamespace(value=-np.sum((met[-1] - 0.7) ** 2), trouble=None)
+
+    Curve.names = names
+    best = best_start(Curve(), np.full(len(names), 0.1), scan, seed=0)
+    assert len(met) == seen
+    np.testing.assert_array_equal(best, min(met, key=lambda point: np.sum((point - 0.7) ** 2)))
+    assert np.ptp(met, axis=0)[0] > 0.6 * np.log(10)

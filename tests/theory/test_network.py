@@ -164,3 +164,15 @@ def test_several_numbers_as_arrays(array):
 def test_arrays_that_are_no_degree_of_sharing(degree):
     with pytest.raises(ValueError, match=r"^shared\['input'\]"):
         Network.rnn(4, shared={"input": degree})
+
+
+def test_degrees_of_sharing_that_a_network_does_not_have_are_refused():
+    """Those of weights that it lacks, and all of a network of connections."""
+    network = Network(8)
+    assert network.with_parameter("shared.recurrent", 0.5).degree("recurrent") == 0.5
+    for one, name, known in (
+        (network, "shared.bias", "recurrent, input, readout"),
+        (Network(8, connections=network.wiring(2).connections), "shared.recurrent", "none"),
+    ):
+        with pytest.raises(ValueError, match=rf"'{name}' is no degree of sharing; the network has those of {known}$"):
+            one.with_parameter(name, 0.5)

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_problems import as_general, chain, repeated, sequence
+from small_problems import as_general, chain, generic_new_patterns, generic_task, repeated, sequence
 
 from theory import Network, Task, fluctuations, nngp, predict, solve
-from theory.kernels import outputs_of
-from theory.model import build_model, output_law
+from theory.extension import extend_kernel, joint_model
+from theory.jax_settings import own_settings
+from theory.kernels import flat_of, outputs_of
+from theory.model import build_model, output_law, preactivation_cov
 
 SHARINGS = [("recurrent", "input", "readout"), (), ("input", "readout"), ("recurrent",)]
 
@@ -134,6 +136,19 @@ def test_the_lazy_limit_is_a_gaussian_process(scaling):
         cov = output_law(model, jnp.asarray(joint.kernel.reshape(16, 16))).cov
     expected = outputs_of(np.diagonal(cov)[:, None], joint.task)[2:]
     np.testing.assert_allclose(found.variance, np.broadcast_to(expected, found.variance.shape), rtol=1e-9)
+    kappa = 0.1 / 50 if scaling == "mup" else 0.1
+    np.testing.assert_allclose(found.observation_variance - found.variance, kappa, rtol=1e-9)
+
+
+def test_each_new_pattern_meets_the_trained_ones_alone():
+    """Also the only one."""
+    network, trained, new = Network.rnn(8), generic_task(), generic_new_patterns()
+    both = joint_model(network, trained, new)
+    for number in range(2):
+        alone = joint_model(network, trained, Task(new.inputs[[number]], new.targets[[number]]))
+        np.testing.assert_array_equal(alone.model.drive, np.asarray(both.model.drive)[[number]])
+        np.testing.assert_array_equal(alone.trained, both.trained)
+        assert (alone.new, alone.outputs) == (both.new, both.outputs)
 
 
 def test_nothing_to_score():
@@ -164,3 +179,18 @@ def test_shorter_sequences_in_the_lazy_limit():
     assert short.mean.shape == (2, 2, 1)
     np.testing.assert_allclose(short.mean, whole.mean[:, :2], atol=1e-12)
     np.testing.assert_allclose(short.variance, whole.variance[:, :2], atol=1e-12)
+
+
+@pytest.mark.parametrize("kept", [[0, 1], [0, 1, 2, 4]], ids=["first step", "an entry of each step"])
+def test_neurons_are_extended_entry_by_entry_as_the_prior_has_it(kept):
+    """From prior draws of some entries the kernel of the lazy limit on all; activities of at most 1: 5 MCSE."""
+    network, task, number = Network.rnn(8, activation="erf", bias_gain=0.4), generic_task(), 200_000
+    lazy, rng = flat_of(nngp(network, task).kernel), np.random.default_rng(0)
+    with own_settings():
+        model = build_model(network, task).on_device()
+        cov = np.asarray(preactivation_cov(model, jnp.asarray(lazy)))
+        window = np.ix_(kept, kept)
+        neurons = rng.multivariate_normal(np.zeros(len(kept)), cov[window], number)
+        found = extend_kernel(lazy[window], neurons, model, np.array(kept), network.phi.function, rng)
+    np.testing.assert_array_equal(found[window], lazy[window])
+    np.testing.assert_allclose(found, lazy, atol=5 / np.sqrt(number))

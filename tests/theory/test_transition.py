@@ -5,6 +5,7 @@ import pytest
 
 import theory
 from bayesnet import tasks
+from theory.search.broken_branch import BrokenPath
 from theory.search.settings import BranchSettings
 
 RNN = theory.Network.rnn(8)
@@ -174,3 +175,22 @@ def test_order_and_thresholds_where_three_entries_are_integrated_exactly():
 def test_along_what_correlations_need_not_grow_with():
     with pytest.raises(ValueError, match="along is 'noise'; allowed are 'signal' and degrees of sharing"):
         theory.critical_point(RNN, tasks.chain(3, 1.0), "noise")
+
+
+@pytest.mark.parametrize("step", [0.5, 0.05], ids=["few steps", "many"])
+def test_thresholds_of_a_path_in_closed_form(step):
+    """f = 1 - a^2/2 + a^4 with dF/df = -a^2: a fold at a = 1/2, and free energies that meet where the area is zero.
+
+    F along the path is the integral of -a^2 df = a^4/4 - 2 a^6/3, which is zero at a^2 = 3/8.
+    """
+    a = np.arange(0, 1.01, step)
+    found = BrokenPath(a, 1 - a**2 / 2 + a**4, -(a**2), exact=True).thresholds()
+    crossing = 1 - 3 / 16 + 9 / 64
+    np.testing.assert_allclose(found, (0.9375, crossing), atol=0.02 if step == 0.5 else 1e-5)
+
+
+def test_a_path_that_rises_from_the_start_has_one_threshold():
+    a = np.linspace(0, 1, 5)
+    assert BrokenPath(a, 2 + a**2, -(a**2), exact=True).thresholds() == (2, 2)
+    with pytest.raises(RuntimeError, match="lost right at the instability"):
+        BrokenPath(a[:1], 2 + a[:1], a[:1], exact=True).thresholds()

@@ -62,7 +62,19 @@ def test_moments_are_those_of_the_draws(every, moments):
     one, other = summarise_kernel(every), summarise_kernel(moments)
     xr.testing.assert_allclose(one, other.transpose(*one["kernel_mean"].dims), rtol=1e-9)
     pooled = every["posterior"]["kernel"].to_numpy().reshape(-1, 3, 1, 3, 1)
+    np.testing.assert_allclose(one["kernel_mean"], pooled.mean(axis=0), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(one["kernel_sd"], pooled.std(axis=0, ddof=1), rtol=1e-9)
+    # Gelman and Rubin 1992, of a kernel that varies, and of an overlap that does not.
+    draws = every["posterior"]["kernel"].to_numpy()[:, :, 2, 0, 2, 0]
+    total = 109 / 110 * draws.var(axis=1, ddof=1).mean() + draws.mean(axis=1).var(ddof=1)
+    r_hat = one["kernel_r_hat"].sel(step=3, step_bis=3).item()
+    assert r_hat == pytest.approx(np.sqrt(total / draws.var(axis=1, ddof=1).mean()), rel=1e-9)
+    assert one["overlap_r_hat"].sel(step=3, step_bis=3).item() == pytest.approx(1, abs=1e-2)  # up to rounding
+    alone = xr.DataTree.from_dict(
+        {name: group.to_dataset().isel(chain=[0], missing_dims="ignore") for name, group in every.children.items()}
+    )
+    alone.attrs = every.attrs
+    assert summarise_kernel(alone)["kernel_r_hat"].isnull().all()
 
 
 def test_batch_means_and_r_hat_of_known_chains():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bayesnet import Network, Task, tasks
-from bayesnet.sweeping.grids import make_points, read_axes
+from bayesnet.sweeping.grids import _task_arguments, make_points, read_axes
 
 RNN = Network.rnn(32)
 CHAIN = tasks.chain(3, 2.0)
@@ -128,3 +128,13 @@ def test_bad_settings_are_refused(arguments, message):
 def test_a_value_refused_only_in_combination_is_named_with_its_place():
     with pytest.raises(ValueError, match="no point at width=2: coordinates is 'kernels'"):
         points_of({"width": [3, 2]}, measure="posterior", sampling={"coordinates": "kernels"})
+
+
+def test_a_task_is_made_of_the_axes_that_its_function_takes():
+    """By name, or all that there are; the factor is its targets' and never its own."""
+    axes = read_axes({"steps": [2, 3], "noise": [0.1], "factor": [1.0]})
+    assert _task_arguments(lambda steps: tasks.chain(steps, 1.0), axes) == ("steps",)
+    assert _task_arguments(lambda steps, **others: tasks.chain(steps, 1.0), axes) == ("steps", "noise")
+    assert _task_arguments(lambda **others: tasks.chain(2, 1.0), axes) == ("steps", "noise")
+    assert _task_arguments(lambda: tasks.chain(2, 1.0), axes) == ()
+    assert _task_arguments(CHAIN, axes) == ()

@@ -12,7 +12,7 @@ from theory.gaussian.curvatures import lowest_curvatures
 from theory.gaussian.data_directions import data_directions, lifted
 from theory.gaussian.kernel_energy import Points, positive_inverse
 from theory.gaussian.reduced import Reduced
-from theory.gaussian.saddle_point import by_entry
+from theory.gaussian.saddle_point import by_entry, reduced_kernel
 from theory.gaussian.search import LinearProblem
 from theory.gaussian.settings import GaussianSettings, TrustRegionSettings
 from theory.gaussian.starts import random_starts
@@ -125,6 +125,22 @@ def test_solutions_are_stationary_in_other_coordinates(name):
             assert branch.stable == (np.linalg.eigvalsh(np.asarray(hessian(at, model)))[0] > 0)
 
 
+@pytest.mark.parametrize("name", ["chain", "every term"])
+def test_how_far_a_kernel_is_from_rest_is_told_where_it_is_not_there(name):
+    """To first order; nothing at the saddle point itself, and no more than the kernel where nothing was found."""
+    network, task = PROBLEMS[name]
+    model = build_model(network, task)
+    reduced, kernel = Reduced.of(model), flat_of(solve(network, task, starts=0).kernel)
+    at_rest = reduced_kernel(kernel, reduced)
+    moved = at_rest * (1 + 1e-5 * np.cos(np.add.outer(np.arange(len(at_rest)), np.arange(len(at_rest)))))
+    assert by_entry(Points(reduced, at_rest), model, stable=True).distance is None
+    near = by_entry(Points(reduced, moved), model, stable=True)
+    away = np.abs(near.kernel - kernel)
+    np.testing.assert_allclose(near.distance, away, atol=1e-2 * away.max())
+    far = by_entry(points_of(name), model, stable=True)
+    np.testing.assert_allclose(far.distance, np.outer(*2 * [np.sqrt(np.diagonal(far.kernel))]))
+
+
 def test_searches_together_end_where_each_ends_alone():
     """At every step some of them are not there any more, and some steps are refused."""
     reduced = Reduced.of(build_model(*PROBLEMS["chain"]))
@@ -189,6 +205,23 @@ def test_a_branch_is_followed_over_an_unstable_one():
         below = problem.follow(symmetric.kernel)
     assert below.stable
     assert below.free_energy < symmetric.free_energy - 1e-3
+
+
+def test_a_phase_that_no_unstable_direction_leads_to_needs_no_random_start():
+    """Between spinodal, .9654, and instability, 1.0022, the symmetric branch of six steps is stable."""
+    symmetric, broken = sorted(
+        solve(Network.rnn(100), chain(6, 0.98), starts=0).branches, key=lambda one: abs(one.kernel[0, 0, 1, 0])
+    )
+    assert symmetric.stable
+    assert broken.stable
+    assert abs(symmetric.kernel[0, 0, 1, 0]) < 1e-6 < 0.1 < abs(broken.kernel[0, 0, 1, 0])
+
+
+def test_the_best_that_was_reached_is_returned_where_the_time_is_up(monkeypatch):
+    """Of the symmetric branch and the broken one, of less free energy, that searches have come to before."""
+    monkeypatch.setattr(search, "time_is_up", lambda: True)
+    (only,) = solve(Network.rnn(100), chain(6, 0.98), starts=0).branches
+    assert abs(only.kernel[0, 0, 1, 0]) > 0.1
 
 
 def test_an_inverse_by_products():

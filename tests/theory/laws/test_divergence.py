@@ -69,6 +69,6 @@ def test_control_variates_take_out_most_of_the_error():
     """With enough draws for all directions they span V of a linear phi: without them the error is some .003."""
     found = estimates(identity, 6000, seeds=4)
     error = found.std(ddof=1) / 2
-    assert error < 0.001
+    assert error < 0.0003  # .0007 if the overlap alone goes without them
     # 12.9: once in a thousand for t with three degrees of freedom.
     assert abs(found.mean() - BLOCKS * closed_form()) < 12.9 * error

@@ -7,9 +7,14 @@ import xarray as xr
 
 import theory
 from theory import Network, Task
+from theory.jax_settings import own_settings
 from theory.model import build_model
+from theory.search.branch import Branch, Options
 from theory.search.given_starts import start_kernels
 from theory.search.nearly_images import nearly_images, nearly_opposite_patterns
+from theory.search.posed import pose
+from theory.search.solutions import _other_starts
+from theory.search.stationarity import Root
 
 
 def chain(steps, target, patterns=1):
@@ -103,6 +108,20 @@ def test_images_under_what_is_nearly_a_symmetry():
     (only,) = nearly_images(kernel, model, relu, signs=True, relabelled=True)
     np.testing.assert_array_equal(only, relabelled)
     assert nearly_images(kernel, model, network.phi, signs=False, relabelled=False) == []
+
+
+@pytest.mark.parametrize(("bias", "number"), [(0.02, 1), (0.0, 0)], ids=["nearly", "exactly"])
+def test_a_search_goes_on_from_the_image_under_what_is_nearly_a_symmetry(bias, number):
+    """Under W -> -W, where a bias breaks it; where nothing does the image is the same saddle point."""
+    network = Network(100, activation="tanh", bias_gain=bias)
+    kernel = np.array([[1.0, 0.3, 0.2], [0.3, 1.0, 0.4], [0.2, 0.4, 1.0]])
+    with own_settings():
+        posed = pose(network, chain(3, 1.0), Options(), 0.01)
+        root = Root(kernel, kernel, 0.0, 0.0)
+        starts = _other_starts(posed, [Branch(posed.part, network.phi, [root], np.zeros(1), True, None)])
+    assert len(starts) == number
+    for start in starts:
+        np.testing.assert_allclose(start, kernel * np.outer([1, -1, 1], [1, -1, 1]))
 
 
 @pytest.mark.slow
