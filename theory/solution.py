@@ -75,7 +75,8 @@ class Solution:
         free_energy: F = KL + 1/2 sum_o y_o^T A^{-1} y_o, minus the log evidence per neuron at leading order.
         prediction: f = gv^2 (Mv o Phi)_{*,sup} r at every entry, (P, T, O).
         dual: r = A^{-1} y on supervised entries, zero elsewhere, (P, T, O).
-        residual: largest violation of the stationarity equations, |Phi - Phi[C, Phihat]|_ij / sqrt(Phi_ii Phi_jj).
+        residual: largest violation of the stationarity equations, |Phi - Phi[C, Phihat]|_ij / sqrt(Phi_ii Phi_jj); of
+            long flows (`theory.search.flow_branches`) the root mean square of the first of them.
         stable: whether the free energy has no direction of descent here (all saddle points are listed, stable or not).
         converged: whether the residual reached its tolerance, and the search a stable saddle point.
         message: what happened, in words.
@@ -87,7 +88,8 @@ class Solution:
         randomisations: how many independent ones; t intervals have one degree of freedom less.
         free_energy_error: standard error of the free energy.
         effective_sample_size: of the importance weights, as a fraction of the points; the smallest met. 1 if exact.
-        branches: every saddle point found, this one first, by increasing free energy.
+        branches: every saddle point found, this one first, by increasing free energy; of long flows stable ones only.
+        residual_limit: what the residual may be for the equations to count as solved; 1e-2 of long flows.
     """
 
     network: Network
@@ -109,6 +111,7 @@ class Solution:
     free_energy_error: float = 0.0
     effective_sample_size: float = 1.0
     branches: tuple[Solution, ...] = ()
+    residual_limit: float = residuals.STATED
 
     def __post_init__(self) -> None:
         if self.standard_error is None:
@@ -128,6 +131,11 @@ class Solution:
         return largest_relative(flat_of(self.standard_error), flat_of(self.kernel))
 
     @property
+    def solved(self) -> bool:
+        """Whether the residual is within its limit."""
+        return self.residual <= self.residual_limit
+
+    @property
     def status(self) -> str:
         """What the search came to, for programs: "converged"; "unstable" (no stable saddle point was found); "unsolved"
         (the residual exceeds its tolerance); "imprecise" (the statistical error exceeds its tolerance)."""
@@ -135,7 +143,7 @@ class Solution:
             return "converged"
         if not self.stable and self.residual <= residuals.ANYWHERE:
             return "unstable"
-        return "imprecise" if self.residual <= residuals.STATED and self.relative_error > 0 else "unsolved"
+        return "imprecise" if self.solved and self.relative_error > 0 else "unsolved"
 
     @cached_property
     def model(self) -> Model:
@@ -208,6 +216,8 @@ class Solution:
                 name: source[prefix + name].values for name in (*KERNELS, *OUTPUTS, *SCALAR_KINDS)
             }
             scalars = {name: kind(values.pop(name)) for name, kind in SCALAR_KINDS.items()}
+            if prefix + "residual_limit" in source:  # files of 0.1.0 have none
+                scalars["residual_limit"] = float(source[prefix + "residual_limit"])
             # Branches with fewer repetitions than others were filled up.
             repetitions = source[prefix + "repetitions"].dropna("repetition").values
             arrays = {**values, "repetitions": repetitions}
@@ -257,7 +267,7 @@ def _labelled(solution: Solution, prefix: str) -> dict[str, Any]:
     arrays = {prefix + name: (dims, getattr(solution, name)) for name in KERNELS}
     arrays |= {prefix + name: (OUTPUT_DIMS, getattr(solution, name)) for name in OUTPUTS}
     arrays[prefix + "repetitions"] = (("repetition", *dims), solution.repetitions)
-    return {**arrays, **{prefix + name: ((), getattr(solution, name)) for name in SCALAR_KINDS}}
+    return {**arrays, **{prefix + name: ((), getattr(solution, name)) for name in (*SCALAR_KINDS, "residual_limit")}}
 
 
 def _numbered(solution: Solution) -> dict[str, np.ndarray]:

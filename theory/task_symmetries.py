@@ -15,7 +15,7 @@ generates the group, and products of one symmetry for each i are all of its memb
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -47,7 +47,10 @@ def symmetries_of_task(task: Task) -> list[np.ndarray]:
 
 @lru_cache(maxsize=16)
 def images_of_task(task: Task) -> TaskImages:
-    """The `TaskImages` of all symmetries; of more than `MOST_IMAGES`, those that keep the first patterns in place."""
+    """The `TaskImages` of all symmetries.
+
+    Where there are more than `MOST_IMAGES`, those of sign 1, and of these those that keep the first patterns in place.
+    """
     found = _chain(task)
     members = [tuple(range(task.patterns))]
     for reached in found.reached:
@@ -72,55 +75,87 @@ def matching_permutations(
         start: the images of the first patterns, in order.
         exchange: ask for pi[pi] = 0..P-1 as well.
     """
-    kernels = task.input_kernel.transpose(0, 2, 1, 3).reshape(-1, task.patterns, task.patterns)
-    kernels = kernels[np.any(kernels, axis=(1, 2))]
-    tolerance = SAME * np.abs(kernels).max(initial=0.0)
-    targets = np.where(task.supervised[..., None], task.targets, 0.0).reshape(task.patterns, -1)
-    supervised = task.supervised.reshape(task.patterns, -1)
-    products = [np.sort(kernels, axis=2).transpose(1, 0, 2), np.sort(kernels, axis=1).transpose(2, 0, 1)]
-    image = np.full(task.patterns, -1)
-    taken = np.zeros(task.patterns, dtype=bool)
+    patterns = _patterns_of(task, sign)
+    image, taken = np.full(task.patterns, -1), np.zeros(task.patterns, dtype=bool)
 
-    @cache
-    def alike(one: int) -> np.ndarray:
-        """Where a pattern may go to, as far as it alone shows, by its targets and by its products with others, (P,)."""
-        same = np.all(supervised == supervised[one], axis=1)
-        same &= np.all(np.isclose(targets[one], sign * targets, rtol=SAME, atol=0), axis=1)
-        for sorted_products in products:
-            same[same] = np.all(np.abs(sorted_products[same] - sorted_products[one]) <= tolerance, axis=(1, 2))
-        return same
-
-    def fits(one: int, other: int) -> bool:
-        known = np.append(np.flatnonzero(image >= 0), one)
-        seen = np.append(image[image >= 0], other)
-        rows, columns = kernels[:, one, known], kernels[:, known, one]
-        same = np.allclose(rows, kernels[:, other, seen], rtol=0, atol=tolerance)
-        return same and np.allclose(columns, kernels[:, seen, other], rtol=0, atol=tolerance)
-
-    def carried(one: int, other: int) -> Iterator[np.ndarray]:
-        """What follows once ``one`` goes to ``other``, and back where exchanges are asked for."""
-        if taken[other] or not alike(one)[other] or not fits(one, other):
-            return
-        back = exchange and one != other
+    def placed(one: int, other: int) -> list[int]:
+        """The patterns that have an image once ``one`` goes to ``other``, and back where exchanges are asked for."""
+        if taken[other] or not patterns.fit(one, other, image):
+            return []
         image[one], taken[other] = other, True
-        if not back:
-            yield from completed()
-        elif image[other] < 0 and alike(other)[one] and fits(other, one):
+        if not exchange or one == other:
+            return [one]
+        if image[other] < 0 and patterns.fit(other, one, image):
             image[other], taken[one] = one, True
-            yield from completed()
-            image[other], taken[one] = -1, False
+            return [one, other]
         image[one], taken[other] = -1, False
+        return []
 
-    def completed() -> Iterator[np.ndarray]:
+    def choices() -> tuple[int, Iterator[int]] | None:
+        """The next pattern without an image, and where it may go; None where there is none."""
         free = np.flatnonzero(image < 0)
         if not free.size:
-            yield image.copy()
-            return
+            return None
         one = int(free[0])
-        for other in (start[one],) if one < len(start) else range(task.patterns):
-            yield from carried(one, other)
+        return one, iter(start[one : one + 1] if one < len(start) else np.flatnonzero(patterns.alike(one)).tolist())
 
-    return completed()
+    stack: list[tuple[int, Iterator[int], list[int]]] = []
+    level = choices()
+    while level is not None or stack:
+        if level is None:
+            yield image.copy()
+        else:
+            stack.append((*level, []))
+        while stack:  # the next choice of the last pattern that has one
+            one, others, done = stack[-1]
+            for pattern in done:
+                image[pattern], taken[image[pattern]] = -1, False
+            done[:] = next(filter(None, (placed(one, other) for other in others)), [])
+            if done:
+                break
+            stack.pop()
+        if not stack:
+            return
+        level = choices()
+
+
+class _Patterns:
+    """Which patterns of a task are alike under a sign of the targets."""
+
+    def __init__(self, task: Task, sign: int) -> None:
+        kernels = task.input_kernel.transpose(0, 2, 1, 3).reshape(-1, task.patterns, task.patterns)
+        self._kernels = kernels[np.any(kernels, axis=(1, 2))]
+        self._tolerance = SAME * np.abs(kernels).max(initial=0.0)
+        self._sign = sign
+        self._targets = np.where(task.supervised[..., None], task.targets, 0.0).reshape(task.patterns, -1)
+        self._supervised = task.supervised.reshape(task.patterns, -1)
+        along = np.sort(self._kernels, axis=2).transpose(1, 0, 2), np.sort(self._kernels, axis=1).transpose(2, 0, 1)
+        self._products = along
+        self._alike: dict[int, np.ndarray] = {}
+
+    def alike(self, one: int) -> np.ndarray:
+        """Where a pattern may go to, as far as it alone shows: by its targets and its products with others, (P,)."""
+        if one not in self._alike:
+            same = np.all(self._supervised == self._supervised[one], axis=1)
+            same &= np.all(np.isclose(self._targets[one], self._sign * self._targets, rtol=SAME, atol=0), axis=1)
+            for products in self._products:
+                same[same] = np.all(np.abs(products[same] - products[one]) <= self._tolerance, axis=(1, 2))
+            self._alike[one] = same
+        return self._alike[one]
+
+    def fit(self, one: int, other: int, image: np.ndarray) -> bool:
+        """Whether a pattern may go to another beside the images that others have, -1 where they have none."""
+        if not self.alike(one)[other]:
+            return False
+        known, seen = np.append(np.flatnonzero(image >= 0), one), np.append(image[image >= 0], other)
+        rows = np.abs(self._kernels[:, one, known] - self._kernels[:, other, seen])
+        columns = np.abs(self._kernels[:, known, one] - self._kernels[:, seen, other])
+        return bool(np.all(rows <= self._tolerance) and np.all(columns <= self._tolerance))
+
+
+@lru_cache(maxsize=8)
+def _patterns_of(task: Task, sign: int) -> _Patterns:
+    return _Patterns(task, sign)
 
 
 class _Chain(NamedTuple):
@@ -144,7 +179,7 @@ def _chain(task: Task) -> _Chain:
     for pattern in reversed(range(task.patterns)):
         orbit = _orbit(pattern, generators, task.patterns)
         for other in range(pattern + 1, task.patterns):
-            if other not in orbit:
+            if other not in orbit and _patterns_of(task, 1).alike(pattern)[other]:
                 found = next(matching_permutations(task, 1, (*range(pattern), other)), None)
                 if found is not None:
                     generators.append(tuple(found.tolist()))

@@ -32,8 +32,10 @@ from theory.network import Network
 from theory.saddle import check_settings
 from theory.search.branch import Options
 from theory.search.broken_branch import follow_broken
+from theory.search.problem import require_roots
 from theory.search.settings import DEFAULT, Settings
 from theory.search.symmetric_branch import SymmetricBranch
+from theory.search.symmetry_breaking import decoupled_model
 from theory.seeds import part
 from theory.sharing import SHARED
 from theory.symmetry import sign_changes
@@ -191,6 +193,9 @@ def critical_point(
             "where U and V are shared)"
         )
     model_at = signal_of(model) if along == SIGNAL else lambda value: needed_part(family.model(value))[0]
+    if not network.phi.linear:
+        with own_settings():
+            require_roots(decoupled_model(model), settings.branches)
     sets = settings.sets
     options = Options(points or sets.first, randomisations or sets.randomisations, seed, settings=settings)
     return _followed(model_at, network.phi, along == SIGNAL, family.largest, options)

@@ -26,7 +26,7 @@ from theory.units import times
 RELABELLED = "; patterns relabelled"
 # Difference of kernels, relative to their scale, beyond which an image counts as another saddle point.
 SAME_IMAGE = 0.1
-MOST_IMAGES = 63  # of one saddle point: a broken symmetry singles out one pattern or splits the patterns in two
+MOST_IMAGES = 63  # of one saddle point that are listed: all where one of 64 patterns is singled out, or four of seven
 
 
 def branch_solution(branch: Branch, posed: Posed) -> Solution:
@@ -56,7 +56,8 @@ def branch_solution(branch: Branch, posed: Posed) -> Solution:
     law = jax.tree.map(np.asarray, output_law(model, jnp.asarray(kernel)))
     residual = _largest([root.residual for root in branch.roots])
     relative_error = largest_relative(error, kernel)
-    solved = residual <= _bearable(branch)
+    limit = _residual_limit(branch)
+    solved = residual <= limit
     energies = np.array(branch.energies)
     preactivation, activity, output = posed.units
     return Solution(
@@ -79,6 +80,7 @@ def branch_solution(branch: Branch, posed: Posed) -> Solution:
             abs(energies[0] - energies[-1]) if branch.exact else energies.std(ddof=1) / np.sqrt(len(energies))
         ),
         effective_sample_size=float(min(root.effective_sample_size for root in branch.roots)),
+        residual_limit=max(limit, residuals.STATED),
     )
 
 
@@ -174,7 +176,7 @@ def _differ(solution: Solution, kernel: np.ndarray, mirrors: np.ndarray) -> bool
     return all(bool(np.any(flat_of(np.abs(apply_signs(kernel, e) - solution.kernel)) > bound)) for e in turns)
 
 
-def _bearable(branch: Branch) -> float:
+def _residual_limit(branch: Branch) -> float:
     """The residual up to which a branch counts as solved; that of long flows is a statistical one."""
     if branch.found is None:
         return residuals.EXACT
@@ -193,9 +195,13 @@ def _message(
     found = branch.found
     if found is not None:
         sets = f"on {len(branch.roots)} independent sets of {found.problem.points} points"
-        text += " by quadrature" if branch.exact else f" {sets}"
         if found.flows:
-            text += f", from long flows of {found.flows} neurons, which find no unstable ones"
+            number = len({id(root) for root in branch.roots})
+            text += (
+                f" from {number} long flow{'s' * (number > 1)} of {found.flows} neurons, which find no unstable ones"
+            )
+        else:
+            text += " by quadrature" if branch.exact else f" {sets}"
         if found.together:
             text += " solved together, as some have no root of their own"
     text += f", stationarity residual {residual:.1e}"
@@ -204,7 +210,7 @@ def _message(
     if found is not None and left_out > 0:
         text += f"; {left_out} entries follow from earlier ones to within {found.problem.floor:g} of their variance"
     if not solved:
-        text += f"; NOT CONVERGED: the residual exceeds {_bearable(branch):g}"
+        text += f"; NOT CONVERGED: the residual exceeds {_residual_limit(branch):g}"
         text += f", kernel entries are known to {relative_error:.2g} of sqrt(Phi_ii Phi_jj) at best"
     elif relative_error > tolerance:
         text += f"; NOT CONVERGED: the standard error exceeds the tolerance {tolerance:g}; use more points"

@@ -33,8 +33,7 @@ from theory.gaussian.search import LinearProblem
 from theory.model import Model
 from theory.search.branch import Branch, Options, is_near, mirror_images, oddness, same_branch
 from theory.search.flow_branches import branches_of_flows, follow_flow
-from theory.search.long_flow import needs_flows
-from theory.search.problem import LostError, Problem, State
+from theory.search.problem import LostError, Problem, State, needs_flows
 from theory.search.solve_branch import solve_branch
 from theory.search.starts import Start, come_to_rest, leave_symmetric
 from theory.search.stationarity import Root
@@ -120,7 +119,8 @@ def branches_from(
     """
     found: list[Branch] = []
     if needs_flows(model, options.settings.branches):
-        return branches_of_flows(model, phi, options, [Start(0.0, 1.0, kernel) for kernel in kernels], known)
+        led = [Start(0.0, 1.0, kernel) for kernel in kernels]
+        return branches_of_flows(model, phi, options._replace(seed=part(options.seed, LED)), led, known)
     for number, kernel in enumerate(kernels):
         if time_is_up():
             break

@@ -41,7 +41,7 @@ from theory.search.problem import LostError, make_laws, make_problem
 from theory.search.settings import BranchSettings
 from theory.search.solve_branch import free_energy_on_laws, mean_activity, neurons_of
 from theory.search.starts import Start, first_noise, first_state
-from theory.search.stationarity import Root, averages
+from theory.search.stationarity import Laws, Root, averages
 from theory.seeds import part
 
 STARTING, FLOWING, REPEATING, PICKING, LAWS, INTEGRATING, DRAWING = range(7)  # places of `theory.seeds.part`
@@ -76,6 +76,8 @@ def branches_of_flows(
         step = rest.step
         if any(is_near(rest.kernel, branch, options.settings.branches) for branch in known):
             continue
+        if found and not rest.settled:
+            break
         if not any(near(rest.kernel, other.kernel) for other in scouted):
             scouted.append(rest)
             found += _repeated(model, phi, options, rest, seed)
@@ -138,13 +140,15 @@ def _repeated(model: Model, phi: Activation, options: Options, rest: Rest, seed:
         noise = rest.noise[:, rng.integers(rest.noise.shape[1], size=neurons)]
         return rest_of_flow(model, phi, options.settings, part(seed, REPEATING, number), noise, rest.step)
 
-    rests, narrow = [rest] if not rest.settled else [], None
-    while rest.settled and len(rests) < options.randomisations and not (len(rests) > 1 and time_is_up()):
+    rests: list[Rest] = []
+    while rest.settled and len(rests) < options.randomisations and not time_is_up():
         report(f"long flow {len(rests) + 1} of {options.randomisations}, {neurons} neurons each")
         rests.append(another(len(rests), neurons))
+    rests, narrow = [each for each in rests if each.settled], None
     if len(rests) > 1 and not time_is_up():
         report(f"long flow of {neurons // 2} neurons")
-        narrow = another(len(rests), neurons // 2)
+        narrow = another(options.randomisations, neurons // 2)
+    rests = rests if len(rests) > 1 else [rest]
     report("laws where the flows came to rest")
     rests = [_turned(each, model, phi, rest) for each in rests]
     kernel = np.mean([each.kernel for each in rests], axis=0)
@@ -160,34 +164,43 @@ def _repeated(model: Model, phi: Activation, options: Options, rest: Rest, seed:
     one, other = ((np.asarray(each[0]) - state.kernel) / whole for each in on_sets)
     residual = float(np.sqrt(abs(np.mean(one * other))))
     distance = whole
-    if narrow is not None and rest.settled:
-        distance = whole * _off_by(rests, _turned(narrow, model, phi, rest), whole)
-    roots = []
-    for each in rests * 2 if len(rests) == 1 else rests:
-        own = first_state(problem, each.kernel, each.response)
-        size = min(float(on_set[2]) for on_set in on_sets)
-        roots.append(Root(own.kernel, own.conjugate, residual, size, distance))
-    middle = Root(state.kernel, state.conjugate, residual, roots[0].effective_sample_size)
-    energies = []
-    for number, (laws, on_set) in enumerate(zip(sets, on_sets, strict=True)):
-        # -ln Z - tr(Phihat Phi) / 2 is stationary in both, the divergence only where the equations are met.
-        amiss = float(np.sum(state.conjugate * (np.asarray(on_set[0]) - state.kernel))) / 2
-        energies.append(free_energy_on_laws(problem, middle, laws, part(seed, INTEGRATING, number)) + amiss)
+    if narrow is not None and narrow.settled:
+        distance = whole * _off_by(rests, _turned(narrow, model, phi, rest), rest, whole)
+    size = min(float(on_set[2]) for on_set in on_sets)
+    own = [first_state(problem, each.kernel, each.response) for each in rests]
+    roots = [Root(each.kernel, each.conjugate, residual, size, distance) for each in own]
+    roots = roots * 2 if len(roots) == 1 else roots
     on = [sets[number % 2] for number in range(len(roots))]
+
+    def energy(root: Root, laws: Laws, number: int) -> float:
+        # -ln Z - tr(Phihat Phi) / 2 is stationary in both, the divergence only where the equations are met.
+        met = np.asarray(averages(root.kernel, root.conjugate, model, laws, problem.layout)[0])
+        amiss = float(np.sum(root.conjugate * (met - root.kernel))) / 2
+        return free_energy_on_laws(problem, root, laws, part(seed, INTEGRATING, number)) + amiss
+
+    # At the mean kernel the error of F, which is quadratic, is smallest; the flows show how it scatters.
+    middle = Root(state.kernel, state.conjugate, residual, size)
+    at_middle = np.mean([energy(middle, laws, number) for number, laws in enumerate(sets)])
+    apart = np.array([energy(root, laws, 2 + r) for r, (root, laws) in enumerate(zip(roots, on, strict=True))])
+    energies = at_middle + apart - apart.mean()
     draws = [neurons_of(problem, root, on[r], part(seed, DRAWING, r)) for r, root in enumerate(roots)]
     means = [mean_activity(problem, root, on[r]) for r, root in enumerate(roots)]
     found = Found(problem, state, tuple(draws), tuple(means), False, neurons)
-    return [Branch(model, phi, tuple(roots), tuple(energies), True, found)]
+    return [Branch(model, phi, tuple(roots), tuple(energies.tolist()), rest.settled, found)]
 
 
-def _off_by(rests: Sequence[Rest], narrow: Rest, whole: np.ndarray) -> float:
-    """The error of the mean kernel that all entries share, relative: by scatter and by terms of order 1/M."""
+def _off_by(rests: Sequence[Rest], narrow: Rest, first: Rest, whole: np.ndarray) -> float:
+    """The error of the mean kernel that all entries share, relative.
+
+    By scatter, and by what it does not explain of the distance from a flow of half as many neurons, which is off by
+    twice as much, or from the first flow, which all others start from.
+    """
     kernels = np.array([each.kernel for each in rests]) / whole
     variance = kernels.var(axis=0, ddof=1).mean()
-    # A flow of half as many neurons scatters by twice the variance.
+    # A flow of half as many neurons scatters by twice the variance, and so about does the first, which is shorter.
     scatter = variance * (1 / len(kernels) + 2)
-    distance = np.mean((kernels.mean(axis=0) - narrow.kernel / whole) ** 2)
-    return float(np.sqrt(variance / len(kernels) + max(distance - scatter, 0.0)))
+    distances = [np.mean((kernels.mean(axis=0) - other.kernel / whole) ** 2) for other in (narrow, first)]
+    return float(np.sqrt(variance / len(kernels) + max(*distances - scatter, 0.0)))
 
 
 def _turned(rest: Rest, model: Model, phi: Activation, toward: Rest) -> Rest:

@@ -18,16 +18,10 @@ from theory.clock import report, time_is_up
 from theory.kernels import scale_of
 from theory.model import Model
 from theory.search.flow import Course, Ensemble, Pull, advance, ensemble_of, no_pull
-from theory.search.settings import BranchSettings, Settings
+from theory.search.settings import Settings
 from theory.search.starts import Start
-from theory.seeds import key_of
+from theory.seeds import key_of, part
 from theory.ties import tied_entries
-
-
-def needs_flows(model: Model, settings: BranchSettings) -> bool:
-    """Whether the slope of the stationarity equations, a matrix of the pairs of tied entries, is too large."""
-    sizes = [len(entries) for entries in tied_entries(model)]
-    return sum(size * (size + 1) for size in sizes) > settings.most_unknowns
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,7 @@ def rest_of_flow(
         steps = int((flows.time if start is None else flows.first_time) / step)
         ramp, settled = (1, steps // 3) if start is None else (steps // 4, steps // 2)
         course = Course(ramp, settled, step, first, pull, settings.flow.friction)
-        ensemble, heats, at = ensemble_of(jnp.asarray(noise), key_of(seed)), [], 0
+        ensemble, heats, at = ensemble_of(jnp.asarray(noise), key_of(part(seed, steps))), [], 0
         while at < steps and not time_is_up():
             end = min(at + flows.chunk, steps)
             ensemble, at = advance(model, ensemble, at, end, course, phi.function, _by_site(model)), end

@@ -25,7 +25,7 @@ from theory.laws.law import Law, Moments, SilentLaw, live_entries
 from theory.laws.smoothness import has_kinks
 from theory.model import Model, preactivation_cov
 from theory.response import factorise
-from theory.search.settings import DEFAULT, Settings
+from theory.search.settings import DEFAULT, BranchSettings, Settings
 from theory.search.stationarity import Group, Laws, Layout, Root, averages, find_root, pack, violation_slope
 from theory.seeds import part
 from theory.ties import needed_entries, tied_entries
@@ -103,6 +103,26 @@ class Problem:
         return self.settings.roots.tolerance
 
 
+def unknowns_of(model: Model) -> int:
+    """Of the stationarity equations: n (n + 1) for each group of n tied entries."""
+    return sum(len(entries) * (len(entries) + 1) for entries in tied_entries(model))
+
+
+def needs_flows(model: Model, settings: BranchSettings) -> bool:
+    """Whether the slope of the stationarity equations is too large, so that long flows take the place of roots."""
+    return unknowns_of(model) > settings.most_unknowns
+
+
+def require_roots(model: Model, settings: BranchSettings) -> None:
+    """Raise ValueError where `needs_flows`, for what flows cannot find."""
+    if needs_flows(model, settings):
+        raise ValueError(
+            f"network and task have {unknowns_of(model)} unknowns, n (n + 1) for each group of n entries that weights "
+            f"tie together; a transition and its branches are followed with at most {settings.most_unknowns} of them "
+            "unless the activation is linear"
+        )
+
+
 def make_problem(
     model: Model, phi: Activation, kernel: np.ndarray, points: int, settings: Settings = DEFAULT
 ) -> Problem:
@@ -165,13 +185,7 @@ def slope_on_laws(problem: Problem, state: State, laws: Laws) -> np.ndarray:
     """The `theory.search.stationarity.violation_slope` at a state."""
     scale = scale_of(state.kernel)
     unknowns = pack(state.kernel, state.conjugate, scale, problem.layout)
-    most = problem.settings.branches.most_unknowns
-    if unknowns.size > most:
-        raise ValueError(
-            f"network and task have {unknowns.size} unknowns, n (n + 1) for each group of n entries that weights tie "
-            f"together; a transition and its branches are followed with at most {most} of them unless the "
-            "activation is linear"
-        )
+    require_roots(problem.model, problem.settings.branches)
     slope = violation_slope(unknowns, scale, problem.model, laws, problem.layout, problem.settings.roots)
     if not np.isfinite(slope).all():
         raise LostError("the slope of the stationarity equations is not finite")

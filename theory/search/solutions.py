@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from theory import residuals
 from theory.clock import ran_out, report, time_is_up
 from theory.family import Family
 from theory.jax_settings import own_settings
@@ -16,9 +15,9 @@ from theory.relabelling import find_relabelling
 from theory.search.branch import Branch, Options, is_near
 from theory.search.branch_solution import branch_solution, relabelled_images, same_saddle_point
 from theory.search.branches import branches_from, find_branches, follow_branch
-from theory.search.long_flow import needs_flows
 from theory.search.nearly_images import nearly_images
 from theory.search.posed import Posed, pose
+from theory.search.problem import needs_flows
 from theory.seeds import part
 from theory.solution import Solution, only_stable
 from theory.task import Task
@@ -121,8 +120,9 @@ def _larger_sets(solution: Solution, found: list[Branch], points: int, posed: Po
     if solution.converged or all(branch.exact for branch in found):
         return None
     sets, draws = posed.options.settings.sets, posed.options.settings.draws
-    flows = all(branch.found is not None and branch.found.flows for branch in found)
-    solved = solution.residual <= (residuals.ANYWHERE if flows else residuals.STATED) and solution.stable
+    if solution.relative_error >= 1:  # nothing is known: larger sets cost more and change nothing
+        return None
+    solved = solution.solved and solution.stable
     wanted = (solution.relative_error / (sets.safety * posed.tolerance)) ** 2 if solved else sets.growth
     larger = (2 if wanted <= 2 else sets.growth) * points
     entries = max(len(entries) for entries in tied_entries(posed.part))
@@ -158,7 +158,7 @@ class Follower:
 
 def _rank(solution: Solution) -> tuple[bool, bool, float, float]:
     """Stable and solved ones first; a statistical error above its tolerance is no reason to prefer another branch."""
-    unsolved = solution.residual > residuals.STATED
+    unsolved = not solution.solved
     energy = float(f"{solution.free_energy:.12g}")  # images differ by rounding errors
     return not solution.stable, unsolved, energy, -_neighbours(solution.kernel)
 
