@@ -39,7 +39,8 @@ def solve(
 
     Linear networks are solved to rounding error, others on points (`theory.search.branches`): by quadrature where at
     most three entries are tied to one another, else with a standard error that falls as 1/sqrt(points x
-    randomisations).
+    randomisations). Where more than 109 entries are tied, long flows of points/8 neurons take the place of points; only
+    stable saddle points are found then (`theory.search.flow_branches`).
 
     Args:
         network: its width does not matter here. In standard scaling the answer is the lazy limit.

@@ -129,8 +129,8 @@ class _Patterns:
         self._sign = sign
         self._targets = np.where(task.supervised[..., None], task.targets, 0.0).reshape(task.patterns, -1)
         self._supervised = task.supervised.reshape(task.patterns, -1)
-        along = np.sort(self._kernels, axis=2).transpose(1, 0, 2), np.sort(self._kernels, axis=1).transpose(2, 0, 1)
-        self._products = along
+        along, across = np.sort(self._kernels, axis=2), np.sort(self._kernels, axis=1)
+        self._products = along.transpose(1, 0, 2), across.transpose(2, 0, 1)
         self._alike: dict[int, np.ndarray] = {}
 
     def alike(self, one: int) -> np.ndarray:

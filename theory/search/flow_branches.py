@@ -90,7 +90,8 @@ def _distinct(found: Sequence[Branch], known: Sequence[Branch], settings: Branch
     Along a soft mode two flows from different starts may be far apart and on their way to one saddle point.
     """
     distinct: list[Branch] = []
-    for branch in sorted(found, key=lambda branch: float(np.mean(branch.energies))):
+    # What has not settled is near everything, and its F means nothing.
+    for branch in sorted(found, key=lambda branch: (not branch.stable, float(np.mean(branch.energies)))):
         kernel, error = _mean_kernel(branch), _largest_error(branch)
         others = [*known, *distinct]
         bounds = [replace(settings, same=settings.same + 3 * (error + _largest_error(other))) for other in others]
@@ -100,6 +101,7 @@ def _distinct(found: Sequence[Branch], known: Sequence[Branch], settings: Branch
 
 
 def _mean_kernel(branch: Branch) -> np.ndarray:
+    """Phi of a branch, the mean over its roots, (n, n)."""
     return np.mean([root.kernel for root in branch.roots], axis=0)
 
 
@@ -200,7 +202,7 @@ def _off_by(rests: Sequence[Rest], narrow: Rest, first: Rest, whole: np.ndarray)
     # A flow of half as many neurons scatters by twice the variance, and so about does the first, which is shorter.
     scatter = variance * (1 / len(kernels) + 2)
     distances = [np.mean((kernels.mean(axis=0) - other.kernel / whole) ** 2) for other in (narrow, first)]
-    return float(np.sqrt(variance / len(kernels) + max(*distances - scatter, 0.0)))
+    return float(np.sqrt(variance / len(kernels) + max(max(distances) - scatter, 0.0)))
 
 
 def _turned(rest: Rest, model: Model, phi: Activation, toward: Rest) -> Rest:
