@@ -37,7 +37,7 @@ from theory.model import Model
 from theory.response import factorise, inverse_factor
 from theory.search.branch import Branch, Found, Options, are_near, is_near, mirror_images
 from theory.search.long_flow import Rest, rest_of_flow
-from theory.search.problem import LostError, make_laws, make_problem
+from theory.search.problem import LostError, Problem, make_laws, make_problem
 from theory.search.settings import BranchSettings
 from theory.search.solve_branch import free_energy_on_laws, mean_activity, neurons_of
 from theory.search.starts import Start, first_noise, first_state
@@ -173,22 +173,29 @@ def _repeated(model: Model, phi: Activation, options: Options, rest: Rest, seed:
     roots = [Root(each.kernel, each.conjugate, residual, size, distance) for each in own]
     roots = roots * 2 if len(roots) == 1 else roots
     on = [sets[number % 2] for number in range(len(roots))]
-
-    def energy(root: Root, laws: Laws, number: int) -> float:
-        # -ln Z - tr(Phihat Phi) / 2 is stationary in both, the divergence only where the equations are met.
-        met = np.asarray(averages(root.kernel, root.conjugate, model, laws, problem.layout)[0])
-        amiss = float(np.sum(root.conjugate * (met - root.kernel))) / 2
-        return free_energy_on_laws(problem, root, laws, part(seed, INTEGRATING, number)) + amiss
-
+    energy = partial(stationary_energy, problem)
     # At the mean kernel the error of F, which is quadratic, is smallest; the flows show how it scatters.
     middle = Root(state.kernel, state.conjugate, residual, size)
-    at_middle = np.mean([energy(middle, laws, number) for number, laws in enumerate(sets)])
-    apart = np.array([energy(root, laws, 2 + r) for r, (root, laws) in enumerate(zip(roots, on, strict=True))])
+    seeds = [part(seed, INTEGRATING, number) for number in range(2 + len(roots))]
+    at_middle = np.mean([energy(middle, *each) for each in zip(sets, seeds[:2], strict=True)])
+    apart = np.array([energy(*each) for each in zip(roots, on, seeds[2:], strict=True)])
     energies = at_middle + apart - apart.mean()
     draws = [neurons_of(problem, root, on[r], part(seed, DRAWING, r)) for r, root in enumerate(roots)]
     means = [mean_activity(problem, root, on[r]) for r, root in enumerate(roots)]
     found = Found(problem, state, tuple(draws), tuple(means), False, neurons)
     return [Branch(model, phi, tuple(roots), tuple(energies.tolist()), rest.settled, found)]
+
+
+def stationary_energy(problem: Problem, root: Root, laws: Laws, seed: int) -> float:
+    """F in the form that is stationary in Phi and in Phihat, so that their errors enter squared:
+
+        F = -ln Z[C[Phi], Phihat] - 1/2 tr(Phihat Phi) + data term.
+
+    The divergence of q differs by 1/2 tr Phihat (Phi - <phi phi^T>_q), which vanishes on roots only.
+    """
+    met = np.asarray(averages(root.kernel, root.conjugate, problem.model, laws, problem.layout)[0])
+    amiss = float(np.sum(root.conjugate * (met - root.kernel))) / 2
+    return free_energy_on_laws(problem, root, laws, seed) + amiss
 
 
 def _off_by(rests: Sequence[Rest], narrow: Rest, first: Rest, whole: np.ndarray) -> float:

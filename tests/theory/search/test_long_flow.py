@@ -11,9 +11,10 @@ from small_problems import problem_of
 import theory
 from theory.causal import kernel_by_site, kernel_of_noise
 from theory.search import flow_branches, long_flow
-from theory.search.problem import needs_flows
+from theory.search.problem import State, make_laws, make_problem, needs_flows
 from theory.search.settings import BranchSettings, LongFlowSettings
 from theory.search.starts import Start
+from theory.search.stationarity import Root
 
 # As if any number of tied entries were too many for roots.
 FLOWS = theory.Settings(branches=BranchSettings(most_unknowns=0))
@@ -67,6 +68,23 @@ def test_a_broken_flow_is_not_a_solution(linear, monkeypatch):
     spoiled = theory.solve(solution.network, solution.task, points=8192, settings=FLOWS, tolerance=0.05)
     assert spoiled.residual > 0.04 > 5 * solution.residual
     assert not spoiled.converged
+
+
+def test_errors_of_the_kernels_enter_the_free_energy_squared(linear):
+    """An error e of Phihat moves it by e^2 terms: there and back the same, up to the third order."""
+    _, exact = linear
+    model, phi = problem_of(theory.Network.rnn(1, activation=identity), chain(3, 4.3))
+    kernel, conjugate = exact.kernel.reshape(3, 3), exact.conjugate.reshape(3, 3)
+    with jax.enable_x64(True):
+        problem = make_problem(model, phi, kernel, 4096)
+        laws = make_laws(problem, State(kernel, conjugate), 0)
+        below, at, above = (
+            flow_branches.stationary_energy(problem, Root(kernel, (1 + e) * conjugate, 0.0, 1.0), laws, 0)
+            for e in (-0.01, 0.0, 0.01)
+        )
+    assert at == pytest.approx(exact.free_energy, abs=1e-6)
+    assert abs(above + below - 2 * at) > 1e-5
+    assert abs(above - below) < 0.1 * abs(above + below - 2 * at)
 
 
 def test_steps_that_are_too_long_are_halved():
